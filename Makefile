@@ -1,0 +1,57 @@
+# Every target works on a fresh clone: the first one that needs it makes .venv.
+#   make test PYTHON=python3.12 WORKERS=8
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Models and data are built on the spot; nothing is fetched and nothing is reported.
+export HF_HUB_OFFLINE := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export DO_NOT_TRACK := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help demo test lint format bench figures clean
+
+help:
+	@echo "make demo     train tiny models, one of which falls into the accuracy trap, and watch the guard"
+	@echo "make test     unit tests and doctests"
+	@echo "make lint     ruff and pyright"
+	@echo "make format   let ruff rewrite what it can"
+	@echo "make bench    measure what guarding costs"
+	@echo "make figures  draw the figures of the documentation again"
+	@echo "make clean    remove .venv and everything that was built"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo,peft]' -c constraints.txt
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python -m reasoning_guard_demo
+
+# One thread a worker: tiny models gain nothing from more, and workers would fight over the cores.
+test: export OMP_NUM_THREADS := 1
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(if $(wildcard benchmarks/run.py),$(BIN)/python -m benchmarks.run,@ls benchmarks)
+
+figures: $(READY)
+	$(if $(wildcard benchmarks/figures.py),$(BIN)/python -m benchmarks.figures,@ls benchmarks)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

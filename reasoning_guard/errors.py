@@ -1,0 +1,41 @@
+"""What can go wrong, in one page.
+
+A user's mistake is a :class:`ConfigurationError`, raised at construction, before any training time is spent.
+A trace that cannot be scored is never an error: it is NaN with a reason (see :mod:`reasoning_guard.evaluation`).
+"""
+
+from __future__ import annotations
+
+import warnings
+
+
+class ReasoningGuardError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigurationError(ReasoningGuardError, ValueError):
+    """The guard was asked for something that cannot work; the message says what to do instead."""
+
+
+class HistoryError(ReasoningGuardError):
+    """Records on disk do not belong to this run (other problems, other format); comparing them would mislead."""
+
+
+class ReasoningGuardWarning(UserWarning):
+    """Something the user should know once; the run goes on."""
+
+
+_said: set[str] = set()
+
+
+def warn_once(message: str, *, key: str | None = None) -> None:
+    """Emit a :class:`ReasoningGuardWarning` the first time ``key`` (default: the message) is seen in this process.
+
+    Args:
+        message: What happened and what to do about it.
+        key: What makes two warnings the same one.
+    """
+    identity = key or message
+    if identity not in _said:
+        _said.add(identity)
+        warnings.warn(message, ReasoningGuardWarning, stacklevel=2)
