@@ -1,0 +1,281 @@
+"""When two answers are the same, and where a reasoning first states the answer.
+
+Mathematics goes to `math-verify <https://github.com/huggingface/Math-Verify>`_ when that is installed; plain numbers
+and texts are compared here, so that the common cases do not depend on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from typing import NamedTuple
+
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_LONGEST_NUMBER = 200
+"""Characters; a broken model writes digits without end, and Python refuses to read more than 4,300."""
+
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "dozen": 12}
+_PLAIN_NUMBER = re.compile(
+    r"(?:[a-z]\s*=\s*)?(?P<sign>[-+−]?)\s*[$€£¥]?\s*(?P<minus>-?)"
+    rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<denominator>\d+))?\s*(?P<scale>{'|'.join(_SCALES)})?(?:\s*[%°$€£]|\s+[^\W\d][^\d]*)?"
+)
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
+_WORD_NUMBERS = {
+    **{word: Fraction(value) for value, word in enumerate(_UNITS.split())},
+    **{word: Fraction(10 * value) for value, word in enumerate(_TENS.split(), start=3)},
+    **dict.fromkeys(("once", "single"), Fraction(1)),
+    **dict.fromkeys(("twice", "double", "pair", "couple", "both"), Fraction(2)),
+    **dict.fromkeys(("thrice", "triple"), Fraction(3)),
+    **{"dozen": Fraction(12), "half": Fraction(1, 2), "quarter": Fraction(1, 4), "thousand": Fraction(1000)},
+}
+
+_MENTION = re.compile(rf"(?<![\w.])(?<!\d,)(?:{_NUMBER})(?![\w]|\.\d|,\d{{3}})")
+_DECORATION = r"(?:[\s$€£¥*_({\[\"'‘“]|\\boxed\{|\\\(|\\\[|\\text\{)*"
+_MARKER = re.compile(
+    r"(?:=|≈|:|→|->|=>|####|\\boxed\{|\b(?:is|are|was|were|be|equals?|equal\s+to|gets?|got|gives?|gave|makes?|made|"
+    r"yields?|leaves?|totals?|becomes?|comes?\s+to|amounts?\s+to|result|answer)\b)"
+    rf"(?:\s*\b(?:about|exactly|only|just|then|thus|therefore|approximately|simply|now|indeed|option)\b)*{_DECORATION}-?\Z",
+    re.IGNORECASE,
+)
+_OPERAND = r"\s*[$€£]?(?:\d|\.\d|[(\\]|[a-zA-Z]\b)"
+_OPERATOR = re.compile(
+    rf"(?:\*\*(?=\D))?[\s$€£%°]*(?:[-−–+*/×÷^·]{_OPERAND}|x\s*[\d$(]|\\(?:times|cdot|div)\b|"
+    r"(?:plus|minus|times|divided|multiplied)\b)"
+)
+_VAGUE_WORDS = frozenset({"yes", "no", "true", "false", "none"})
+
+
+def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> bool:
+    """Whether two answers say the same.
+
+    Args:
+        given: What the model answered.
+        reference: The right answer.
+        mathematical: Compare values ("1/2" equals "0.5", "$1,234.00" equals "1234", "50%" equals "50"), not only texts.
+
+    Returns:
+        True when the texts are equal after normalisation (Unicode form, case, white space, thousands commas, wrapping
+        and trailing marks), or when both are plain numbers of equal value, or when math-verify finds them equal.
+
+    Example:
+        >>> answers_equal("$1,234.00", "1234"), answers_equal("18", "118"), answers_equal("Paris.", "paris")
+        (True, False, True)
+    """
+    if normalise(given) == normalise(reference):
+        return True
+    if not mathematical:
+        return False
+    one, other = plain_number(given), plain_number(reference)
+    if one is not None and other is not None:
+        return one == other
+    return _math_verify_equal(given, reference)
+
+
+def answer_is_correct(given: str, reference: str, options: Sequence[str] = (), *, mathematical: bool = True) -> bool:
+    """Like :func:`answers_equal`; with ``options``, a letter and the text of its option are the same answer."""
+    one, other = option_index(given, options), option_index(reference, options)
+    if one is not None and other is not None:
+        return one == other
+    return answers_equal(given, reference, mathematical=mathematical)
+
+
+def option_index(answer: str, options: Sequence[str]) -> int | None:
+    """Index of the option that ``answer`` names by its text or by its letter ("B", "(B)", "b."), or None."""
+    texts = [normalise(option) for option in options]
+    if normalise(answer) in texts:
+        return texts.index(normalise(answer))
+    letter = re.fullmatch(r"\s*\(?([A-Za-z])[).:]*\s*", answer)
+    index = ord(letter.group(1).upper()) - ord("A") if letter else len(options)
+    return index if index < len(options) else None
+
+
+def answer_names(answer: str, options: Sequence[str] = ()) -> tuple[str, ...]:
+    """``answer`` and, with ``options``, its letter and its text."""
+    index = option_index(answer, options)
+    return (answer,) if index is None else (chr(ord("A") + index), options[index])
+
+
+def normalise(text: str) -> str:
+    r"""``text`` without what does not change an answer: case, Unicode form, white space, wrapping and trailing marks.
+
+    Example:
+        >>> normalise("  **The  Nile**. "), normalise("$1,000$"), normalise("Nile!")
+        ('the nile', '1000', 'nile')
+    """
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
+    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
+    return text.strip(" .,;:!?*$\"'`")
+
+
+def plain_number(text: str) -> Fraction | None:
+    """Value of a text that is one plain number with at most a currency, a unit or a percent sign, else None.
+
+    "50%" is 50, "3 million" is 3,000,000, "18 dollars" is 18, "1/2" is a half; "3 or 4", "18th" and "2x" are no plain
+    numbers.
+
+    Example:
+        >>> plain_number("$1,234.50"), plain_number("-1/2"), plain_number("2x")
+        (Fraction(2469, 2), Fraction(-1, 2), None)
+    """
+    bare = unicodedata.normalize("NFKC", text).replace("\u2044", "/").casefold().lstrip(" *:").rstrip(" .,;:!*$")
+    match = _PLAIN_NUMBER.fullmatch(bare) if len(bare) <= _LONGEST_NUMBER else None
+    if match is None or (match["denominator"] and not int(match["denominator"])):
+        return None
+    value = Fraction(match["number"].replace(",", "")) / int(match["denominator"] or 1)
+    value *= _SCALES.get(match["scale"] or "", 1)
+    negative = (match["sign"] in ("-", "−")) != bool(match["minus"])
+    return -value if negative else value
+
+
+Span = tuple[int, int]
+
+
+def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = True) -> tuple[Span | None, bool]:
+    """Where a reasoning first states the answer.
+
+    A mention is a whole number or word: 18 is not mentioned by "118", "18.5" or "1,800", but by "18.0", "$18" and
+    "18%". It *states* the answer when it stands in the place of a result (behind "=", "is", "equals", ":" and the
+    like, no operator behind it), when it opens the reasoning, or when the prompt does not hold it. A mention of what
+    the prompt holds is otherwise an operand. For words that the prompt holds this can't be told.
+
+    Args:
+        text: The reasoning.
+        answer: The reference answer.
+        prompt: What the model read.
+        mathematical: Find numbers by value ("18.0" mentions "18"), not by their text.
+
+    Returns:
+        Span of the first statement in characters, or None; and whether that is known.
+
+    Example:
+        >>> steps = "b = 3 + 4 = 7 ; c = 7 * 2 = 3 ;"
+        >>> find_statement(steps, "3", "7 : a = 3 ; b = a + 4 ; c = b * 2 ; ?")
+        ((28, 29), True)
+    """
+    number = plain_number(answer)
+    if number is None:
+        return _find_words(text, answer.strip(), prompt)
+    held = any(mention.value == number for mention in _numbers(prompt)) or number in _spelled(prompt)
+    for mention in _numbers(text):
+        literal = text[mention.start : mention.end] == answer.strip().replace("$", "")
+        if mention.value == number and (mathematical or literal) and _states(text, mention, prompt, held):
+            return (mention.start, mention.end), True
+    return None, True
+
+
+class _Mention(NamedTuple):
+    start: int
+    end: int
+    value: Fraction
+
+
+def _numbers(text: str) -> Iterator[_Mention]:
+    for match in _MENTION.finditer(text):
+        if len(match.group()) > _LONGEST_NUMBER:
+            continue
+        value = Fraction(match.group().replace(",", ""))
+        signed = _is_signed(text[max(0, match.start() - 20) : match.start()])
+        yield _Mention(match.start() - signed, match.end(), -value if signed else value)
+
+
+def _is_signed(before: str) -> bool:
+    """Whether a minus right before a number is its sign; after an operand it subtracts."""
+    return before[-1:] in ("-", "−") and not re.search(r"[\w)\]}%]\s*\Z", before[:-1])
+
+
+def _spelled(text: str) -> set[Fraction]:
+    return {_WORD_NUMBERS[word] for word in re.findall(r"[a-z]+", text.casefold()) if word in _WORD_NUMBERS}
+
+
+def _states(text: str, mention: _Mention, prompt: str, held: bool) -> bool:
+    if not held:
+        return True
+    if _OPERATOR.match(text, mention.end):
+        return False
+    before = text[max(0, mention.start - 80) : mention.start]
+    if not re.sub(rf"\A{_DECORATION}", "", before) and mention.start < len(before) + 1:
+        return re.match(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)", text[mention.end :]) is not None
+    return _MARKER.search(before) is not None and not _restated(before, text[mention.start : mention.end], prompt)
+
+
+def _restated(before: str, mention: str, prompt: str) -> bool:
+    """Whether the prompt says the same with the same words ("a = 3"): then it is read, not found out."""
+    words = before.split()
+    phrase = " ".join([*words[-2:], mention]) if before[-1:].isspace() else " ".join(words[-2:]) + mention
+    return len(words) > 1 and phrase.casefold() in " ".join(prompt.split()).casefold()
+
+
+def _find_words(text: str, answer: str, prompt: str) -> tuple[Span | None, bool]:
+    pattern = _words_pattern(answer)
+    letter, vague = len(answer) == 1, answer.casefold() in _VAGUE_WORDS
+    held = letter or vague or pattern.search(prompt) is not None
+    for match in pattern.finditer(text):
+        before, after = text[max(0, match.start() - 80) : match.start()], text[match.end() : match.end() + 10]
+        closed = re.match(r"[*)\]}\"']*\s*(?:[.,;:!?\n]|\Z)", after) is not None
+        marked = _MARKER.search(before) is not None or not before.strip(" \n\t*$(\"'")
+        if not held or (marked and (closed or not (letter or vague))):
+            return match.span(), True
+        if not letter or (before.endswith("(") and after.startswith(")")):
+            return None, False
+    return None, True
+
+
+def _words_pattern(answer: str) -> re.Pattern[str]:
+    words = r"\s+".join(re.escape(word) for word in answer.split())
+    left = r"(?<!\w)" if answer[:1].isalnum() else ""
+    right = r"(?!\w)" if answer[-1:].isalnum() else ""
+    return re.compile(left + words + right, 0 if len(answer) == 1 else re.IGNORECASE)
+
+
+_SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf"})
+_TOWER = re.compile(r"\^\s*(?:[({][^)}]*\^|-?\w+\s*\^)|!")
+
+
+def _is_expression(text: str) -> bool:
+    r"""Whether math-verify may read this: it takes words for products of letters and hangs on towers of powers."""
+    bare = re.sub(r"\\[a-zA-Z]+", " ", text).replace("**", "^")
+    words = {word.casefold() for word in re.findall(r"[^\W\d_]{3,}|(?<=\d)(?:st|nd|rd|th)\b", bare)}
+    powers = math.prod(int(power) for power in re.findall(r"\^\s*[{(]*\s*-?(\d{1,9})", bare))
+    return len(text) <= 200 and not words - _SYMBOLS and powers <= 10_000 and not _TOWER.search(bare)
+
+
+def _math_verify_equal(given: str, reference: str) -> bool:
+    """math-verify's verdict; False where it can't read one of them or is not installed.
+
+    Its timeouts are off, because they need signals, which only the main thread has; :func:`_is_expression` keeps from
+    it what it could not finish.
+    """
+    if not (_is_expression(given) and _is_expression(reference)):
+        return False
+    try:
+        from math_verify import parse, verify
+    except ImportError:
+        return False
+    with _quiet("math_verify"):
+        try:
+            one, other = (parse(f"${text.strip(' $.')}$", parsing_timeout=None) for text in (given, reference))  # type: ignore[arg-type]
+            return bool(one and other and verify(other, one, timeout_seconds=None))
+        except Exception:  # a parser's failure is no verdict; texts and plain numbers have been compared already
+            return False
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a library's logger below errors: math-verify announces every missing timeout."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import sys
+import threading
+import time
+
+import pytest
+
+from reasoning_guard.answers import (
+    answer_is_correct,
+    answer_names,
+    answers_equal,
+    find_statement,
+    option_index,
+    plain_number,
+)
+
+EQUAL = [
+    ("18", "18"),
+    ("1,234", "1234"),
+    ("$18", "18"),
+    ("$18.00", "18"),
+    ("72.0", "72"),
+    ("1/2", "0.5"),
+    ("50%", "50"),
+    ("−3", "-3"),
+    ("-$3", "-3"),
+    ("18 dollars", "18"),
+    ("18 eggs per day.", "18"),
+    ("3 million", "3,000,000"),
+    ("x = 5", "5"),
+    ("**18**", "18"),
+    (".5", "1/2"),
+    ("The  Nile", "the nile."),
+    ("\uff11\uff18", "18"),
+]
+DIFFERENT = [
+    ("18", "118"),
+    ("18", "1"),
+    ("18.5", "18"),
+    ("1,800", "18"),
+    ("-3", "3"),
+    ("3 or 4", "3"),
+    ("18th", "18"),
+    ("Paris", "Pairs"),
+    ("3 million", "3"),
+    ("1/0", "0"),
+    ("", "0"),
+]
+EXPRESSIONS = [
+    (r"\frac{1}{2}", "0.5"),
+    (r"\frac12", "1/2"),
+    ("x+1", "1 + x"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    ("(1,2)", "(1, 2)"),
+    (r"$\frac{3}{4}$", "0.75"),
+]
+
+
+@pytest.mark.parametrize(("given", "reference"), EQUAL)
+def test_equal(given: str, reference: str) -> None:
+    assert answers_equal(given, reference, mathematical=True)
+    assert answers_equal(reference, given, mathematical=True)
+
+
+@pytest.mark.parametrize(("given", "reference"), DIFFERENT)
+def test_different(given: str, reference: str) -> None:
+    assert not answers_equal(given, reference, mathematical=True)
+    assert not answers_equal(reference, given, mathematical=True)
+
+
+def test_text_is_compared_as_text_unless_mathematical() -> None:
+    assert not answers_equal("1/2", "0.5", mathematical=False)
+    assert answers_equal(" YES. ", "yes", mathematical=False)
+
+
+@pytest.mark.parametrize(("given", "reference"), EXPRESSIONS)
+def test_expressions_are_left_to_math_verify(given: str, reference: str) -> None:
+    pytest.importorskip("math_verify")
+    assert answers_equal(given, reference)
+    assert not answers_equal(given, "17")
+
+
+def test_expressions_are_compared_off_the_main_thread() -> None:
+    pytest.importorskip("math_verify")
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(answers_equal(r"\frac{1}{4}", "0.25")))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+@pytest.mark.parametrize(
+    "hard", ["9^{9^{9^9}}", "9**9**9**9", "100000!", "9^(9^9)", "(((2^999)^999)^999)", "7^99999999"]
+)
+def test_what_would_never_finish_is_not_computed(hard: str) -> None:
+    start = time.monotonic()
+    assert not answers_equal(hard, "3")
+    assert time.monotonic() - start < 5
+
+
+def test_without_math_verify_plain_numbers_still_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    assert answers_equal("$1,234.00", "1234")
+    assert not answers_equal(r"\sqrt{4}", "2")
+
+
+def test_plain_numbers_are_exact() -> None:
+    assert plain_number("0.1") * 3 == plain_number("0.3")
+
+
+def test_letters_and_texts_of_options_are_the_same_answer() -> None:
+    options = ("Paris", "Rome", "Oslo")
+    assert answer_is_correct("(B)", "Rome", options)
+    assert answer_is_correct("rome.", "B", options)
+    assert not answer_is_correct("C", "Rome", options)
+    assert option_index("F", options) is None
+    assert answer_names("Rome", options) == ("B", "Rome")
+    assert answer_names("42") == ("42",)
+
+
+CHAIN = "7 : a = 3 ; b = a + 4 ; c = b * 2 ; d = c * 5 ; ?"
+
+STATED = [
+    # prompt, reasoning with the place marked by a bar, answer
+    (CHAIN, "b = 3 + 4 = 7 ; c = 7 * 2 = |3 ; d = 3 * 5 = 4 ;", "3"),
+    (CHAIN, "|3 . b = 3 + 4 = 7 ; c = 7 * 2 = 3 ;", "3"),
+    (CHAIN, "b = 3 + 4 = |7 ;", "7"),
+    ("Ann has 16 eggs and eats three.", "16 - 3 = |13 eggs. 13 * 2 = 26.", "13"),
+    ("Ann has 16 eggs and eats three.", "16 - 3 = 13. 13 - 10 = |3.", "3"),
+    ("Ann has 9 pairs.", "118 and 18.5 and 1,800 and 18th, 9*2=<<9*2=|18>>18", "18"),
+    ("Ann has 9 pairs.", "She gets $|18.00 in all.", "18"),
+    ("Ann has 9 pairs.", "We look for |18: 9 * 2.", "18"),
+    ("Ann has 1,000.", "1000 - 1 = 999, 999 + 1 = |1,000", "1000"),
+    ("Add 5 and 3.", "3 - 5 = -2, then 2 - 5 = |-3.", "-3"),
+    ("Add 3 and 4.", "4 - 3, = -3, then = |3.", "3"),
+    ("What flows there?", "A river. The |Nile flows there. The Nile.", "Nile"),
+    ("Is it the Nile or the Po?", "So the answer is |Nile.", "Nile"),
+    ("Ann has 18 eggs.", "She has 18 - 9 = 9 left and 18 * 1 is exactly **|18**.", "18"),
+    ("Is 4 odd? (A) yes (B) no", "A number is odd when ... so the answer is (|B).", "B"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "marked", "answer"), STATED)
+def test_first_statement(prompt: str, marked: str, answer: str) -> None:
+    text, place = marked.replace("|", ""), marked.index("|")
+    span, known = find_statement(text, answer, prompt)
+    assert known
+    assert span is not None
+    assert span[0] == place
+    assert text[slice(*span)] in (answer, f"{answer}.00", f"{int(answer):,}" if answer.isdigit() else answer)
+
+
+NOT_STATED = [
+    (CHAIN, "b = 3 + 4 = 7 ; c = 3 * 2 ;", "3"),
+    (CHAIN, "a = 3 ; b = 3 + 4 = 7 ;", "3"),
+    ("Ann has 9 pairs.", "118, 18.5, 1,800, 18th and 218.", "18"),
+    ("Ann eats three.", "Without the 3 eggs of breakfast", "3"),
+    ("What flows there?", "Rivers, Niles.", "Nile"),
+    ("Ann has 9.", "", "18"),
+    ("Pick one: (A) 1 (B) 2", "A number is a B-side.", "C"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "text", "answer"), NOT_STATED)
+def test_never_stated(prompt: str, text: str, answer: str) -> None:
+    assert find_statement(text, answer, prompt) == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "answer"),
+    [
+        ("Who is older, Ann or Bob?", "Ann turned 5 and Bob turned 7. The answer is Bob.", "Bob"),
+        ("Are there eggs?", "There are no eggs. The answer is no.", "no"),
+        ("Pick: (A) 1 (B) 2", "Take (B), it fits.", "B"),
+    ],
+)
+def test_words_that_the_prompt_holds_cannot_be_told(prompt: str, text: str, answer: str) -> None:
+    assert find_statement(text, answer, prompt) == (None, False)
+
+
+def test_value_or_text_of_a_number() -> None:
+    assert find_statement("it is 18.0 or 18", "18", "", mathematical=True) == ((6, 10), True)
+    assert find_statement("it is 18.0 or 18", "18", "", mathematical=False) == ((14, 16), True)
+
+
+def test_sixty_thousand_characters_take_no_time() -> None:
+    for text in ("17 " * 20_000, "-" * 60_000, " " * 60_000, "1," * 30_000, "9" * 60_000):
+        start = time.process_time()
+        find_statement(text, "18", "17")
+        assert time.process_time() - start < 2
