@@ -1,0 +1,188 @@
+"""The one place that runs a model for scores.
+
+Two ways to the same numbers:
+
+* :func:`score_shared`: the trunk once through plain causal attention into a cache, then all branches in one masked pass
+  over that cache. Costs one forward over the unique tokens.
+* :func:`score_independent`: every branch as a sequence of its own, padded on the right. Right for every causal model,
+  and slow: it reads the trunk once a branch.
+
+Both keep logits for the scored positions only, through the model's own head (``logits_to_keep``), so that soft caps and
+logit scaling apply and no ``[tokens, vocabulary]`` tensor of the whole trunk ever exists.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+
+from reasoning_guard.masks import MaskPlan
+from reasoning_guard.model_context import device_of, text_config
+from reasoning_guard.packing import PackedRow, anchored, batch_rows, pack, pad_right
+from reasoning_guard.tree import Branch, BranchScore, TraceTree
+
+_LIMIT = 2**25
+"""Elements in one mask or one block of logits: 128 MiB in float32."""
+
+Scores = list[list[BranchScore]]
+
+
+def score_shared(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan) -> Scores:
+    """Score trees over cached trunks; the caller has put the model in evaluation.
+
+    The cache is made without the model's configuration on purpose: a cache made from it drops what has left a sliding
+    window, and a branch that attaches early still needs it.
+
+    Args:
+        model: A causal language model.
+        trees: Trees to score together; the trunks are padded to the longest.
+        plan: How the model takes its masks (see :mod:`reasoning_guard.selftest`).
+
+    Returns:
+        A score a branch, for each tree.
+    """
+    trees = [anchored(tree) for tree in trees]
+    trunks = pad_right([tree.trunk[: max(b.at for b in tree.branches)] for tree in trees], 0).to(device_of(model))
+    cache = DynamicCache()
+    keep = {"logits_to_keep": 1} if _keeps_logits(model) else {}
+    model(input_ids=trunks, past_key_values=cache, use_cache=True, **keep)
+    return _score_branches(model, cache, trunks.shape[1], [tree.branches for tree in trees], plan)
+
+
+def _score_branches(
+    model: nn.Module, cache: DynamicCache, trunk_length: int, branches: Sequence[Sequence[Branch]], plan: MaskPlan
+) -> Scores:
+    """One masked pass over the cache, or two over half the branches each where masks or logits would grow too large."""
+    rows = [pack(each) for each in branches]
+    if _too_large(model, trunk_length, rows) and max(map(len, branches)) > 1:
+        halves = [len(each) // 2 for each in branches]
+        first = [each[:half] or each[:1] for each, half in zip(branches, halves, strict=True)]
+        second = [each[half:] for each, half in zip(branches, halves, strict=True)]
+        left = _score_branches(model, cache, trunk_length, first, plan)
+        right = _score_branches(model, cache, trunk_length, second, plan)
+        return [a[:half] + b for a, b, half in zip(left, right, halves, strict=True)]
+    batch = batch_rows(rows, device_of(model))
+    logits = model(
+        input_ids=batch.ids,
+        attention_mask=plan.build(trunk_length, batch, mask_dtype(model)),
+        position_ids=batch.positions,
+        past_key_values=cache,
+        use_cache=True,
+        **({"logits_to_keep": torch.arange(batch.n_wanted, device=batch.ids.device)} if _keeps_logits(model) else {}),
+    ).logits
+    cache.crop(-batch.ids.shape[1])
+    return _read(logits, rows)
+
+
+def _too_large(model: nn.Module, trunk_length: int, rows: Sequence[PackedRow]) -> bool:
+    width = max(len(row.ids) for row in rows)
+    mask = len(rows) * width * (trunk_length + width)
+    wanted = max(row.n_wanted for row in rows) if _keeps_logits(model) else width
+    return max(mask, len(rows) * wanted * text_config(model).vocab_size) > _LIMIT
+
+
+def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget: int) -> Scores:
+    """Score every branch as a sequence of its own: the always-right path.
+
+    Args:
+        model: A causal language model in evaluation.
+        trees: Trees to score.
+        token_budget: Most tokens, padding included, in one forward.
+
+    Returns:
+        A score a branch, for each tree.
+    """
+    questions = [(tree, branch) for tree in map(anchored, trees) for branch in tree.branches]
+    distinct = list(dict.fromkeys((tree.trunk[: b.at] + b.ids, b.scored, b.at) for tree, b in questions))
+    by_length = sorted(distinct, key=lambda question: len(question[0]))
+    found: dict[Any, BranchScore] = {}
+    for batch in _within_budget(by_length, token_budget):
+        found.update(zip(batch, _score_sequences(model, batch), strict=True))
+    each = iter([found[tree.trunk[: b.at] + b.ids, b.scored, b.at] for tree, b in questions])
+    return [[next(each) for _ in tree.branches] for tree in trees]
+
+
+_Sequence = tuple[tuple[int, ...], tuple[int, int], int]
+
+
+def _within_budget(sequences: Sequence[_Sequence], token_budget: int) -> Iterator[list[_Sequence]]:
+    batch: list[_Sequence] = []
+    for sequence in sequences:
+        if batch and (len(batch) + 1) * len(sequence[0]) > token_budget:
+            yield batch
+            batch = []
+        batch.append(sequence)
+    if batch:
+        yield batch
+
+
+def _score_sequences(model: nn.Module, batch: Sequence[_Sequence]) -> list[BranchScore]:
+    device = device_of(model)
+    fed = [ids[:-1] for ids, _, _ in batch]
+    ids = pad_right(fed, 0).to(device)
+    mask = pad_right([[1] * len(row) for row in fed], 0).to(device)
+    wanted = [range(at + start - 1, at + stop - 1) for _, (start, stop), at in batch]
+    places = sorted(set().union(*wanted))
+    keep = {"logits_to_keep": torch.tensor(places, device=device)} if _keeps_logits(model) else {}
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep).logits
+    index = {place: i for i, place in enumerate(places)} if keep else {place: place for place in places}
+    flat, targets = [], []
+    for row, ((tokens, _, _), positions) in enumerate(zip(batch, wanted, strict=True)):
+        flat += [row * logits.shape[1] + index[p] for p in positions]
+        targets += [tokens[p + 1] for p in positions]
+    numbers = iter(_token_numbers(logits, flat, targets))
+    return [_branch_score([next(numbers) for _ in positions]) for positions in wanted]
+
+
+def _read(logits: torch.Tensor, rows: Sequence[PackedRow]) -> Scores:
+    queries = [(r, q) for r, row in enumerate(rows) for branch in row.queries for q in branch]
+    flat = [r * logits.shape[1] + q.place for r, q in queries]
+    numbers = iter(_token_numbers(logits, flat, [q.target for _, q in queries]))
+    return [[_branch_score([next(numbers) for _ in branch]) for branch in row.queries] for row in rows]
+
+
+_Numbers = tuple[float, bool, float, float]
+
+
+def _token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[int]) -> list[_Numbers]:
+    """Log-probability, greedy flag, entropy and margin of each asked token, in float32 and in blocks of rows."""
+    table = logits.flatten(0, 1)
+    rows = torch.tensor(flat, device=logits.device)
+    wanted = torch.tensor(targets, device=logits.device)
+    block = max(1, _LIMIT // table.shape[-1])
+    parts = [
+        _numbers(table[rows[i : i + block]].float(), wanted[i : i + block]) for i in range(0, len(flat), block)
+    ]
+    logprobs, greedy, entropies, margins = torch.cat(parts, dim=1).tolist()
+    return list(zip(logprobs, map(bool, greedy), entropies, margins, strict=True))
+
+
+def _numbers(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """``[M, V]`` logits and ``[M]`` targets to ``[4, M]`` numbers."""
+    logprobs = logits.log_softmax(-1)
+    top = logprobs.topk(2, dim=-1)
+    entropies = torch.special.entr(logprobs.exp()).sum(-1)
+    own = logprobs.gather(-1, targets[:, None])[:, 0]
+    greedy = (top.indices[:, 0] == targets).to(own.dtype)
+    return torch.stack([own, greedy, entropies, top.values[:, 0] - top.values[:, 1]]).cpu()
+
+
+def _branch_score(numbers: Sequence[_Numbers]) -> BranchScore:
+    logprobs, greedy, entropies, margins = zip(*numbers, strict=True)
+    return BranchScore(logprobs, greedy, entropies, margins)
+
+
+def mask_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype in which the model computes: additive masks must be in it."""
+    return next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.float32)
+
+
+def _keeps_logits(model: nn.Module) -> bool:
+    """Whether the model can be told which positions need logits."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return "logits_to_keep" in inspect.signature(type(inner).forward).parameters  # type: ignore[operator]

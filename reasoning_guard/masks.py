@@ -1,0 +1,96 @@
+"""Attention masks for packed branches over a cached trunk.
+
+A branch token sees the trunk up to where its branch attaches, its own ancestors and itself. Sliding-window and chunked
+layers restrict that further *by position distance*, because a packed token's index is not its position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from reasoning_guard.packing import PackedBatch
+
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+
+
+@dataclass(frozen=True, slots=True)
+class MaskPlan:
+    """How a model wants its 4D masks.
+
+    Attributes:
+        by_layer_type: Whether the model takes a mapping from layer type to mask, as models that mix layer types do.
+        window: Sliding window in tokens, or None.
+        chunk: Attention chunk in tokens, or None.
+    """
+
+    by_layer_type: bool = False
+    window: int | None = None
+    chunk: int | None = None
+
+    def build(self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Additive masks ``[R, 1, B, T + B]``: 0 where a token is seen, the dtype's minimum where it is not."""
+        seen = visible(trunk_length, batch)
+        distance = _distance(trunk_length, batch)
+        if not self.by_layer_type:
+            return additive(seen if self.window is None else seen & (distance < self.window), dtype)
+        masks = {FULL: additive(seen, dtype)}
+        if self.window is not None:
+            masks[SLIDING] = additive(seen & (distance < self.window), dtype)
+        if self.chunk is not None:
+            masks[CHUNKED] = additive(seen & _same_chunk(trunk_length, batch, self.chunk), dtype)
+        return masks
+
+
+def mask_plans(config: Any) -> tuple[MaskPlan, ...]:
+    """Mask plans that may fit a model of this configuration, the likelier first.
+
+    Which one is exact is not guessed here: :mod:`reasoning_guard.selftest` tries them.
+
+    Args:
+        config: A Transformers configuration (or its text part).
+    """
+    types = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    chunk = getattr(config, "attention_chunk_size", None)
+    mixed = MaskPlan(by_layer_type=True, window=window, chunk=chunk)
+    plans = []
+    if types & {SLIDING, CHUNKED}:
+        plans.append(mixed)
+    if window is not None:
+        plans.append(MaskPlan(window=window))
+    plans.append(MaskPlan())
+    if not types & {SLIDING, CHUNKED} and (window is not None or chunk is not None):
+        plans.append(mixed)
+    return tuple(plans)
+
+
+def visible(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
+    """Which keys each packed token sees, ``[R, B, T + B]`` bool, before any window."""
+    places = torch.arange(trunk_length, device=batch.at.device)
+    on_trunk = places < batch.at[:, :, None]
+    query, key = batch.enter[:, :, None], batch.enter[:, None, :]
+    on_branch = (key <= query) & (query < batch.leave[:, None, :])
+    return torch.cat([on_trunk, on_branch], dim=-1)
+
+
+def _key_positions(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
+    trunk = torch.arange(trunk_length, device=batch.at.device).expand(len(batch.positions), -1)
+    return torch.cat([trunk, batch.positions], dim=-1)
+
+
+def _distance(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
+    return batch.positions[:, :, None] - _key_positions(trunk_length, batch)[:, None, :]
+
+
+def _same_chunk(trunk_length: int, batch: PackedBatch, chunk: int) -> torch.Tensor:
+    keys = _key_positions(trunk_length, batch)
+    return batch.positions[:, :, None] // chunk == keys[:, None, :] // chunk
+
+
+def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """``[R, B, K]`` bool to an additive ``[R, 1, B, K]`` mask; boolean masks are silently wrong under eager attention."""
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]

@@ -1,0 +1,82 @@
+"""Reading a model in the middle of its training without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+_MASKLESS = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
+"""Attention implementations that cannot take a dense 4D mask (they read it wrongly or crash)."""
+
+
+@contextmanager
+def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Module]:
+    """Put ``model`` into evaluation for the duration of the block, and everything back as it was afterwards.
+
+    Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
+    global random state of the CPU and of the model's device, and the attention implementation. Gradients are off by
+    ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that later training cannot use.
+
+    Eval flags matter beyond dropout: with gradient checkpointing, a model in training mode silently drops its cache,
+    and greedy generation is wrong from the second token on.
+
+    Args:
+        model: The live model.
+        dense_masks: Switch to scaled-dot-product attention when the model's own implementation cannot take a 4D mask.
+
+    Yields:
+        The same model.
+    """
+    flags = [(module, module.training) for module in model.modules()]
+    previous = _attention_to_switch(model) if dense_masks else None
+    with torch.random.fork_rng(devices=_cuda_devices(model)):
+        model.eval()
+        if previous is not None:
+            _set_attention(model, "sdpa")
+        try:
+            with torch.no_grad():
+                yield model
+        finally:
+            if previous is not None:
+                _set_attention(model, previous)
+            for module, training in flags:
+                module.training = training
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Device of the model's first parameter, where inputs belong."""
+    return next(model.parameters()).device
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the language model inside ``model``."""
+    config: Any = model.config
+    return config.get_text_config(decoder=True)
+
+
+def context_length(model: nn.Module) -> int | None:
+    """Longest sequence that the model can read, in tokens, or None when it has no limit."""
+    config = text_config(model)
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+        length = getattr(config, name, None)
+        if isinstance(length, int) and length > 0:
+            return length
+    return None
+
+
+def _cuda_devices(model: nn.Module) -> list[int]:
+    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+    return sorted(device.index or 0 for device in devices)
+
+
+def _attention_to_switch(model: nn.Module) -> str | None:
+    name = getattr(getattr(model, "config", None), "_attn_implementation", None)
+    return name if name in _MASKLESS else None
+
+
+def _set_attention(model: Any, name: str) -> None:
+    model.set_attn_implementation(name)

@@ -1,0 +1,188 @@
+"""Packing: the branches of a tree as one row of tokens that no two branches share or see of each other.
+
+Branches that begin alike at the same place of the trunk share their tokens (a trie), so a pass over the packed row
+costs as many tokens as the tree has unique ones. The order inside a row is free, because visibility and positions are
+explicit: tokens whose next-token distribution is wanted come first, so that the model's head runs over a prefix of
+the row and over nothing else.
+
+Pure integers in, tensors out; no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from reasoning_guard.tree import Branch, TraceTree
+
+_NOBODY = torch.iinfo(torch.int64).max
+
+
+@dataclass(slots=True)
+class _Node:
+    """A fed token: its children by token id, and whether its next-token distribution is wanted."""
+
+    token: int
+    at: int
+    position: int
+    children: dict[int, int] = field(default_factory=dict)
+    wanted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One scored token: read the log-probability of ``target`` at place ``place`` of the packed row."""
+
+    place: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackedRow:
+    """The branches of one tree as a row of ``B`` tokens.
+
+    Attributes:
+        ids: ``[B]`` token ids, the ``n_wanted`` tokens whose next-token distribution is wanted first.
+        positions: ``[B]`` positions, counted from the first trunk token.
+        at: ``[B]`` number of trunk tokens that each token sees.
+        enter: ``[B]`` depth-first number of each token in its trie.
+        leave: ``[B]`` one past the depth-first number of its last descendant: token ``j`` stands before token ``i`` on
+            the same branch (or is ``i``) exactly if ``enter[j] <= enter[i] < leave[j]``.
+        n_wanted: How many leading tokens the head must run over.
+        queries: For each branch, one query a scored token.
+    """
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    at: tuple[int, ...]
+    enter: tuple[int, ...]
+    leave: tuple[int, ...]
+    n_wanted: int
+    queries: tuple[tuple[Query, ...], ...]
+
+
+def anchored(tree: TraceTree) -> TraceTree:
+    """The same questions, asked so that every scored token has a fed token of its own branch before it.
+
+    A branch that scores its very first token needs the distribution after the trunk token before it; that token is fed
+    again as part of the branch. What follows the last scored token has no influence and is dropped.
+    """
+    return TraceTree(tree.trunk, tuple(_anchor(tree.trunk, branch) for branch in tree.branches))
+
+
+def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
+    start, stop = branch.scored
+    ids = branch.ids[:stop]
+    if start > 0:
+        return Branch(branch.at, ids, (start, stop))
+    if branch.at < 2:
+        raise ValueError("a branch that scores its first token needs at least two trunk tokens before it; got 1")
+    return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1))
+
+
+def pack(branches: Sequence[Branch]) -> PackedRow:
+    """Pack anchored branches of one trunk into a row.
+
+    Args:
+        branches: Branches as :func:`anchored` leaves them. The last token of each is never fed.
+
+    Returns:
+        The row. Its number of tokens is the number of distinct (place on the trunk, prefix) pairs among the branches.
+
+    Example:
+        >>> row = pack([Branch(3, (7, 8, 9), (1, 3)), Branch(3, (7, 8, 5), (2, 3))])
+        >>> row.ids, row.positions, row.n_wanted   # 7 and 8 are fed once and serve both branches
+        ((7, 8), (3, 4), 2)
+    """
+    nodes: list[_Node] = []
+    roots: dict[tuple[int, int], int] = {}
+    asked = [_insert(branch, nodes, roots) for branch in branches]
+    enter, leave = _depth_first(nodes, roots.values())
+    order = sorted(range(len(nodes)), key=lambda i: (not nodes[i].wanted, enter[i]))
+    place = {node: i for i, node in enumerate(order)}
+    return PackedRow(
+        ids=tuple(nodes[i].token for i in order),
+        positions=tuple(nodes[i].position for i in order),
+        at=tuple(nodes[i].at for i in order),
+        enter=tuple(enter[i] for i in order),
+        leave=tuple(leave[i] for i in order),
+        n_wanted=sum(node.wanted for node in nodes),
+        queries=tuple(tuple(Query(place[node], target) for node, target in branch) for branch in asked),
+    )
+
+
+def _insert(branch: Branch, nodes: list[_Node], roots: dict[tuple[int, int], int]) -> list[tuple[int, int]]:
+    """Add a branch to the trie; return its (node, target) pairs."""
+    start, stop = branch.scored
+    path: list[int] = []
+    for depth, token in enumerate(branch.ids[: stop - 1]):
+        siblings, key = (nodes[path[-1]].children, token) if path else (roots, (branch.at, token))
+        if key not in siblings:
+            siblings[key] = len(nodes)  # type: ignore[index]
+            nodes.append(_Node(token, branch.at, branch.at + depth))
+        path.append(siblings[key])  # type: ignore[index]
+    pairs = [(path[i - 1], branch.ids[i]) for i in range(start, stop)]
+    for node, _ in pairs:
+        nodes[node].wanted = True
+    return pairs
+
+
+def _depth_first(nodes: Sequence[_Node], roots: Iterable[int]) -> tuple[list[int], list[int]]:
+    """Enter and leave numbers of a depth-first walk, without recursion (branches can be thousands of tokens long)."""
+    enter, leave = [0] * len(nodes), [0] * len(nodes)
+    clock = 0
+    stack = [(root, False) for root in roots]
+    while stack:
+        node, seen = stack.pop()
+        if seen:
+            leave[node] = clock
+            continue
+        enter[node] = clock
+        clock += 1
+        stack.append((node, True))
+        stack.extend((child, False) for child in nodes[node].children.values())
+    return enter, leave
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """Packed rows of several trees, padded to ``B`` tokens on the right.
+
+    Attributes:
+        ids: ``[R, B]`` token ids.
+        positions: ``[R, B]`` positions.
+        at: ``[R, B]`` number of visible trunk tokens; padding sees one, so that no softmax is empty.
+        enter: ``[R, B]`` depth-first numbers.
+        leave: ``[R, B]``; padding leaves before it enters, so nobody sees it.
+        n_wanted: How many leading tokens of every row the head must run over.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    at: torch.Tensor
+    enter: torch.Tensor
+    leave: torch.Tensor
+    n_wanted: int
+
+
+def batch_rows(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> PackedBatch:
+    """Pad rows to the longest one and move them to ``device``."""
+    columns = {
+        "ids": 0,
+        "positions": 1,
+        "at": 1,
+        "enter": _NOBODY,
+        "leave": 0,
+    }
+    padded = {
+        name: pad_right([getattr(row, name) for row in rows], fill).to(device) for name, fill in columns.items()
+    }
+    return PackedBatch(**padded, n_wanted=max(row.n_wanted for row in rows))
+
+
+def pad_right(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Integer rows as one ``[R, longest]`` tensor, padded on the right with ``fill``."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *([fill] * (longest - len(row)))] for row in rows], dtype=torch.long)

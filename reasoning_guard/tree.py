@@ -1,0 +1,83 @@
+"""Branches on a trunk: every question that a probe can ask about a trace, as integers.
+
+Nothing here knows a model. A :class:`Branch` says "after the first ``at`` tokens of the trunk, read these ids and tell
+me how likely the slice ``scored`` of them is". :mod:`reasoning_guard.scorer` answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A continuation of the trunk whose tokens are to be scored.
+
+    Attributes:
+        at: Number of trunk tokens that stand before the branch, at least 1.
+        ids: Token ids of the branch.
+        scored: Half-open slice ``(start, stop)`` of ``ids`` whose log-probabilities are wanted.
+    """
+
+    at: int
+    ids: tuple[int, ...]
+    scored: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        """Refuse a branch that asks for nothing or stands on nothing."""
+        start, stop = self.scored
+        if self.at < 1:
+            raise ValueError(f"`at` must leave at least one trunk token before the branch; got {self.at}")
+        if not 0 <= start < stop <= len(self.ids):
+            raise ValueError(f"`scored` must be a non-empty slice of the {len(self.ids)} branch ids; got {self.scored}")
+
+
+@dataclass(frozen=True, slots=True)
+class TraceTree:
+    """A trunk with its branches.
+
+    Attributes:
+        trunk: Token ids shared by the branches.
+        branches: The questions, in the order in which their scores are wanted. Repetitions are scored once.
+    """
+
+    trunk: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse branches that attach behind the end of the trunk."""
+        for branch in self.branches:
+            if branch.at > len(self.trunk):
+                raise ValueError(f"a branch attaches at {branch.at}, but the trunk has {len(self.trunk)} tokens")
+
+
+@dataclass(frozen=True, slots=True)
+class BranchScore:
+    """What the model says about the ``m`` scored tokens of a branch.
+
+    Attributes:
+        logprobs: ``m`` log-probabilities in nats, each given everything before it.
+        greedy: ``m`` flags: the token is the most likely one, i.e. greedy decoding would have written it.
+        entropies: ``m`` entropies of the full next-token distribution, in nats.
+        margins: ``m`` differences in log-probability between the most and the second most likely token, in nats.
+    """
+
+    logprobs: tuple[float, ...]
+    greedy: tuple[bool, ...]
+    entropies: tuple[float, ...]
+    margins: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Sum of the log-probabilities, in nats: ``lp_k`` of the definitions."""
+        return sum(self.logprobs)
+
+    @property
+    def mean(self) -> float:
+        """Mean log-probability per token, in nats."""
+        return self.total / len(self.logprobs)
+
+    @property
+    def all_greedy(self) -> bool:
+        """Whether greedy decoding would have written exactly the scored tokens."""
+        return all(self.greedy)

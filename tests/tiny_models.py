@@ -1,0 +1,53 @@
+"""Tiny random models of many architectures, with weights large enough that a wrong mask or position shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+_SMALL: dict[str, Any] = {
+    "vocab_size": 64,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_WINDOWED = {"sliding_window": 9}
+
+# name: (model type, settings). Windows are far shorter than the traces in the tests, so that they matter.
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("llama", {}),
+    "qwen2": ("qwen2", {}),
+    "qwen3": ("qwen3", {}),
+    "mistral": ("mistral", _WINDOWED),
+    "gemma2": ("gemma2", {**_WINDOWED, "query_pre_attn_scalar": 12}),
+    "gemma3": ("gemma3_text", {**_WINDOWED, "query_pre_attn_scalar": 12}),
+    "gpt2": ("gpt2", {"n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 2048}),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "gpt_oss": ("gpt_oss", {**_WINDOWED, "num_local_experts": 4, "num_experts_per_tok": 2}),
+}
+STATEFUL: dict[str, tuple[str, dict[str, Any]]] = {
+    "mamba": ("mamba", {"state_size": 8}),
+    "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention"]}),
+}
+
+
+def tiny_model(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A random float32 model of the architecture ``name``, in training mode."""
+    model_type, settings = {**ARCHITECTURES, **STATEFUL}[name]
+    config = AutoConfig.for_model(model_type, **{**_SMALL, **settings, **changes})
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() >= 2:
+                    parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
+    return model.train()
