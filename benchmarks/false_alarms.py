@@ -1,0 +1,227 @@
+"""How often does the guard cry wolf over a whole run, and what does it miss? Thousands of simulated runs.
+
+    python -m benchmarks.false_alarms                          # tables, about five minutes on one core
+    python -m benchmarks.false_alarms --figures docs/images    # and two figures
+
+A simulated run reads three quantities (the alarms rest on as many) of ``n`` problems at a baseline and at 100 looks.
+Problems differ, readings are noisy, and the noise of a problem may persist from look to look. A *finding* is one look
+at which any quantity surely fell; an *alarm* is two in a row. Bounds, levels and smallest effects are the library's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from reasoning_guard.rules import NATS, SHARE
+from reasoning_guard.statistics import Effect, mean_bounds, spend
+
+ALPHA, QUANTITIES, LOOKS, WITHIN = 0.05, 3, 100, (5, 20, 100)
+SIZES = (32, 128, 512)
+FALLS = (0.1, 0.2, 0.4, 0.7, 1.0)
+NO_EFFECT = Effect(0.0, 0.0)
+
+Array = np.ndarray
+World = Callable[[np.random.Generator, Array, float], Array]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of quantity: how readings come from noise ``[runs, looks + 1, n]`` and a fall, and its smallest effect."""
+
+    read: World
+    effect: Effect
+
+
+def coins(rng: np.random.Generator, noise: Array, fall: float) -> Array:
+    """0/1 values, 95 % ones at the baseline; half of what decides is the problem's own."""
+    own = rng.standard_normal((noise.shape[0], 1, noise.shape[2]), dtype=np.float32)
+    share = np.full((1, noise.shape[1], 1), 0.95 * (1 - fall))
+    share[:, 0] = 0.95
+    return ((own + noise) / np.sqrt(2) < stats.norm.ppf(share)).astype(np.float32)
+
+
+def skewed(rng: np.random.Generator, noise: Array, fall: float) -> Array:
+    """Nats with a long right tail: log-normal over problems, log-normal noise."""
+    own = rng.standard_normal((noise.shape[0], 1, noise.shape[2]), dtype=np.float32)
+    return np.exp(0.7 * own + 0.5 * noise) * _kept(noise, fall)
+
+
+def heavy(rng: np.random.Generator, noise: Array, fall: float) -> Array:
+    """Nats of mean 3 with Student-t noise of 2.5 degrees of freedom: outliers on both sides."""
+    own = rng.standard_normal((noise.shape[0], 1, noise.shape[2]), dtype=np.float32)
+    spread = np.sqrt(rng.gamma(1.25, 0.8, size=noise.shape)).astype(np.float32)
+    return 3 * _kept(noise, fall) + own + noise / spread
+
+
+def lopsided(rng: np.random.Generator, noise: Array, fall: float) -> Array:
+    """Nats of mean 3 where training takes a little from most problems and gives much to a few (skewness 6)."""
+    drift = rng.lognormal(0, 1, size=(noise.shape[0], 1, noise.shape[2])) - np.exp(0.5)
+    drift = np.broadcast_to(drift / 2.16, noise.shape).astype(np.float32) * (np.arange(noise.shape[1]) > 0)[:, None]
+    return 3 * _kept(noise, fall) + drift + 0.3 * noise
+
+
+KINDS = {
+    "coins": Kind(coins, SHARE),
+    "skewed": Kind(skewed, NATS),
+    "heavy": Kind(heavy, NATS),
+    "lopsided": Kind(lopsided, NATS),
+}
+
+
+def _kept(noise: Array, fall: float) -> Array:
+    """``[1, looks + 1, 1]``: 1 at the baseline, ``1 - fall`` after it."""
+    kept = np.full((1, noise.shape[1], 1), 1 - fall, dtype=np.float32)
+    kept[:, 0] = 1
+    return kept
+
+
+def persistent(rng: np.random.Generator, shape: tuple[int, int, int], correlation: float) -> Array:
+    """Standard normal noise ``[runs, looks + 1, n]``, from look to look with the given correlation."""
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    for look in range(1, shape[1]):
+        noise[:, look] = correlation * noise[:, look - 1] + np.sqrt(1 - correlation**2) * noise[:, look]
+    return noise
+
+
+def falls(values: Array, effect: Effect, first: int = 1) -> Array:
+    """``[runs, looks]``: where one quantity surely fell, the first look after the baseline being number ``first``."""
+    baseline = values[:, 0].astype(np.float64)
+    smallest = np.array([effect.at(float(mean)) for mean in baseline.mean(axis=-1)])
+    levels = [spend(ALPHA, first + k) / QUANTITIES for k in range(values.shape[1] - 1)]
+    uppers = [mean_bounds(values[:, k + 1] - baseline, level)[1] for k, level in enumerate(levels)]
+    return np.stack([upper < -smallest for upper in uppers], axis=1)
+
+
+def simulate(
+    kind: Kind,
+    n: int,
+    runs: int,
+    *,
+    fall: float = 0.0,
+    effect: Effect | None = None,
+    correlation: float = 0.0,
+    looks: int = LOOKS,
+    first: int = 1,
+    seed: int = 0,
+) -> Array:
+    """``[runs, looks]``: where any of the quantities surely fell."""
+    rng, parts = np.random.default_rng(seed), []
+    chunk = max(1, 10_000_000 // (n * (looks + 1)))
+    for start in range(0, runs, chunk):
+        shape = (min(chunk, runs - start), looks + 1, n)
+        found = np.zeros(shape[:2], dtype=bool)[:, 1:]
+        for _ in range(QUANTITIES):
+            values = kind.read(rng, persistent(rng, shape, correlation), fall)
+            found |= falls(values, kind.effect if effect is None else effect, first)
+        parts.append(found)
+    return np.concatenate(parts)
+
+
+def alarms(found: Array) -> Array:
+    """Two findings in a row, noted at the second."""
+    return np.concatenate([np.zeros_like(found[:, :1]), found[:, 1:] & found[:, :-1]], axis=1)
+
+
+def share_within(events: Array, looks: int) -> float:
+    """Share of runs with an event among the first ``looks`` looks."""
+    return float(events[:, :looks].any(axis=1).mean())
+
+
+def false_alarm_table(title: str, runs: int, kinds: list[str], **world: object) -> dict[tuple[str, int, float], Array]:
+    """Print how many runs raise a finding and an alarm; return the findings by kind, n and correlation."""
+    print(f"\n{title}\n{'':<10}{'n':>5}{'corr.':>7} |" + "".join(f"{f'finding by {w}':>16}" for w in WITHIN), end=" |")
+    print("".join(f"{f'alarm by {w}':>14}" for w in WITHIN))
+    kept = {}
+    for name in kinds:
+        for n in SIZES:
+            for correlation in (0.0, 0.9):
+                found = simulate(KINDS[name], n, runs, correlation=correlation, **world)  # type: ignore[arg-type]
+                kept[name, n, correlation] = found
+                shares = "".join(f"{share_within(found, w):>16.4f}" for w in WITHIN)
+                alarm = "".join(f"{share_within(alarms(found), w):>14.4f}" for w in WITHIN)
+                print(f"{name:<10}{n:>5}{correlation:>7} |{shares} |{alarm}", flush=True)
+    return kept
+
+
+def power_table(runs: int) -> dict[tuple[str, int, float, int], float]:
+    """Print how many falls are alarmed within five looks, for a fall at once and one after twenty looks."""
+    print("\nAlarm within five looks of a fall (of 20 % and less: no fault by the smallest effect)")
+    print(f"{'':<10}{'n':>5} |" + "".join(f"{f'-{fall:.0%} at once':>16}{'after 20':>10}" for fall in FALLS))
+    power = {}
+    for name in ("coins", "skewed", "heavy"):
+        for n in (16, 32, 64, 128, 256, 512):
+            for fall in FALLS:
+                for first in (1, 21):
+                    found = simulate(KINDS[name], n, runs, fall=fall, looks=5, first=first)
+                    power[name, n, fall, first] = share_within(alarms(found), 5)
+            cells = "".join(f"{power[name, n, f, 1]:>16.2f}{power[name, n, f, 21]:>10.2f}" for f in FALLS)
+            print(f"{name:<10}{n:>5} |{cells}", flush=True)
+    return power
+
+
+def draw(
+    directory: Path,
+    unchanged: dict[tuple[str, int, float], Array],
+    power: dict[tuple[str, int, float, int], float],
+) -> None:
+    """Save ``false_alarms.svg`` and ``power.svg``."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    from matplotlib import pyplot as plt
+
+    directory.mkdir(parents=True, exist_ok=True)
+    colours = dict(zip(KINDS, ("C0", "C1", "C2", "C3"), strict=True))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    for axis, patient in zip(axes, (False, True), strict=True):
+        for (name, n, correlation), found in unchanged.items():
+            rate = np.logical_or.accumulate(alarms(found) if patient else found, axis=1).mean(axis=0)
+            style, width = "-" if correlation else ":", 0.7 + 0.7 * SIZES.index(n)
+            label = f"{name}, {n} problems" if correlation else None
+            axis.plot(range(1, LOOKS + 1), rate, style, color=colours[name], lw=width, label=label)
+        axis.axhline(ALPHA, color="black", lw=1, ls="--")
+        axis.set(xscale="log", xticks=WITHIN, xticklabels=WITHIN, xlabel="looks (dotted: noise new at each look)")
+        axis.set_title("an alarm: two looks in a row" if patient else "a finding: any single look", fontsize=10)
+        axis.minorticks_off()
+    axes[0].set(ylabel="share of runs with any", ylim=(0, 0.06))
+    axes[1].legend(fontsize=7, frameon=False, loc="center right")
+    figure.suptitle("Nothing has changed, and any fall would count: the hardest case (dashed: alpha)", fontsize=10)
+    figure.savefig(directory / "false_alarms.svg")
+
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
+    for axis, name in zip(axes, ("coins", "skewed", "heavy"), strict=True):
+        sizes = sorted({n for kind, n, *_ in power if kind == name})
+        for fall in FALLS:
+            (line,) = axis.plot(sizes, [power[name, n, fall, 1] for n in sizes], "o-", ms=3, label=f"-{fall:.0%}")
+            axis.plot(sizes, [power[name, n, fall, 21] for n in sizes], "o:", ms=3, color=line.get_color())
+        axis.set(xscale="log", xticks=sizes, xticklabels=sizes, xlabel="problems", title=name)
+        axis.minorticks_off()
+    axes[0].set_ylabel("share alarmed within five looks")
+    figure.legend(*axes[0].get_legend_handles_labels(), title="fall\n(dotted: after\n20 looks)", loc="outside right")
+    figure.savefig(directory / "power.svg")
+
+
+def main() -> None:
+    """Run the simulation and print its tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2000, help="simulated runs a cell (default %(default)s)")
+    parser.add_argument("--figures", type=Path, help="folder to save the figures to")
+    args = parser.parse_args()
+    symmetric = ["coins", "skewed", "heavy"]
+    false_alarm_table("Nothing has changed (smallest effect as shipped)", args.runs, [*symmetric, "lopsided"])
+    hardest = false_alarm_table("Nothing has changed, any fall counts", args.runs, symmetric, effect=NO_EFFECT)
+    false_alarm_table("Fallen by exactly the smallest effect", args.runs, [*symmetric, "lopsided"], fall=0.2)
+    power = power_table(max(1, args.runs // 4))
+    if args.figures:
+        draw(args.figures, hardest, power)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Fine-tune the base with the guard watching, and keep what is worth showing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import LlamaForCausalLM, PrinterCallback
+from trl import SFTTrainer
+
+from reasoning_guard import Alert, Evaluation, TraceFormat
+from reasoning_guard_demo.model import build_tokenizer, copy_model
+from reasoning_guard_demo.recipes import FINE_TUNING
+from reasoning_guard_demo.task import ARMS, held_out_problems, training_examples
+from reasoning_guard_transformers import ReasoningGuardCallback
+
+FORMAT = TraceFormat(name="modulo 11", cue=" #", step_end=r";", answer=r"# (\S+)")
+"""Steps end at ";", the answer stands behind "#"."""
+
+PROBLEMS = 128
+"""Held-out problems a set."""
+
+EVERY = 15
+"""Training steps between evaluations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What happened in one fine-tuning.
+
+    Attributes:
+        arm: Name of the arm.
+        seed: Names base, data and order.
+        directory: Where the guard's records are.
+        evaluations: All evaluations, the baseline first.
+        alerts: What the guard said.
+        steps: Training steps that were taken.
+        seconds: Wall time of the training, the guard included.
+    """
+
+    arm: str
+    seed: int
+    directory: Path
+    evaluations: tuple[Evaluation, ...]
+    alerts: tuple[Alert, ...]
+    steps: int
+    seconds: float
+
+    @property
+    def alarmed(self) -> bool:
+        """Whether there is an alarm; notices do not count."""
+        return any(alert.severity == "alarm" for alert in self.alerts)
+
+
+def tell(base: LlamaForCausalLM, arm: str, seed: int, out: Path, *, action: str = "warn") -> Story:
+    """Fine-tune a copy of ``base`` on one arm with TRL's ``SFTTrainer`` and the callback.
+
+    Args:
+        base: The model before fine-tuning; left as it is.
+        arm: One of :data:`~reasoning_guard_demo.task.ARMS`.
+        seed: Names data and order.
+        out: Folder of the run; what is there is replaced.
+        action: What an alarm does.
+
+    Returns:
+        What happened.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    trainer = SFTTrainer(
+        model=copy_model(base),
+        args=FINE_TUNING.config(seed, out, {"report_to": "tensorboard", "logging_steps": EVERY}),
+        train_dataset=Dataset.from_list(training_examples(ARMS[arm], FINE_TUNING.examples, seed)),
+        processing_class=build_tokenizer(),
+    )
+    trainer.remove_callback(PrinterCallback)
+    held_out = [*held_out_problems("id", PROBLEMS), *held_out_problems("ood", PROBLEMS)]
+    callback = ReasoningGuardCallback(
+        trainer, problems=held_out, format=FORMAT, every=EVERY, max_new_tokens=48, action=action, progress=False
+    )
+    trainer.add_callback(callback)
+    result = trainer.train()
+    guard = callback.guard
+    return Story(
+        arm=arm,
+        seed=seed,
+        directory=out / "reasoning_guard",
+        evaluations=tuple(guard.evaluations),
+        alerts=tuple(guard.alerts),
+        steps=trainer.state.global_step,
+        seconds=result.metrics["train_runtime"],
+    )

@@ -1,0 +1,213 @@
+"""The callback: when to evaluate, where the numbers go, and how a run is stopped."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from reasoning_guard.errors import ConfigurationError, HistoryError
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.formats import TraceFormat
+from reasoning_guard.guard import Guard
+from reasoning_guard_transformers.format_inference import format_of_trainer
+from reasoning_guard_transformers.trackers import sinks_of
+
+logger = logging.getLogger(__name__)
+
+
+class ReasoningGuardCallback(TrainerCallback):
+    """Measures reasoning quality on held-out problems while a Hugging Face or TRL trainer trains.
+
+    The model is read before the first step (the baseline) and then whenever the trainer evaluates; the numbers go into
+    the trainer's own evaluation record, so TensorBoard, W&B, ``state.log_history``, best-model selection
+    (``metric_for_best_model="eval_guard/info_gain"``) and ``EarlyStoppingCallback`` all see them. A trainer that does
+    not evaluate gets a record of its own every ``every`` steps.
+
+    Args:
+        trainer: The trainer, already constructed and not yet training.
+        problems: Held-out problems: a ``datasets.Dataset``, a list of dicts or of
+            :class:`~reasoning_guard.problems.Problem`, or the path of a JSONL file. Prompts must look as they do in
+            training.
+        every: Steps between evaluations. Default: whenever the trainer evaluates; a tenth of the run when it never
+            does. Given, it also thins out a trainer that evaluates more often.
+        format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto":
+            the preset in which most training examples state an answer.
+        **options: Everything else that :class:`~reasoning_guard.guard.Guard` takes: ``action``, ``rules``,
+            ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``on_error``, ``progress``, and
+            ``directory`` (default ``<output_dir>/reasoning_guard``).
+
+    Attributes:
+        guard: The guard itself: ``guard.alerts``, ``guard.evaluations``, ``guard.stop_reason``.
+
+    Raises:
+        ConfigurationError: Whatever cannot work, before any training time is spent.
+
+    Example:
+        >>> trainer.add_callback(ReasoningGuardCallback(trainer, problems=held_out))    # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        problems: Any,
+        *,
+        every: int | None = None,
+        format: str | TraceFormat = "auto",
+        **options: Any,
+    ) -> None:
+        if not isinstance(trainer, Trainer):
+            raise ConfigurationError(
+                f"ReasoningGuardCallback takes the trainer first, ReasoningGuardCallback(trainer, problems=...); got "
+                f"{type(trainer).__name__}"
+            )
+        if every is not None and every < 1:
+            raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        tokenizer = _tokenizer_of(trainer)
+        directory = Path(trainer.args.output_dir or ".") / "reasoning_guard"
+        if format == "auto":
+            format = format_of_trainer(trainer, tokenizer, problems)
+        self.guard = Guard(problems, tokenizer, format=format, **{"directory": directory, **options})
+        self.guard.prepare(trainer.model)
+        self._trainer = trainer
+        self._every = every
+        self._with_trainer = trainer.args.eval_strategy != "no"
+        self._log: Callable[..., None] | None = None
+
+    # ------------------------------------------------------------------------------------------------- trainer events
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take up the records, listen to the trainer's log, and make the baseline if there is none."""
+        self._listen()
+        self.guard.sinks = sinks_of(self._trainer)
+        if self._every is None and not self._with_trainer:
+            self._every = max(1, state.max_steps // 10)
+        self._safely(lambda: self.guard.begin(state.global_step))
+        if not self.guard.evaluations:
+            self._record(state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Evaluate at our own cadence, unless the trainer is about to evaluate anyway."""
+        if self._is_due(state) and not control.should_evaluate:
+            self._record(state.global_step)
+            self._stop_if_asked(control)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop where the evaluation that has just been logged asks for it."""
+        self._stop_if_asked(control)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Give the trainer its own ``log`` back."""
+        if self._log is not None:
+            vars(self._trainer).pop("log", None)
+            self._log = None
+
+    # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _is_due(self, state: TrainerState) -> bool:
+        """Whether our own cadence asks for an evaluation at this step; without one, only the trainer's does."""
+        if self._every is None:
+            return False
+        return state.global_step % self._every == 0 or state.global_step >= state.max_steps
+
+    def _listen(self) -> None:
+        """Add our numbers to the trainer's evaluation records on their way into the log.
+
+        ``on_evaluate`` comes after the record was logged, and reporters hear ``on_log`` before any user callback; the
+        record on its way into ``log`` is the one place from which trackers, the history, best-model selection and
+        early stopping all see the same numbers.
+        """
+        if self._log is not None:
+            return
+        self._log = inner = self._trainer.log
+
+        def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            if any(key.startswith("eval_") for key in logs):
+                self._safely(lambda: self._add_to(logs))
+            inner(logs, *args, **kwargs)
+
+        self._trainer.log = log
+
+    def _add_to(self, logs: dict[str, float]) -> None:
+        """Evaluate, unless this step has been, and put the numbers into the trainer's own record."""
+        state = self._trainer.state
+        if self._every is not None and not self._is_due(state):
+            return
+        evaluation = self._evaluate(state.global_step)
+        if evaluation is not None:
+            logs.update(self._numbers(evaluation))
+
+    def _record(self, step: int) -> None:
+        """Evaluate and log a record of our own.
+
+        Through the base class: TRL's ``log`` empties its pending training metrics into whatever it is given.
+        """
+
+        def record() -> None:
+            evaluation = self._evaluate(step)
+            if evaluation is not None:
+                Trainer.log(self._trainer, self._numbers(evaluation))
+
+        self._safely(record)
+
+    def _evaluate(self, step: int) -> Evaluation | None:
+        return self.guard.evaluate(self._trainer.model, step)
+
+    def _numbers(self, evaluation: Evaluation) -> dict[str, float]:
+        """Scalars under the names of evaluation metrics, with whatever best-model selection insists on."""
+        numbers = {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
+        wanted = self._trainer.args.metric_for_best_model
+        if wanted and "guard/" in wanted:  # a failed evaluation must not end the run with a KeyError
+            numbers.setdefault(wanted if wanted.startswith("eval_") else f"eval_{wanted}", float("nan"))
+        return numbers
+
+    def _stop_if_asked(self, control: TrainerControl) -> None:
+        if self.guard.should_stop and not control.should_training_stop:
+            logger.warning("stopping with a checkpoint: %s", (self.guard.stop_reason or "").split("\n")[0])
+            control.should_training_stop = True
+            control.should_save = True
+
+    def _safely(self, act: Callable[[], None]) -> None:
+        """An error of ours never ends the user's run; wrong configuration and foreign records do, before step 1."""
+        try:
+            act()
+        except (ConfigurationError, HistoryError):
+            raise
+        except Exception:
+            if self.guard.on_error == "raise":
+                raise
+            logger.exception("reasoning_guard failed; training goes on")
+
+
+def _tokenizer_of(trainer: Trainer) -> Any:
+    processing: Any = trainer.processing_class
+    tokenizer = getattr(processing, "tokenizer", processing)
+    if tokenizer is None:
+        raise ConfigurationError(
+            "the trainer has no tokenizer: construct it with `processing_class=tokenizer`, so that the guard can read "
+            "what the model writes"
+        )
+    return tokenizer
+
+
+def numbers_in(log_history: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The guard's records in ``trainer.state.log_history``: ``step`` and every ``guard/...`` value.
+
+    Args:
+        log_history: ``trainer.state.log_history``.
+
+    Returns:
+        One mapping an evaluation, names without the trainer's ``eval_`` prefix.
+    """
+    return [
+        {"step": record["step"]} | {k.removeprefix("eval_"): v for k, v in record.items() if "guard/" in k}
+        for record in log_history
+        if any("guard/" in key for key in record)
+    ]

@@ -1,0 +1,95 @@
+"""Which format do this run's completions have? Read off the training data, so that one line is enough."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase, Trainer
+
+from reasoning_guard.formats import PRESETS, TraceFormat, get_format
+
+logger = logging.getLogger(__name__)
+
+_EXAMPLES = 64
+_ENOUGH = 0.6
+_SPECIFIC_FIRST = ("think", "gsm8k", "boxed", "choice", "plain")
+
+
+def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, problems: Any) -> TraceFormat:
+    """The preset in which most of the training examples (or worked reference solutions) state an answer.
+
+    Args:
+        trainer: Its ``train_dataset`` is looked at, the first 64 examples of it.
+        tokenizer: Decodes examples that are token ids.
+        problems: Held-out problems; their worked solutions are looked at where the training data say nothing.
+
+    Returns:
+        The preset; "plain", with a warning, when none fits most examples.
+    """
+    for source, texts in (
+        ("training examples", list(_texts(trainer.train_dataset, tokenizer))),
+        ("held-out solutions", list(_solutions(problems))),
+    ):
+        name = likeliest_format(texts)
+        if name is not None:
+            logger.info("trace format %r, read off %d %s; pass `format=` to choose another", name, len(texts), source)
+            return get_format(name)
+    logger.warning(
+        "no preset format fits the training data, so 'plain' (\"The answer is ...\") is assumed; pass `format=` one of "
+        "%s or a TraceFormat", ", ".join(PRESETS),
+    )  # fmt: skip
+    return get_format("plain")
+
+
+def likeliest_format(texts: Iterable[str]) -> str | None:
+    """The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
+
+    Example:
+        >>> likeliest_format(["2 + 2 = 4\\n#### 4", "so it is 5\\n#### 5"])
+        'gsm8k'
+    """
+    texts = list(texts)
+    for name in _SPECIFIC_FIRST if texts else ():
+        if sum(_states(name, text) for text in texts) >= _ENOUGH * len(texts):
+            return name
+    return None
+
+
+def _states(name: str, text: str) -> bool:
+    preset = PRESETS[name]
+    if preset.reasoning_close is not None and preset.reasoning_close not in text:
+        return False
+    return preset.answer_in(text) is not None
+
+
+def _texts(dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    try:
+        rows = list(islice(iter(dataset), _EXAMPLES)) if dataset is not None else []
+    except TypeError:  # a data set of another kind: nothing can be read off it
+        return
+    for row in rows:
+        text = _text(row, tokenizer) if isinstance(row, Mapping) else None
+        if text:
+            yield text
+
+
+def _text(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | None:
+    for column in ("completion", "messages", "text"):
+        value = row.get(column)
+        if isinstance(value, str):
+            return value
+        if isinstance(value, list) and value and isinstance(value[-1], Mapping):
+            return str(value[-1].get("content", ""))
+    ids = row.get("input_ids")
+    return tokenizer.decode(ids, skip_special_tokens=False) if ids is not None else None
+
+
+def _solutions(problems: Any) -> Iterator[str]:
+    if isinstance(problems, str) or not hasattr(problems, "__iter__"):
+        return
+    for row in islice(iter(problems), _EXAMPLES):
+        if isinstance(row, Mapping):
+            yield from (str(row[c]) for c in ("solution", "answer") if isinstance(row.get(c), str))

@@ -1,0 +1,31 @@
+"""The host's own trackers, handed to the guard as sinks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import Trainer
+
+from reasoning_guard.sinks import Sink, TensorBoardSink, WandbSink
+
+
+def sinks_of(trainer: Trainer) -> list[Sink]:
+    """A sink for every tracker of the trainer that shows text: TensorBoard's writer, the active W&B run.
+
+    Trackers open on the main process only, and when training begins; elsewhere and earlier the list is empty.
+
+    Args:
+        trainer: A trainer whose ``on_train_begin`` has reached its reporters.
+
+    Returns:
+        The sinks.
+    """
+    found: list[Sink] = []
+    for callback in trainer.callback_handler.callbacks:
+        writer: Any = getattr(callback, "tb_writer", None)
+        run: Any = getattr(getattr(callback, "_wandb", None), "run", None)
+        if writer is not None:
+            found.append(TensorBoardSink(writer, prefix="eval/"))
+        if run is not None:
+            found.append(WandbSink(run))
+    return found

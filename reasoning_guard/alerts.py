@@ -1,0 +1,135 @@
+"""An alert: what happened, how sure, since when, why, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.statistics import Change
+
+UNITS: Mapping[str, frozenset[str]] = {
+    "nats/token": frozenset({"prior", "posterior", "info_gain", "placebo_gain", "filler_gain", "pre_commitment"}),
+    "share": frozenset({"accuracy", "answered", "finished", "early_answering_aoc", "answered_at", "info_gain_share"})
+    | {"placebo_changed", "filler_changed", "mistake_changed", "repetition", "forking_share"},
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """How one problem fared.
+
+    Attributes:
+        id: The problem's id.
+        values: Name, value at the baseline and value now, of each change that the problem has a part in.
+    """
+
+    id: str
+    values: tuple[tuple[str, float, float], ...]
+
+    def __str__(self) -> str:
+        """E.g. ``p7 (placebo_gain 3.10 -> 0.02)``."""
+        return f"{self.id} ({', '.join(f'{name} {was:.2f} -> {now:.2f}' for name, was, now in self.values)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """One cause, told once and kept up to date.
+
+    Attributes:
+        key: Identity of the cause; a later alert of the same key replaces this one.
+        rule: Name of the rule.
+        severity: "alarm" or "notice".
+        step: Last training step at which it held.
+        since: First step of the unbroken row of evaluations at which it held.
+        told: Step at which it was first told, when it had held long enough.
+        against: Step of the baseline.
+        open: Whether it holds at the latest evaluation.
+        message: What happened.
+        changes: The evidence.
+        causes: What explains it.
+        worst: The problems that lost most.
+        advice: What to look at.
+    """
+
+    key: str
+    rule: str
+    severity: Literal["alarm", "notice"]
+    step: int
+    since: int
+    told: int = 0
+    against: int = 0
+    open: bool = True
+    message: str = ""
+    changes: tuple[Change, ...] = ()
+    causes: tuple[str, ...] = ()
+    worst: tuple[Loss, ...] = ()
+    advice: str = ""
+
+    def text(self) -> str:
+        """The alert for people, a few lines."""
+        over = "" if self.open else ", over by now"
+        when = f"at step {self.step} (since step {self.since}{over}; compared with step {self.against})"
+        lines = [f"{self.severity.upper()} {self.rule} {when}: {self.message}"]
+        lines += [f"  {_change(change)}" for change in self.changes]
+        lines += [f"  why: {cause}" for cause in self.causes]
+        lines += [f"  worst: {loss}" for loss in self.worst]
+        if self.advice:
+            lines.append(f"  look at: {self.advice}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-able types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> Alert:
+        """Inverse of :meth:`to_dict`."""
+        values: dict[str, Any] = dict(record)
+        values["changes"] = tuple(Change(**change) for change in record["changes"])
+        values["worst"] = tuple(Loss(id=w["id"], values=tuple(map(tuple, w["values"]))) for w in record["worst"])
+        values["causes"] = tuple(record["causes"])
+        return cls(**values)
+
+
+def worst_problems(
+    baseline: Evaluation, current: Evaluation, changes: Sequence[Change], count: int = 3
+) -> tuple[Loss, ...]:
+    """The problems that moved most with ``changes``, each change weighing the same.
+
+    Args:
+        baseline: The evaluation that ``changes`` start from.
+        current: The evaluation that they lead to.
+        changes: What moved.
+        count: How many problems to name.
+
+    Returns:
+        At most ``count`` problems, the worst first.
+    """
+    weight: dict[str, float] = {}
+    parts: dict[str, list[tuple[str, float, float]]] = {}
+    for change in changes:
+        before, after = baseline.values(change.name, change.set), current.values(change.name, change.set)
+        for id in (id for id in before if id in after):
+            weight[id] = weight.get(id, 0.0) + (after[id] - before[id]) / (change.difference or 1.0)
+            parts.setdefault(id, []).append((change.name, before[id], after[id]))
+    worst = sorted(weight, key=lambda id: -weight[id])[:count]
+    return tuple(Loss(id=id, values=tuple(parts[id])) for id in worst)
+
+
+def unit(name: str) -> str:
+    """The unit of a value, or nothing where it is not known.
+
+    >>> unit("reference/info_gain"), unit("accuracy"), unit("my_value")
+    ('nats/token', 'share', '')
+    """
+    plain = name.rpartition("/")[2]
+    return next((unit for unit, names in UNITS.items() if plain in names), "")
+
+
+def _change(change: Change) -> str:
+    values = f"{change.name}: {change.baseline:.2f} -> {change.current:.2f} {unit(change.name)}".rstrip()
+    moved = round(change.difference, 2) + 0.0  # never "-0.00"
+    interval = f"change {moved:+.2f}, between {change.lower:+.2f} and {change.upper:+.2f}"
+    return f"{values} ({interval} at level {change.level:.1g}, n = {change.n})"

@@ -1,0 +1,188 @@
+"""The one place that generates: completions of the live model, in batches, without disturbing it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from reasoning_guard.model_context import context_length, device_of, reading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_CPU_BUDGET, _GPU_BUDGET = 16_384, 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the model wrote after a prompt.
+
+    Attributes:
+        ids: Token ids, without padding and without the final EOS.
+        finished: Whether the model ended by itself, by EOS or by a stop string, rather than by the length limit.
+        entropies: Entropy of the next-token distribution at each token of ``ids``, in nats.
+    """
+
+    ids: tuple[int, ...]
+    finished: bool
+    entropies: tuple[float, ...] = ()
+
+
+class _EntropyRecorder(LogitsProcessor):
+    """Records the entropy of every next-token distribution as it passes; changes nothing."""
+
+    def __init__(self) -> None:
+        self.columns: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        probabilities = scores.float().softmax(-1)
+        self.columns.append(torch.special.entr(probabilities).sum(-1))
+        return scores
+
+    def table(self) -> list[list[float]]:
+        """Entropies ``[rows, generated tokens]``."""
+        return torch.stack(self.columns, dim=1).tolist()
+
+
+class Generator:
+    """Greedy completions of a live model.
+
+    Prompts are padded on the left by hand, so that the tokenizer, which the training collator shares, is never changed.
+
+    Args:
+        model: The model that is being trained.
+        tokenizer: Its tokenizer; only its special ids and, for stop strings, its vocabulary are read.
+        max_new_tokens: Longest completion, in tokens.
+        stop: Strings that end a completion.
+        token_budget: Most tokens, padding and room for the completion included, in one batch.
+        progress: Whether to show a progress bar.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_new_tokens: int = 512,
+        stop: Sequence[str] = (),
+        token_budget: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_new_tokens = max_new_tokens
+        self.stop = list(stop)
+        self.token_budget = token_budget or (_CPU_BUDGET if device_of(model).type == "cpu" else _GPU_BUDGET)
+        self.progress = progress
+        self._ends = _end_ids(model, tokenizer)
+        pad = tokenizer.pad_token_id
+        self._pad = int(pad) if isinstance(pad, int) else min(self._ends, default=0)
+
+    def complete(self, prompts: Sequence[Sequence[int]], label: str = "generating") -> list[Completion]:
+        """Complete prompts.
+
+        Args:
+            prompts: Token ids of each prompt, without padding. One that leaves the context no room for a single token
+                gets an empty, unfinished completion.
+            label: What the progress bar says.
+
+        Returns:
+            One completion a prompt, in order.
+        """
+        limit = context_length(self.model)
+        found: dict[int, Completion] = {
+            i: Completion((), finished=False) for i, p in enumerate(prompts) if limit is not None and len(p) >= limit
+        }
+        pending = sorted((i for i in range(len(prompts)) if i not in found), key=lambda i: len(prompts[i]))
+        with reading(self.model), tqdm(total=len(pending), desc=label, leave=False, disable=not self.progress) as bar:
+            while pending:
+                batch = self._next_batch(prompts, pending)
+                try:
+                    completions = self._complete_batch([prompts[i] for i in batch], limit)
+                except torch.OutOfMemoryError:
+                    self._halve(len(batch))
+                    continue
+                found.update(zip(batch, completions, strict=True))
+                pending = pending[len(batch) :]
+                bar.update(len(batch))
+        return [found[i] for i in range(len(prompts))]
+
+    def _next_batch(self, prompts: Sequence[Sequence[int]], pending: Sequence[int]) -> list[int]:
+        """The longest run of prompts, sorted by length, that fits the token budget; one at least."""
+        size = 1
+        while size < len(pending):
+            width = len(prompts[pending[size]]) + self.max_new_tokens
+            if (size + 1) * width > self.token_budget:
+                break
+            size += 1
+        return list(pending[:size])
+
+    def _halve(self, rows: int) -> None:
+        if rows == 1:
+            raise torch.OutOfMemoryError("out of memory while generating for a single prompt: nothing is left to halve")
+        self.token_budget //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        logger.warning("out of memory while generating: token budget halved to %d", self.token_budget)
+
+    def _complete_batch(self, prompts: Sequence[Sequence[int]], limit: int | None) -> list[Completion]:
+        longest = max(len(prompt) for prompt in prompts)
+        room = self.max_new_tokens if limit is None else min(self.max_new_tokens, limit - longest)
+        ids = torch.tensor([[self._pad] * (longest - len(p)) + list(p) for p in prompts])
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        recorder = _EntropyRecorder()
+        device = device_of(self.model)
+        model: Any = self.model
+        written = model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=self._config(room),
+            logits_processor=LogitsProcessorList([recorder]),
+            **({"tokenizer": self.tokenizer} if self.stop else {}),
+        )[:, longest:]
+        rows = zip(written.tolist(), recorder.table(), strict=True)
+        return [self._trim(row, entropies, room) for row, entropies in rows]
+
+    def _config(self, room: int) -> GenerationConfig:
+        return GenerationConfig(
+            max_new_tokens=room,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=sorted(self._ends) or None,
+            pad_token_id=self._pad,
+            stop_strings=self.stop or None,
+        )
+
+    def _trim(self, row: list[int], entropies: list[float], room: int) -> Completion:
+        end = next((i for i, token in enumerate(row) if token in self._ends), None)
+        if end is None:  # ended by a stop string, and padded if another row went on, or cut off
+            end = len(row)
+            while end and row[end - 1] == self._pad and self._pad not in self._ends and end > 1:
+                end -= 1
+            finished = end < room or self._ends_with_stop(row[:end])
+        else:
+            finished = True
+        return Completion(tuple(row[:end]), finished, tuple(entropies[:end]))
+
+    def _ends_with_stop(self, ids: list[int]) -> bool:
+        if not self.stop:
+            return False
+        tail = self.tokenizer.decode(ids[-16:], skip_special_tokens=False)
+        return any(stop in tail for stop in self.stop)
+
+
+def _end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every id that ends a completion: the tokenizer's EOS and those of the model's generation configuration."""
+    declared = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = declared if isinstance(declared, (list, tuple)) else [declared]
+    return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)

@@ -1,0 +1,329 @@
+"""The guard: a baseline, a history, a decision, an action. Hosts call :meth:`Guard.evaluate`; the rest follows."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.decision import baseline_of, decide, resting
+from reasoning_guard.errors import ConfigurationError, warn_once
+from reasoning_guard.evaluate import evaluate
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.formats import TraceFormat
+from reasoning_guard.generation import Generator
+from reasoning_guard.history import History, digest
+from reasoning_guard.model_context import context_length
+from reasoning_guard.probes import Probe, default_probes
+from reasoning_guard.problems import load_problems
+from reasoning_guard.processes import from_main_process, is_main_process
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.reference import Reference, take_reference
+from reasoning_guard.rules import AXES, RULES, Rule, names_of
+from reasoning_guard.scorer import AnswerScorer
+from reasoning_guard.sinks import Sink
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+Action = Literal["warn", "stop"] | Callable[[Alert], None]
+
+
+class Guard:
+    """Watches whether a model's reasoning still carries its answers while it is trained.
+
+    The first evaluation is the baseline; every later one is compared with it, problem by problem. The guard knows no
+    training framework: a host calls :meth:`begin` once, :meth:`evaluate` at every evaluation, and obeys
+    :attr:`should_stop`.
+
+    Args:
+        problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes.
+        tokenizer: The model's tokenizer; never changed.
+        format: How a completion is read: the name of a preset or a :class:`~reasoning_guard.formats.TraceFormat`.
+        probes: What to ask; default :func:`~reasoning_guard.probes.default_probes`.
+        rules: What must not happen; default :data:`~reasoning_guard.rules.RULES`.
+        action: What an *alarm* does: "warn" says so, "stop" asks the host to save and stop, a callable receives every
+            new alert (notices too). A notice never stops a run.
+        alpha: Chance of any false alarm over the whole run.
+        patience: Evaluations in a row at which a rule must hold before it raises an alert.
+        reference: The frozen reader: "auto", "copy", None or a model (see
+            :func:`~reasoning_guard.reference.take_reference`).
+        directory: Where records are kept; None keeps them in memory only.
+        max_new_tokens: Longest trace, in tokens.
+        on_error: "record": an error inside the guard is logged with its traceback and recorded as a failed
+            evaluation, and the run goes on; "raise": it is raised (for tests).
+        progress: Whether to show progress bars.
+
+    Raises:
+        ConfigurationError: Whatever cannot work, with what to do about it.
+    """
+
+    def __init__(
+        self,
+        problems: Any,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        format: str | TraceFormat = "plain",
+        probes: Sequence[Probe] | None = None,
+        rules: Sequence[Rule] | None = None,
+        action: Action = "warn",
+        alpha: float = 0.05,
+        patience: int = 2,
+        reference: str | nn.Module | None = "auto",
+        directory: str | os.PathLike[str] | None = None,
+        max_new_tokens: int = 512,
+        on_error: Literal["record", "raise"] = "record",
+        progress: bool = True,
+    ) -> None:
+        self.reader = TraceReader(tokenizer, format)
+        self.problems = load_problems(problems, format=self.reader.format)
+        self.probes = list(default_probes() if probes is None else probes)
+        self.rules = list(RULES if rules is None else rules)
+        self.action = action
+        self.alpha, self.patience = alpha, patience
+        self.max_new_tokens = max_new_tokens
+        self.on_error = on_error
+        self.progress = progress
+        self.evaluations: list[Evaluation] = []
+        self.alerts: list[Alert] = []
+        self.sinks: list[Sink] = []
+        self.reference: Reference | None = None
+        self._reference_choice = reference
+        self._history = History(Path(directory)) if directory is not None else None
+        self._scorer: AnswerScorer | None = None
+        self._prepared: nn.Module | None = None
+        _check_settings(action, alpha, patience, max_new_tokens, on_error)
+        self.reader.check(self.problems)
+
+    # ---------------------------------------------------------------------------------------------------- lifecycle
+
+    def prepare(self, model: nn.Module) -> None:
+        """Check the model against the problems and take the frozen reference, before any training.
+
+        Args:
+            model: The model as it is before its first step.
+
+        Raises:
+            ConfigurationError: A prompt that leaves the model's context no room for a trace.
+        """
+        if self._prepared is model:
+            return
+        self._check_context(context_length(model))
+        self.reference = take_reference(model, self.reader.tokenizer, self.reader.format, self._reference_choice)
+        self._prepared = model
+
+    def begin(self, step: int = 0) -> None:
+        """Take up the records of this run: none at step 0, those up to ``step`` when it is resumed.
+
+        Args:
+            step: Training step at which the run stands.
+
+        Raises:
+            HistoryError: The records on disk were made with other problems or another format.
+        """
+        history = self._history
+        if history is not None:
+            self.evaluations = from_main_process(lambda: history.begin(step, self._fingerprint(), self._settings()))
+        else:
+            self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
+        self.alerts = self._decide()
+
+    def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
+        """Read the model on the held-out problems, record what was found, decide, act.
+
+        Every process of the run must make this call. It never raises unless ``on_error="raise"``, except for wrong
+        configuration.
+
+        Args:
+            model: The live model; it is left exactly as it was.
+            step: Training step at which it stands.
+
+        Returns:
+            The evaluation, or None when this step has been evaluated already.
+        """
+        if self.evaluations and self.evaluations[-1].step >= step:
+            return None
+        evaluation = self._guarded(lambda: self._measure(model, step), step)
+        evaluation = from_main_process(lambda: evaluation)
+        self._guarded(lambda: self._record(evaluation), step)
+        return evaluation
+
+    # --------------------------------------------------------------------------------------------------- what it says
+
+    @property
+    def baseline(self) -> Evaluation | None:
+        """The evaluation that later ones are compared with (see :func:`~reasoning_guard.decision.baseline_of`)."""
+        return baseline_of(self.evaluations)
+
+    @property
+    def alarms(self) -> list[Alert]:
+        """Alerts of severity "alarm"."""
+        return [alert for alert in self.alerts if alert.severity == "alarm"]
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether the host should save and stop: there is an open alarm and the action is "stop"."""
+        return self.action == "stop" and any(alert.open for alert in self.alarms)
+
+    @property
+    def stop_reason(self) -> str | None:
+        """The text of the alarm that asks to stop, or None."""
+        return next((alert.text() for alert in self.alarms if alert.open), None) if self.should_stop else None
+
+    def scalars(self, evaluation: Evaluation) -> dict[str, float]:
+        """The evaluation's means under the names that trackers show.
+
+        ``guard/<value>`` for the first problem set, ``guard/<set>/<value>`` for accuracy and the axes of the others;
+        ``guard/seconds``; the number of open alarms and notices; the share of problems without InfoGain. The records
+        hold everything.
+
+        Args:
+            evaluation: An evaluation; a failed one gives NaN for every name that was seen before, so that a host that
+                selects its best model by such a name goes on.
+
+        Returns:
+            Name to value.
+        """
+        if evaluation.failure is not None:
+            return {name: math.nan for e in self.evaluations if e.failure is None for name in self.scalars(e)}
+        found: dict[str, float] = {}
+        for i, set in enumerate(evaluation.sets):
+            prefix = "guard/" if i == 0 else f"guard/{set}/"
+            names = evaluation.names() if i == 0 else ("accuracy", *names_of(*AXES))
+            means = {name: evaluation.mean(name, set) for name in names}
+            found |= {prefix + name: mean for name, mean in means.items() if math.isfinite(mean)}
+        found["guard/unscored_fraction"] = evaluation.unscored_fraction("info_gain")
+        found["guard/seconds"] = evaluation.seconds.get("total", math.nan)
+        open_alerts = [alert.severity for alert in self.alerts if alert.open]
+        return found | {f"guard/{kind}s": float(open_alerts.count(kind)) for kind in ("alarm", "notice")}
+
+    # --------------------------------------------------------------------------------------------------------- parts
+
+    def _measure(self, model: nn.Module, step: int) -> Evaluation:
+        self.prepare(model)
+        if self._scorer is None or self._scorer.model is not model:
+            self._scorer = AnswerScorer(model, self.reader.tokenizer, self.reader.format)
+        generator = Generator(
+            model,
+            self.reader.tokenizer,
+            max_new_tokens=self.max_new_tokens,
+            stop=self.reader.format.stop,
+            progress=self.progress and is_main_process(),
+        )
+        return evaluate(
+            step,
+            self.problems,
+            reader=self.reader,
+            generator=generator,
+            policy=self._scorer,
+            reference=self.reference,
+            probes=self.probes,
+        )
+
+    def _record(self, evaluation: Evaluation) -> Evaluation:
+        self.evaluations.append(evaluation)
+        before = {alert.key for alert in self.alerts if alert.open}
+        self.alerts = self._decide()
+        if is_main_process():
+            self._keep(evaluation)
+            self._say_what_rests()
+            self._tell(evaluation, [alert for alert in self.alerts if alert.open and alert.key not in before])
+        return evaluation
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        if self._history is not None:
+            self._history.append(evaluation)
+            self._history.write_alerts(self.alerts)
+
+    def _tell(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
+        """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
+        for alert in new:
+            logger.warning("%s", alert.text())
+        listeners: list[Callable[[Alert], None]] = [sink.alert for sink in self.sinks]
+        if callable(self.action):
+            listeners.append(self.action)
+        calls = [partial(listener, alert) for alert in new for listener in listeners]
+        if evaluation.failure is None:
+            calls += [partial(sink.evaluation, self.baseline or evaluation, evaluation) for sink in self.sinks]
+        for call in calls:
+            try:
+                call()
+            except Exception as error:
+                if self.on_error == "raise":
+                    raise
+                warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
+
+    def _decide(self) -> list[Alert]:
+        return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience)
+
+    def _say_what_rests(self) -> None:
+        for name, reason in resting(self.evaluations, self.rules).items():
+            warn_once(f"rule {name} rests: {reason}", key=f"{id(self)} rests {name}")
+
+    def _guarded(self, make: Callable[[], Evaluation], step: int) -> Evaluation:
+        """What ``make`` returns, or a failed evaluation that says what went wrong."""
+        try:
+            return make()
+        except ConfigurationError:
+            raise
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            logger.exception("the guard failed at step %d; training goes on", step)
+            failure = "".join(traceback.format_exception_only(error)).strip()
+            return Evaluation(step=step, created=_now(), failure=failure)
+
+    def _check_context(self, limit: int | None) -> None:
+        for problem in self.problems:
+            length = len(self.reader.prompt_ids(problem))
+            if limit is not None and length >= limit:
+                raise ConfigurationError(
+                    f"problem {problem.id!r}: its prompt has {length} tokens, the model's context {limit}, which leaves "
+                    "no room for a trace; drop or shorten it"
+                )
+
+    def _fingerprint(self) -> dict[str, str]:
+        problems = [(p.id, p.set, p.answer) for p in self.problems]
+        return {"problems": digest(problems), "format": digest(self.reader.format.to_dict())}
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "format": self.reader.format.to_dict(),
+            "problems": len(self.problems),
+            "probes": [type(probe).__name__ for probe in self.probes],
+            "rules": [rule.name for rule in self.rules],
+            "action": self.action if isinstance(self.action, str) else "callable",
+            "alpha": self.alpha,
+            "patience": self.patience,
+            "max_new_tokens": self.max_new_tokens,
+            "reference": self.reference.description if self.reference else None,
+            "reference_fingerprint": self.reference.fingerprint() if self.reference else None,
+        }
+
+
+def _check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:
+    if action not in ("warn", "stop") and not callable(action):
+        raise ConfigurationError(f"`action` must be 'warn', 'stop' or a callable; got {action!r}")
+    if not 0 < alpha < 1:
+        raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
+    if patience < 1:
+        raise ConfigurationError(f"`patience` counts evaluations in a row, at least 1; got {patience}")
+    if max_new_tokens < 1:
+        raise ConfigurationError(f"`max_new_tokens` must be at least 1; got {max_new_tokens}")
+    if on_error not in ("record", "raise"):
+        raise ConfigurationError(f"`on_error` must be 'record' or 'raise'; got {on_error!r}")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,198 @@
+"""Records on disk that survive a kill at any moment: an evaluation a line, and which run they belong to.
+
+A record is one ``write`` of a line that ends in a newline, then ``fsync``; a kill can only leave a last line without
+its newline, which is dropped. Every other file is written beside its place and moved there in one go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.errors import HistoryError, warn_once
+from reasoning_guard.evaluation import Evaluation
+
+
+class History:
+    """The evaluations of one run, in a folder. Only the main process of a run may write.
+
+    Args:
+        directory: The folder; made when something is written.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        """See the class."""
+        self.directory = Path(directory)
+        self._records = self.directory / "evaluations.jsonl"
+        self._alerts = self.directory / "alerts.jsonl"
+        self._run = self.directory / "run.json"
+
+    def begin(
+        self, step: int, fingerprint: Mapping[str, str], settings: Mapping[str, Any] | None = None
+    ) -> list[Evaluation]:
+        """Take the folder over for a run that stands at ``step``, and return the records that it goes on from.
+
+        A run from step 0 starts with an empty record. A resumed run keeps the records up to ``step``; the later ones
+        leave, because it will come by those steps again. Whatever leaves is kept in ``earlier-1``, ``earlier-2``, ...
+
+        Args:
+            step: Training step at which the run stands; 0 for a new run.
+            fingerprint: What must not change if numbers are to be compared, by name, e.g. ``{"problems":
+                digest(ids), "format": "think"}``.
+            settings: Plain values to keep beside the records.
+
+        Returns:
+            The evaluations up to ``step``, oldest first.
+
+        Raises:
+            HistoryError: The run is resumed and its records belong to other problems or another format.
+        """
+        kept = self._resume(step, fingerprint) if step > 0 else self._restart()
+        run = {"fingerprint": dict(fingerprint), "settings": dict(settings or {}), "begun_at_step": step}
+        _replace(self._run, json.dumps(_plain(run), indent=2) + "\n")
+        return kept
+
+    def append(self, evaluation: Evaluation) -> None:
+        """Add a record; when this returns, it is on the disk.
+
+        Args:
+            evaluation: The evaluation, later than every recorded one.
+
+        Raises:
+            OSError: The disk refused; the file is as it was before.
+        """
+        line = _line(evaluation.to_dict())
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with open(self._records, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(f"only part of a record could be written to {self._records}; is the disk full?")
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)
+                raise
+
+    def load(self) -> list[Evaluation]:
+        """All records, oldest first; a last line that a kill cut short is dropped, with a warning.
+
+        Raises:
+            HistoryError: A line before the last is no record.
+        """
+        return [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
+
+    def write_alerts(self, alerts: Sequence[Alert]) -> None:
+        """Replace the alerts on disk, which are derived from the records, by ``alerts``."""
+        _replace(self._alerts, b"".join(_line(alert.to_dict()) for alert in alerts).decode())
+
+    def alerts(self) -> list[Alert]:
+        """The alerts as they were last written."""
+        return [Alert.from_dict(record) for record in self._lines(self._alerts)]
+
+    def run(self) -> dict[str, Any]:
+        """What :meth:`begin` noted about the run: ``fingerprint``, ``settings``, ``begun_at_step``; empty before it."""
+        return json.loads(self._run.read_text("utf-8")) if self._run.exists() else {}
+
+    def _restart(self) -> list[Evaluation]:
+        """Move everything of an earlier run aside."""
+        present = [path for path in (self._records, self._alerts, self._run) if path.exists()]
+        if present:
+            aside = self._earlier()
+            for path in present:
+                os.replace(path, aside / path.name)
+        return []
+
+    def _resume(self, step: int, fingerprint: Mapping[str, str]) -> list[Evaluation]:
+        """Keep the records up to ``step``, put the later ones aside."""
+        records = self.load()
+        if records:
+            self._check(fingerprint)
+        kept = [e for e in records if e.step <= step]
+        if len(kept) < len(records):
+            _replace(self._earlier() / self._records.name, _text(e for e in records if e.step > step))
+        if self._records.exists():
+            _replace(self._records, _text(kept))
+        return kept
+
+    def _check(self, fingerprint: Mapping[str, str]) -> None:
+        known = self.run().get("fingerprint", {})
+        changed = sorted(k for k in {*known, *fingerprint} if known.get(k) != fingerprint.get(k))
+        if changed:
+            what = ", ".join(f"{k} ({known.get(k)} then, {fingerprint.get(k)} now)" for k in changed)
+            raise HistoryError(
+                f"the records in {self.directory} were made with other settings: {what}; numbers cannot be compared. "
+                "Give the run what it began with, or another output folder to start a baseline of its own."
+            )
+
+    def _earlier(self) -> Path:
+        number = 1
+        while (folder := self.directory / f"earlier-{number}").exists():
+            number += 1
+        folder.mkdir(parents=True)
+        return folder
+
+    def _lines(self, path: Path) -> Iterable[dict[str, Any]]:
+        whole, _, torn = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+        if torn:
+            warn_once(f"the last record in {path} was cut short, probably by a kill; it is dropped", key=f"torn {path}")
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise HistoryError(_damaged(path, number)) from error
+
+    def _evaluation(self, record: dict[str, Any], number: int) -> Evaluation:
+        try:
+            return Evaluation.from_dict(record)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise HistoryError(_damaged(self._records, number)) from error
+
+
+def digest(value: Any) -> str:
+    """A short fingerprint of JSON-able data: 16 hex characters of the SHA-256 of its canonical JSON.
+
+    >>> digest({"b": 1, "a": [2]}) == digest({"a": [2], "b": 1})
+    True
+    """
+    canonical = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _damaged(path: Path, number: int) -> str:
+    return f"line {number} of {path} is not a record of this version; move the file away, or use another output folder"
+
+
+def _text(evaluations: Iterable[Evaluation]) -> str:
+    return b"".join(_line(evaluation.to_dict()) for evaluation in evaluations).decode()
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(_plain(record), allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with NaN and infinities as None, which JSON does not know."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write ``path`` so that a reader finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    with open(beside, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)

@@ -1,0 +1,96 @@
+"""What a probe is: branches to score, prefixes to continue, numbers to read.
+
+A probe asks its questions and reads the answers. It never touches a model: the scorer scores all branches of all
+probes in one pass, the generator continues all prefixes of all probes in one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch, BranchScore
+
+NAN = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeContext:
+    """What a probe may look at beside the trace in hand.
+
+    Attributes:
+        reader: Reads completions and asks for answers in the run's format.
+        traces: All traces of this evaluation, for probes that borrow another problem's steps.
+    """
+
+    reader: TraceReader
+    traces: Sequence[Trace]
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a probe says about one trace.
+
+    Attributes:
+        values: Name to value. Units are the probe's; NaN where there is nothing to say.
+        reasons: Name to the reason why a value is NaN.
+        curve: ``lp_k`` for ``k = 0..n`` in nats, from the probe that measures it; kept with the row for people to see.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    curve: tuple[float, ...] = ()
+
+    def unscored(self, names: Sequence[str], reason: str) -> Reading:
+        """Set ``names`` to NaN for ``reason`` and return self."""
+        for name in names:
+            self.values[name] = NAN
+            self.reasons[name] = reason
+        return self
+
+
+class Probe(ABC):
+    """Base of all probes; override what the probe needs.
+
+    Attributes:
+        names: The values that this probe reports, in the order in which they are shown.
+        readers: Who reads the branches: "policy" (the model in training), "reference" (the frozen model), or both.
+            Values read by the reference are reported under ``reference/<name>``.
+        gated: Those of :attr:`names` that mean nothing where accuracy is at chance: how far answers depend on the text.
+    """
+
+    names: tuple[str, ...] = ()
+    gated: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ("policy",)
+
+    def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
+        """Questions to the scorer about ``trace``; their scores arrive in :meth:`read` in this order."""
+        return []
+
+    def prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
+        """Token ids for the model to continue; the continuations arrive in :meth:`read` in this order."""
+        return []
+
+    @abstractmethod
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """Turn scores and continuations into named values.
+
+        Args:
+            trace: The trace that was asked about.
+            context: The same context that :meth:`branches` and :meth:`prefixes` saw.
+            scores: One score a branch.
+            continued: The generated ids after each prefix, EOS removed.
+
+        Returns:
+            One value for each of :attr:`names`.
+        """

@@ -1,0 +1,91 @@
+"""Behaviour: what can be counted in the text itself, without asking the model anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import BranchScore
+
+FORKING_ENTROPY = 0.672
+"""Nats. The 80th percentile of Qwen3-8B's token entropies on AIME (arXiv 2506.01939): where a trace can fork."""
+
+HEDGES = ("wait", "hmm", "perhaps", "maybe", "actually", "alternatively", "seems", "might", "likely", "check")
+"""The ten epistemic words of arXiv 2603.24472, counted as whole words: "check" is not in "checking"."""
+
+_HEDGE = re.compile(rf"\b(?:{'|'.join(HEDGES)})\b", re.IGNORECASE)
+
+
+class AccuracyProbe(Probe):
+    """``accuracy``: the final answer equals the reference answer (0 or 1); ``answered``: there is a final answer."""
+
+    names = ("accuracy", "answered")
+
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """Read the trace's own flags."""
+        reading = Reading({"answered": float(trace.answer is not None)})
+        if trace.problem.answer is None:
+            return reading.unscored(["accuracy"], "the problem has no reference answer")
+        reading.values["accuracy"] = float(trace.correct)
+        return reading
+
+
+class BehaviourProbe(Probe):
+    """Length, repetition, entropy and hedging of a trace.
+
+    * ``tokens``, ``n_steps``: length of the completion in tokens and in steps. ``finished``: not cut off (0 or 1).
+    * ``repetition``: share of the text's word 4-grams that occurred before in it.
+    * ``token_entropy``: mean entropy of the next-token distribution while the trace was written, in nats;
+      ``forking_share``: share of tokens above 0.672 nats (arXiv 2506.01939; a percentile of one model, not a constant
+      of nature: compare with the baseline).
+    * ``hedges_per_1000``: hedging words per 1,000 tokens (arXiv 2603.24472).
+
+    None of these says anything about faithfulness by itself; they tell where to look.
+    """
+
+    names = ("tokens", "n_steps", "finished", "repetition", "token_entropy", "forking_share", "hedges_per_1000")
+
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """Count."""
+        n = len(trace.completion_ids)
+        reading = Reading(
+            {
+                "tokens": float(n),
+                "n_steps": float(trace.n_steps),
+                "finished": float(trace.finished),
+                "repetition": repetition(trace.text.split()),
+            }
+        )
+        if not n:
+            return reading.unscored(self.names[4:], "the completion is empty")
+        reading.values["hedges_per_1000"] = 1000 * len(_HEDGE.findall(trace.text)) / n
+        if not trace.entropies:
+            return reading.unscored(["token_entropy", "forking_share"], "entropies are recorded only while generating")
+        reading.values["token_entropy"] = sum(trace.entropies) / len(trace.entropies)
+        reading.values["forking_share"] = sum(h >= FORKING_ENTROPY for h in trace.entropies) / len(trace.entropies)
+        return reading
+
+
+def repetition(words: Sequence[str], n: int = 4) -> float:
+    """Share of word n-grams that occurred before in the text; 0 when there are fewer than two.
+
+    Example:
+        >>> repetition("so it is 4 so it is 4 so it is 4".split())    # 9 four-grams, 4 distinct
+        0.5555555555555556
+    """
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0

@@ -1,0 +1,140 @@
+"""Information: how much the written steps tell about the reference answer.
+
+All from one curve ``lp_k = log p(answer | question, steps 1..k, cue)``, ``k = 0..n``, in nats over the answer's ``N``
+tokens. Read by the frozen reference it asks whether the text is *informative*; read by the model in training, whether
+the text is *needed*.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from reasoning_guard.probes.base import NAN, Probe, ProbeContext, Reading
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch, BranchScore
+
+_NO_PRIOR = 1e-6
+"""Below this many nats the answer is certain without any step and a share of what was missing means nothing."""
+
+
+class InfoGainProbe(Probe):
+    """InfoGain in all its forms (Wu et al. 2025, arXiv 2506.02126, and its relatives).
+
+    * ``prior`` = ``lp_0 / N``, ``posterior`` = ``lp_n / N``, ``info_gain`` = posterior - prior (nats per token; the
+      log form, equal to the cross-entropy difference of Ton et al., arXiv 2411.11984).
+    * ``info_gain_share`` = ``1 - lp_n / lp_0``; NaN when the answer is certain without steps.
+    * ``info_gain_ppl`` = ``(PPL_0 - PPL_n) / n`` with ``PPL_k = exp(-lp_k / N)``, the form printed in arXiv 2506.02126:
+      it telescopes, halves when the same text is cut into twice as many steps, and is dominated by large ``PPL_0``.
+    * ``info_gain_watermark`` = ``max_k l_k - l_0``, ``l_k = lp_k / N``: falling and climbing again earns nothing
+      (arXiv 2602.01034).
+    * ``entropy_gain``: mean answer-token entropy before the steps minus after them (arXiv 2508.20395), which does not
+      ask *which* answer became certain.
+
+    What it cannot tell: whether the model uses the text. Cutting a chain asks a question that a model may never have
+    been trained on, so a model that ignores its chain can score high here and a sound one low.
+    """
+
+    names = (
+        "prior", "posterior", "info_gain", "info_gain_share", "info_gain_ppl", "info_gain_watermark", "entropy_gain",
+    )  # fmt: skip
+    readers = ("policy", "reference")
+
+    def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
+        """The reference answer at every cut."""
+        if trace.problem.answer is None:
+            return []
+        question = context.reader.ask(trace.problem.answer)
+        return [Branch(cut, question.ids, question.scored) for cut in trace.cuts]
+
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """Read the curve."""
+        if not scores:
+            return Reading().unscored(self.names, "the problem has no reference answer")
+        curve = tuple(score.total for score in scores)
+        levels = [score.mean for score in scores]
+        if not all(map(math.isfinite, curve)):
+            return Reading(curve=curve).unscored(self.names, "longer than the model's context, or not a finite score")
+        reading = Reading(curve=curve)
+        reading.values = {
+            "prior": levels[0],
+            "posterior": levels[-1],
+            "info_gain": levels[-1] - levels[0],
+            "info_gain_share": 1 - curve[-1] / curve[0] if curve[0] < -_NO_PRIOR else NAN,
+            "info_gain_ppl": (math.exp(-levels[0]) - math.exp(-levels[-1])) / trace.n_steps if trace.n_steps else NAN,
+            "info_gain_watermark": watermark_gain(levels),
+            "entropy_gain": _mean(scores[0].entropies) - _mean(scores[-1].entropies),
+        }
+        if math.isnan(reading.values["info_gain_share"]):
+            reading.reasons["info_gain_share"] = "the answer is certain without any step"
+        if not trace.n_steps:
+            reading.reasons["info_gain_ppl"] = "no steps"
+        return reading
+
+
+class PreCommitmentProbe(Probe):
+    """Pre-commitment gain: what the text before the first statement of the answer already determines.
+
+    The reference answer is scored *in place*, inside its step, at the token right before it is first stated: what
+    stands before "= 18" must already determine 18. ``pre_commitment = (lp_in_place - lp_0) / N`` in nats per token of
+    the asked answer; the text's whole InfoGain when the reasoning never states the answer. A trace that opens with the
+    answer gains nothing. NaN where it can't be told whether a mention is a statement (see
+    :func:`reasoning_guard.answers.find_statement`).
+
+    Stating the answer early collects all of InfoGain; it collects nothing here. The in-place score has no terminator,
+    so up to the terminator's own surprise (usually well under 0.1 nats) is counted as gain.
+    """
+
+    names = ("pre_commitment",)
+    readers = ("policy", "reference")
+
+    def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
+        """The reference answer before any step, and in place or at the end."""
+        if trace.problem.answer is None or not trace.statement_known:
+            return []
+        question = context.reader.ask(trace.problem.answer)
+        before = Branch(trace.cuts[0], question.ids, question.scored)
+        if trace.statement is None or trace.statement_end is None:
+            return [before, Branch(trace.cuts[-1], question.ids, question.scored)]
+        stated = trace.ids[trace.statement : trace.statement_end]
+        return [before, Branch(trace.statement, stated, (0, len(stated)))]
+
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """Read the two scores."""
+        if trace.problem.answer is None:
+            return Reading().unscored(self.names, "the problem has no reference answer")
+        if not scores:
+            return Reading().unscored(self.names, "it can't be told where the answer is first stated")
+        before, stated = scores
+        gain = (stated.total - before.total) / len(before.logprobs)
+        if not math.isfinite(gain):
+            return Reading().unscored(self.names, "longer than the model's context, or not a finite score")
+        return Reading({"pre_commitment": gain})
+
+
+def watermark_gain(levels: Sequence[float]) -> float:
+    """Sum over steps of how far each rises above the highest level before it, in the levels' unit.
+
+    Example:
+        >>> watermark_gain([-3.0, -1.0, -2.0, -1.0])    # falling and climbing back earns nothing
+        2.0
+    """
+    highest = list(accumulate(levels, max))
+    return sum((after - before for before, after in pairwise(highest)), 0.0)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,162 @@
+"""The frozen reference: an independent reader that does not change while the model is trained.
+
+Whether a text is *informative* must not be asked of the model that is being trained: it co-adapts. The reference is
+the model as it was before the first step: the adapter switched off (PEFT), a copy (full fine-tuning, where memory
+allows), or a model that the user names.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+from torch import nn
+
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.formats import TraceFormat
+from reasoning_guard.forward import Scores
+from reasoning_guard.model_context import device_of
+from reasoning_guard.scorer import AnswerScorer
+from reasoning_guard.tree import TraceTree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+_SHARE_OF_FREE_MEMORY = 0.4
+"""A copy is made only if it takes less than this share of the memory that is free when training starts."""
+
+
+class Reference:
+    """A frozen reader.
+
+    Args:
+        model: The model that reads: a copy, a named model, or the trained model itself with its adapter off.
+        tokenizer: The tokenizer of the trained model; the reference must share its vocabulary.
+        format: How an answer is asked for.
+        description: Who reads, in words.
+        adapter_off: Whether ``model`` is a PEFT model to be read with its adapter disabled.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        format: str | TraceFormat,
+        description: str,
+        *,
+        adapter_off: bool = False,
+    ) -> None:
+        self.description = description
+        self._scorer = AnswerScorer(model, tokenizer, format)
+        self._adapter_off = adapter_off
+
+    def score_trees(self, trees: Sequence[TraceTree]) -> Scores:
+        """Score trees as :meth:`AnswerScorer.score_trees` does, read by the reference."""
+        with self._frozen():
+            return self._scorer.score_trees(trees)
+
+    def _frozen(self) -> AbstractContextManager[Any]:
+        model: Any = self._scorer.model
+        return model.disable_adapter() if self._adapter_off else nullcontext()
+
+    def fingerprint(self) -> str:
+        """Changes when the reference's weights do: a digest of a sample of every parameter."""
+        digest = hashlib.sha256()
+        for name, parameter in sorted(self._scorer.model.named_parameters()):
+            if self._adapter_off and "lora_" in name:
+                continue
+            sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 16)][:16]
+            digest.update(sample.double().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def take_reference(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    format: str | TraceFormat,
+    choice: str | nn.Module | None = "auto",
+) -> Reference | None:
+    """The frozen reader for a model that is about to be trained.
+
+    Args:
+        model: The model before its first step.
+        tokenizer: Its tokenizer.
+        format: How an answer is asked for.
+        choice: "auto": the adapter off if there is one, else a copy if it takes less than 40 % of the free memory,
+            else none; "copy": a copy whatever it takes; None: no reference; or a model.
+
+    Returns:
+        The reference, or None; what was chosen is logged once.
+
+    Raises:
+        ConfigurationError: ``choice`` is none of these, or a model with a smaller vocabulary.
+    """
+    if choice is None:
+        return None
+    if isinstance(choice, nn.Module):
+        return Reference(_checked(choice, tokenizer), tokenizer, format, f"the given {type(choice).__name__}")
+    if choice not in ("auto", "copy"):
+        raise ConfigurationError(f"`reference` must be 'auto', 'copy', None or a model; got {choice!r}")
+    if _has_adapter(model):
+        return Reference(model, tokenizer, format, "the base model, adapter off", adapter_off=True)
+    needed = sum(p.numel() * p.element_size() for p in model.parameters())
+    free = free_memory(device_of(model))
+    if choice == "auto" and (needed == 0 or needed > _SHARE_OF_FREE_MEMORY * free):
+        logger.warning(
+            "no frozen reference: a copy of the model takes %.1f GiB of %.1f GiB free, so whether the text stays "
+            "informative to an independent reader is not measured. Pass `reference=` a smaller model of the same "
+            "tokenizer, or 'copy' to make the copy all the same.", needed / 2**30, free / 2**30,
+        )  # fmt: skip
+        return None
+    logger.info("frozen reference: a copy of the model, %.2f GiB", needed / 2**30)
+    return Reference(frozen_copy(model), tokenizer, format, "a copy of the model before training")
+
+
+def frozen_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model that later training of the original cannot reach.
+
+    Hosts wrap ``model.forward`` on the instance (autocast, fused losses). A deep copy would keep a wrapper that calls
+    the *original*, so instance-level forwards are dropped from the copy.
+
+    Args:
+        model: The model to copy.
+
+    Returns:
+        The copy, in evaluation, without gradients.
+    """
+    wrapped = [(module, vars(module).pop("forward")) for module in model.modules() if "forward" in vars(module)]
+    try:
+        frozen = copy.deepcopy(model)
+    finally:
+        for module, forward in wrapped:
+            vars(module)["forward"] = forward
+    return frozen.eval().requires_grad_(False)
+
+
+def free_memory(device: torch.device) -> int:
+    """Free memory where ``device`` keeps its weights, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _has_adapter(model: nn.Module) -> bool:
+    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+
+
+def _checked(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    if vocabulary < len(tokenizer):
+        raise ConfigurationError(
+            f"the reference knows {vocabulary} tokens, the tokenizer has {len(tokenizer)}: "
+            "a reference must share the trained model's tokenizer"
+        )
+    return model

@@ -1,0 +1,150 @@
+"""What the report knows about the numbers: their names for people, their units, and which question they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+NATS = "nats per answer token"
+SHARE = "share"
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A probe value as people read it.
+
+    Attributes:
+        name: Key in ``Row.values``.
+        label: What it is called on the page.
+        unit: Unit on the axis.
+        flag: Whether each problem's value is 0 or 1, so that the mean is a share of problems.
+        about: One clause that says how it is read.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    flag: bool = False
+    about: str = ""
+
+    @property
+    def full_label(self) -> str:
+        """The label with its reader, for places where values of both readers meet."""
+        return f"{self.label} (reference)" if self.name.startswith("reference/") else self.label
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the mean lies between 0 and 1."""
+        return self.unit.startswith(SHARE)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Measures that answer one question."""
+
+    title: str
+    question: str
+    reader: str
+    measures: tuple[Measure, ...]
+
+
+def _flag(name: str, label: str, about: str = "") -> Measure:
+    return Measure(name, label, "share of problems", True, about)
+
+
+ACCURACY = _flag("accuracy", "Accuracy")
+INFO_GAIN = Measure("info_gain", "InfoGain", NATS, about="reference answer: all steps against none, by cutting")
+NET_GAIN = Measure("placebo_gain", "Net gain", NATS, about="own steps against another problem's steps")
+MISTAKE = _flag("mistake_changed", "Changed by a mistake", "a number in an earlier step altered, the model continues")
+
+INFORMATIVE = Group(
+    "Informative",
+    "Does the text tell an independent reader the answer?",
+    "read by the frozen reference",
+    (
+        Measure("reference/info_gain", "InfoGain", NATS, about="all steps against none"),
+        Measure("reference/pre_commitment", "Gain before the answer is stated", NATS, about="cut right before it"),
+        Measure("reference/placebo_gain", "Net gain", NATS, about="own steps against another problem's steps"),
+    ),
+)
+NEEDED = Group(
+    "Needed",
+    "Is the answer unknown to the model without the text?",
+    "read by the model itself, cut traces",
+    (
+        INFO_GAIN,
+        Measure("early_answering_aoc", "Early answering, AOC", SHARE, about="1: known only after the last step"),
+        Measure("prior", "Prior", NATS, about="log-probability of the answer before any step"),
+    ),
+)
+USED = Group(
+    "Used",
+    "Does the model's answer follow what is written?",
+    "read by the model itself, full-length traces",
+    (
+        NET_GAIN,
+        MISTAKE,
+        _flag("placebo_changed", "Changed by another's steps", "its own answer is no longer the greedy one"),
+        Measure("filler_gain", "Gain over filler", NATS, about="own steps against filler of the same length"),
+        _flag("filler_changed", "Changed by filler", "its own answer is no longer the greedy one"),
+        _flag("mistake_followed", "Followed a mistake", "the new answer is what the altered step leads to"),
+    ),
+)
+BEHAVIOUR = Group(
+    "Behaviour",
+    "What do the traces look like?",
+    "read from the text and the model's own distribution",
+    (
+        Measure("tokens", "Length", "tokens", about="of the completion"),
+        Measure("n_steps", "Steps", "per trace", about="before the answer"),
+        Measure("hedges_per_1000", "Hedging words", "per 1,000 tokens", about='"perhaps", "wait", …'),
+        Measure("token_entropy", "Token entropy", "nats", about="mean over the completion"),
+        Measure("forking_share", "Forking tokens", "share of tokens", about="entropy above the forking threshold"),
+        Measure("repetition", "Repetition", "share of tokens", about="repeated n-grams"),
+        _flag("finished", "Finished", "not cut off by the length limit"),
+        _flag("answered", "Answered", "states a final answer"),
+    ),
+)
+GROUPS = (INFORMATIVE, NEEDED, USED, BEHAVIOUR)
+
+_OTHER_FORMS = (
+    Measure("posterior", "Posterior", NATS, about="log-probability of the answer after all steps"),
+    Measure("info_gain_share", "InfoGain, share", "", about="1 - lp_n / lp_0"),
+    Measure("info_gain_ppl", "InfoGain, perplexity form", "perplexity per step"),
+    Measure("info_gain_watermark", "InfoGain, watermark form", NATS, about="counts only new maxima"),
+    Measure("entropy_gain", "Entropy gain", "nats", about="label-free"),
+    Measure("answered_at", "Answered at", "share of steps", about="after which the answer never changes again"),
+    Measure("pre_commitment", "Gain before the answer is stated", NATS, about="read by the model itself"),
+)
+_KNOWN = {m.name: m for m in (ACCURACY, *(m for group in GROUPS for m in group.measures), *_OTHER_FORMS)}
+
+
+def measure(name: str) -> Measure:
+    """The measure called ``name``; a probe of the user's own is shown under the name it came with.
+
+    Args:
+        name: Key in ``Row.values``.
+
+    Returns:
+        The catalogue's entry, or a plain one.
+
+    Example:
+        >>> measure("info_gain").label
+        'InfoGain'
+        >>> measure("reference/posterior").full_label
+        'Posterior (reference)'
+        >>> measure("my_probe").label
+        'my_probe'
+    """
+    if name in _KNOWN:
+        return _KNOWN[name]
+    base = _KNOWN.get(name.removeprefix("reference/"))
+    if base is None:
+        return Measure(name, name)
+    return Measure(name, base.label, base.unit, base.flag, base.about)
+
+
+def own_probes(names: Iterable[str]) -> Group:
+    """The group of values that the catalogue does not know, which are those of the user's own probes."""
+    unknown = (n for n in names if n not in _KNOWN and n.removeprefix("reference/") not in _KNOWN)
+    return Group("Your own probes", "What else was measured?", "", tuple(map(measure, unknown)))

@@ -1,0 +1,187 @@
+"""From a history to what a chart needs: means with 95 % intervals, step by step, in one pass over the evaluations.
+
+An evaluation holds every text of every problem; a chart needs a few numbers of it. The pass keeps those numbers, and
+the whole of the first and the last evaluation only, so that a long history may be read lazily from disk.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from scipy import stats
+
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.report.measures import measure
+
+LEVEL = 0.95
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over problems with its 95 % interval.
+
+    Attributes:
+        mean: Mean of the finite values.
+        lower: Lower bound, NaN when a single value leaves nothing to estimate.
+        upper: Upper bound.
+        n: Number of problems.
+    """
+
+    mean: float
+    lower: float
+    upper: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one evaluation says in numbers.
+
+    Attributes:
+        step: Training step.
+        estimates: Estimate by ``(set, name)``; a value that is NaN everywhere is missing.
+        unscored: Share of problems without a value, by ``(set, name)``.
+        seconds: Wall time by part.
+        failure: Why there is nothing here, or None.
+    """
+
+    step: int
+    estimates: Mapping[Key, Estimate] = field(default_factory=dict)
+    unscored: Mapping[Key, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A run's history in numbers.
+
+    Attributes:
+        snapshots: One an evaluation, by rising step.
+        first: The first evaluation that did not fail (the baseline), with all its traces.
+        last: The last evaluation that did not fail.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    first: Evaluation | None
+    last: Evaluation | None
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Problem sets of the baseline, the one that is trained for first."""
+        return self.first.sets if self.first else ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the values that have an estimate anywhere, in order of appearance."""
+        return tuple(dict.fromkeys(name for s in self.snapshots for _, name in s.estimates))
+
+    def series(self, name: str, set: str | None = None) -> list[tuple[int, Estimate | None]]:
+        """Steps with the estimate of ``name``, None where it is missing, failed evaluations left out.
+
+        Args:
+            name: Value name.
+            set: Problem set; None takes the first.
+        """
+        key = (self._set(set), name)
+        return [(s.step, s.estimates.get(key)) for s in self.snapshots if s.failure is None]
+
+    def ends(self, name: str, set: str | None = None) -> tuple[Estimate, Estimate] | None:
+        """Estimate of ``name`` at the baseline and at the last evaluation, None unless both are there."""
+        found = [e for _, e in self.series(name, set)]
+        return (found[0], found[-1]) if len(found) > 1 and found[0] and found[-1] else None
+
+    def difference(self, name: str, set: str | None = None) -> Estimate | None:
+        """Last evaluation minus baseline, paired by problem: mean difference with its 95 % interval."""
+        if self.first is None or self.last is None or self.first is self.last:
+            return None
+        before, after = (e.values(name, self._set(set)) for e in (self.first, self.last))
+        return estimate([after[i] - before[i] for i in before if i in after], flag=False)
+
+    def _set(self, set: str | None) -> str:
+        return set if set is not None else (self.sets[0] if self.sets else "")
+
+
+def timeline(evaluations: Iterable[Evaluation]) -> Timeline:
+    """Read a history once, by rising step.
+
+    Args:
+        evaluations: The evaluations of one run; may be lazy.
+    """
+    snapshots: list[Snapshot] = []
+    ends: list[Evaluation] = []
+    for evaluation in evaluations:
+        snapshots.append(snapshot(evaluation))
+        if evaluation.failure is None and evaluation.rows:
+            ends = [*ends[:1], evaluation]
+    ends.sort(key=lambda e: e.step)
+    return Timeline(
+        tuple(sorted(snapshots, key=lambda s: s.step)), ends[0] if ends else None, ends[-1] if ends else None
+    )
+
+
+def snapshot(evaluation: Evaluation) -> Snapshot:
+    """Means, intervals and gaps of one evaluation, for every set and every value."""
+    columns: dict[Key, list[float]] = defaultdict(list)
+    for row in evaluation.rows:
+        for name, value in row.values.items():
+            columns[row.set, name].append(value)
+    finite = {key: [v for v in column if math.isfinite(v)] for key, column in columns.items()}
+    return Snapshot(
+        step=evaluation.step,
+        estimates={k: e for k, v in finite.items() if (e := estimate(v, flag=_is_flag(k[1], v)))},
+        unscored={k: 1 - len(finite[k]) / len(column) for k, column in columns.items()},
+        seconds=dict(evaluation.seconds),
+        failure=evaluation.failure,
+    )
+
+
+def estimate(values: Sequence[float], *, flag: bool) -> Estimate | None:
+    """Mean with its 95 % interval: Wilson's for shares of problems, Student's for the rest.
+
+    Args:
+        values: Finite values, one a problem.
+        flag: Whether they are all 0 or 1.
+
+    Returns:
+        The estimate, None without values.
+
+    Example:
+        >>> e = estimate([1.0] * 10, flag=True)
+        >>> e.mean, round(e.lower, 3), round(e.upper, 3)
+        (1.0, 0.722, 1.0)
+    """
+    n = len(values)
+    if n == 0:
+        return None
+    data = np.asarray(values, dtype=np.float64)
+    mean = float(data.mean())
+    if flag:
+        return Estimate(mean, *_wilson(mean, n), n)
+    half = float(_student(n) * data.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    return Estimate(mean, mean - half, mean + half, n)
+
+
+def _is_flag(name: str, values: Sequence[float]) -> bool:
+    known = measure(name)
+    unknown = not known.unit
+    return known.flag or (unknown and all(v in (0.0, 1.0) for v in values))
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's score interval (1927): it stays inside 0..1 and does not shrink to a point at either end."""
+    z = stats.norm.ppf(0.5 + LEVEL / 2)
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+@cache
+def _student(n: int) -> float:
+    return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))

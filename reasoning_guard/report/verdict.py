@@ -1,0 +1,132 @@
+"""The sentence on top: what happened to accuracy, what happened to the reasoning, and whether the guard spoke up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reasoning_guard.report.measures import INFORMATIVE, NEEDED, USED, Group, measure
+from reasoning_guard.report.numbers import number
+from reasoning_guard.report.series import Timeline
+
+if TYPE_CHECKING:
+    from reasoning_guard.alerts import Alert
+
+GONE = 0.2
+"""A measure of which less than this share is left counts as gone, for the choice of words only."""
+NEGLIGIBLE = 0.1
+"""A measure whose interval reaches below this (nats, or share) is not called alive, for the choice of words only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the page says first about a run.
+
+    Attributes:
+        sentence: One sentence.
+        state: "alarm", "notice", "quiet", or "empty" when there is nothing to compare yet.
+        label: The state in a few words.
+    """
+
+    sentence: str
+    state: str
+    label: str
+
+
+def verdict(history: Timeline, alerts: Sequence[Alert]) -> Verdict:
+    """Say in one sentence what a run's history and alerts come to.
+
+    Args:
+        history: The run in numbers.
+        alerts: What the guard said, in any order.
+    """
+    gravest = min(alerts, key=gravity, default=None)
+    if gravest is not None:
+        sentence = f"{_accuracy(history)} {_consequence(history, gravest)}: {when(gravest)}."
+        return Verdict(sentence, gravest.severity, when(gravest).capitalize())
+    looks = sum(s.failure is None for s in history.snapshots)
+    if looks < 2:
+        found = "Only the baseline was evaluated" if looks else "No evaluation was recorded"
+        return Verdict(f"{found}: there is nothing to compare yet.", "empty", "No verdict")
+    return Verdict(f"{_accuracy(history)}{_kept(history)}: no alarm in {looks} evaluations.", "quiet", "No alarm")
+
+
+def gravity(alert: Alert) -> tuple[bool, int]:
+    """Sort key: alarms before notices, earlier ones first."""
+    return alert.severity != "alarm", alert.since
+
+
+def when(alert: Alert) -> str:
+    """The time at which an alert holds, in words."""
+    if alert.open:
+        return f"{alert.severity} since step {alert.since:,}"
+    return f"{alert.severity} from step {alert.since:,} to {alert.step:,}"
+
+
+def _accuracy(history: Timeline) -> str:
+    ends, change = history.ends("accuracy"), history.difference("accuracy")
+    if ends is None or change is None:
+        return "Accuracy was not measured,"
+    before, after = (number(e.mean, share=True) for e in ends)
+    if before == after:
+        return f"Accuracy stayed at {before},"
+    if change.lower > 0 or change.upper < 0:
+        return f"Accuracy {'rose' if change.mean > 0 else 'fell'} from {before} to {after},"
+    return f"Accuracy did not surely change ({before}, then {after}),"
+
+
+def _consequence(history: Timeline, alert: Alert) -> str:
+    changed = [change.name for change in alert.changes]
+    if alert.rule == "collapse":
+        return "and the reasoning fell with it"
+    if alert.rule == "known_early":
+        return "and the model now knows the answer before it writes the reasoning"
+    if alert.rule == "accuracy_trap":
+        return f"and {_trap(history, changed)}"
+    return f"and the rule {alert.rule} was broken"
+
+
+def _trap(history: Timeline, changed: Sequence[str]) -> str:
+    used = [name for name in changed if _in(USED, name)] or fallen(history, USED)
+    informative = [name for name in changed if _in(INFORMATIVE, name)] or fallen(history, INFORMATIVE)
+    if not used:
+        return "the reasoning stopped telling the answer" if informative else "the reasoning lost its part in it"
+    if any(_left(history, name) < GONE for name in used):
+        return "the model stopped using its reasoning"
+    return "the model uses its reasoning less"
+
+
+def _kept(history: Timeline) -> str:
+    lost = [measure(name).full_label for group in (USED, INFORMATIVE) for name in fallen(history, group)]
+    if lost:
+        return f" and {_listed(list(dict.fromkeys(lost)))} fell, within what the rules allow"
+    if any(_alive(history, m.name) for m in USED.measures):
+        return " and the model still uses its reasoning"
+    if any(_alive(history, m.name) for m in INFORMATIVE.measures):
+        return " and its reasoning still tells the answer"
+    return " and no measure of reasoning fell" if fallen(history, NEEDED) == [] else ""
+
+
+def fallen(history: Timeline, group: Group) -> list[str]:
+    """Names in ``group`` whose paired 95 % interval from the baseline to the last evaluation lies below zero."""
+    changes = ((m.name, history.difference(m.name)) for m in group.measures)
+    return [name for name, change in changes if change is not None and change.upper < 0]
+
+
+def _left(history: Timeline, name: str) -> float:
+    ends = history.ends(name)
+    return ends[1].mean / ends[0].mean if ends and ends[0].mean > 0 else 1.0
+
+
+def _alive(history: Timeline, name: str) -> bool:
+    ends = history.ends(name)
+    return ends is not None and ends[1].lower > NEGLIGIBLE
+
+
+def _in(group: Group, name: str) -> bool:
+    return any(m.name == name for m in group.measures)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

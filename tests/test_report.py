@@ -1,0 +1,463 @@
+"""The report: what it says, what it shows in a real browser, and what it refuses to run."""
+
+from __future__ import annotations
+
+import functools
+import html
+import http.server
+import json
+import math
+import random
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.decision import decide
+from reasoning_guard.errors import ConfigurationError, HistoryError
+from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.history import History
+from reasoning_guard.report import Run, load_run, write_report
+from reasoning_guard.report.charts import Dot, Line, Mark, chart, thinned
+from reasoning_guard.report.pairs import MOST_PAIRS, pairs
+from reasoning_guard.report.series import estimate, timeline
+from reasoning_guard.report.verdict import verdict
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+STEPS = (0, 30, 60, 90, 120, 150)
+
+Arm = dict[str, tuple[float, float, float | None]]
+
+# Means at the baseline and after fine-tuning, and the standard deviation between problems; flags have none. The means
+# are those of a model of 0.45 M parameters on chained arithmetic modulo 11.
+HEALTHY: Arm = {
+    "accuracy": (0.74, 1.0, None), "info_gain": (1.1, 2.5, 0.7), "prior": (-2.4, -2.5, 0.3),
+    "early_answering_aoc": (0.90, 0.89, 0.05), "placebo_gain": (3.0, 8.6, 1.5), "filler_gain": (1.9, 4.2, 1.0),
+    "placebo_changed": (0.90, 0.93, None), "mistake_changed": (0.97, 1.0, None),
+    "reference/info_gain": (1.1, 1.5, 0.6), "reference/placebo_gain": (3.0, 3.9, 1.2),
+    "tokens": (32, 33, 2.0), "n_steps": (4.0, 4.0, 0.2), "token_entropy": (0.31, 0.04, 0.05),
+    "answered": (0.98, 1.0, None),
+}  # fmt: skip
+SHORTCUT: Arm = HEALTHY | {
+    "info_gain": (1.1, 0.01, 0.1), "prior": (-2.4, -0.01, 0.05), "early_answering_aoc": (0.90, 0.0, 0.0),
+    "placebo_gain": (3.0, 0.0, 0.05), "filler_gain": (1.9, 0.0, 0.1),
+    "placebo_changed": (0.90, 0.0, None), "mistake_changed": (0.97, 0.0, None),
+    "reference/info_gain": (1.1, 0.3, 0.6), "reference/placebo_gain": (3.0, 1.0, 1.2),
+}  # fmt: skip
+
+
+def story(name: str, arm: Arm, ood: float, *, steps: Sequence[int] = STEPS, problems: int = 120, chain: int = 4) -> Run:
+    evaluations = [evaluation(arm, ood, step, steps[-1], problems, chain) for step in steps]
+    return Run(
+        name=name,
+        evaluations=evaluations,
+        alerts=decide(evaluations),
+        settings={"format": "arithmetic", "alpha": 0.05, "patience": 2, "action": "stop", "max_new_tokens": 64},
+        description=f"Arithmetic modulo 11, {problems} held-out problems a set, fine-tuned for {steps[-1]} steps.",
+    )
+
+
+def evaluation(arm: Arm, ood: float, step: int, last: int, problems: int, chain: int) -> Evaluation:
+    turned = 1 / (1 + math.exp(-(step / last - 0.55) * 14)) if step else 0.0
+    rng = random.Random(step)
+    rows = [row(arm, "id", i, turned, rng, chain) for i in range(problems)]
+    shifted: Arm = {"accuracy": (0.73, ood, None)}
+    rows += [row(arm | shifted, "ood", i, turned, rng, chain) for i in range(problems)]
+    seconds = {"generation": 2.1, "scoring": 0.6, "reading": 0.05, "total": 2.9}
+    return Evaluation(step=step, rows=tuple(rows), seconds=seconds)
+
+
+def row(arm: Arm, set: str, i: int, turned: float, rng: random.Random, chain: int) -> Row:
+    values = {}
+    for name, (before, after, deviation) in arm.items():
+        mean = before + (after - before) * turned
+        values[name] = float(rng.random() < mean) if deviation is None else rng.gauss(mean, deviation)
+    top = -0.02 - rng.random() * 0.1
+    low = top - max(values.get("info_gain", 0.0), 0.0)
+    curve = [low + (top - low) * (k / chain) ** 6 for k in range(chain + 1)]
+    tag, names = i % 11, "bcdefgha"
+    steps = tuple(f"{names[k % 8]} = {(3 + k + i) % 11} * {k + 2} = {(i + k * 7) % 11} ;" for k in range(chain))
+    return Row(
+        id=f"{set}-{i:03d}",
+        set=set,
+        values=values,
+        prompt=f"{tag} : a = {tag} ; b = a + 4 ; c = b * 2 ; d = c * 5 ; e = d + 9 ; ?",
+        completion=f"{' '.join(steps)} # {tag}",
+        steps=steps,
+        curve=tuple(curve),
+        answer=str(tag),
+        reference=str(tag),
+    )
+
+
+@pytest.fixture(scope="module")
+def healthy() -> Run:
+    return story("healthy", HEALTHY, 1.0)
+
+
+@pytest.fixture(scope="module")
+def shortcut() -> Run:
+    return story("shortcut", SHORTCUT, 0.06)
+
+
+# What it says
+
+
+def test_shortcut_run_is_told_as_an_alarm(shortcut: Run) -> None:
+    said = verdict(timeline(shortcut.evaluations), shortcut.alerts)
+    assert said.state == "alarm"
+    since = min(alert.since for alert in shortcut.alerts)
+    told = rf"Accuracy rose from \.\d\d to 1\.00, and the model stopped using its reasoning: alarm since step {since}\."
+    assert re.fullmatch(told, said.sentence)
+
+
+def test_healthy_run_is_told_as_kept(healthy: Run) -> None:
+    said = verdict(timeline(healthy.evaluations), healthy.alerts)
+    assert said.state == "quiet"
+    assert said.sentence.endswith("and the model still uses its reasoning: no alarm in 6 evaluations.")
+
+
+def test_a_model_that_never_used_its_reasoning_is_not_praised_for_using_it() -> None:
+    arm: Arm = {"accuracy": (0.7, 0.9, None), "placebo_gain": (0.0, 0.0, 0.05), "mistake_changed": (0.01, 0.01, None)}
+    idle = story("idle", arm, 0.7)
+    assert "still uses" not in verdict(timeline(idle.evaluations), ()).sentence
+
+
+def test_one_evaluation_has_nothing_to_compare(healthy: Run) -> None:
+    assert "nothing to compare yet" in verdict(timeline(healthy.evaluations[:1]), ()).sentence
+    assert "No evaluation was recorded" in verdict(timeline([]), ()).sentence
+
+
+@pytest.mark.parametrize(
+    ("rule", "severity", "words"),
+    [
+        ("collapse", "alarm", "the reasoning fell with it"),
+        ("known_early", "notice", "knows the answer before it writes"),
+        ("terse", "notice", "the rule terse was broken"),
+    ],
+)
+def test_each_rule_has_its_words(healthy: Run, rule: str, severity: str, words: str) -> None:
+    alert = Alert(key=rule, rule=rule, severity=severity, step=120, since=90, open=False)  # type: ignore[arg-type]
+    said = verdict(timeline(healthy.evaluations), [alert])
+    assert words in said.sentence
+    assert said.sentence.endswith(f": {severity} from step 90 to 120.")
+
+
+def test_an_alarm_outweighs_an_earlier_notice(healthy: Run) -> None:
+    notice = Alert(key="a", rule="known_early", severity="notice", step=30, since=30)
+    alarm = Alert(key="b", rule="collapse", severity="alarm", step=90, since=90)
+    assert verdict(timeline(healthy.evaluations), [notice, alarm]).state == "alarm"
+
+
+# Numbers
+
+
+def test_intervals_agree_with_scipy() -> None:
+    from scipy import stats
+
+    flags, values = [1.0] * 17 + [0.0] * 5, [0.3, 1.9, -0.4, 2.2, 0.8]
+    wilson = stats.binomtest(17, 22).proportion_ci(method="wilson")
+    student = stats.ttest_1samp(values, 0.0).confidence_interval()
+    for found, oracle in ((estimate(flags, flag=True), wilson), (estimate(values, flag=False), student)):
+        assert found is not None
+        assert (found.lower, found.upper) == pytest.approx((oracle.low, oracle.high))
+
+
+def test_paired_difference_uses_only_problems_that_both_evaluations_scored() -> None:
+    def rows(values: dict[str, float]) -> tuple[Row, ...]:
+        return tuple(Row(id=i, values={"info_gain": v}) for i, v in values.items())
+
+    before = Evaluation(step=0, rows=rows({"a": 1.0, "b": 2.0, "c": 100.0}))
+    after = Evaluation(step=9, rows=rows({"a": 0.5, "b": 1.0, "c": math.nan}))
+    found = timeline([before, after]).difference("info_gain")
+    assert found is not None
+    assert (found.mean, found.n) == (-0.75, 2)
+
+
+def test_failed_evaluations_are_no_baseline_and_no_gap_in_the_chart(tmp_path: Path, healthy: Run) -> None:
+    failed = Evaluation(step=0, failure="RuntimeError: <out of memory>")
+    late = replace(healthy, evaluations=[failed, *healthy.evaluations[1:]])
+    assert timeline(late.evaluations).first is healthy.evaluations[1]
+    page = write_report(tmp_path / "r.html", [late]).read_text("utf-8")
+    assert "the evaluation at step 0 failed: RuntimeError: &lt;out of memory&gt;" in page
+
+
+def test_chart_leaves_a_gap_where_a_value_is_missing_and_marks_the_alert() -> None:
+    line = Line("x", tuple(Dot(k, math.nan if k == 2 else 1.0 * k) for k in range(6)))
+    drawing = chart([line], [Mark(3, 5, "alarm", "alarm since step 3")], about="a < b")
+    assert drawing.count("<circle") == 5
+    assert len(re.findall(r'<path d="M[^"]*"></path>(?=<path|<circle)', drawing)) == 2
+    assert "alarm since step 3" in drawing
+    assert 'aria-label="a &lt; b"' in drawing
+
+
+def test_chart_of_nothing_is_nothing() -> None:
+    assert chart([Line("x", (Dot(0, math.nan),))], about="") == ""
+
+
+def test_long_series_are_thinned_but_keep_their_ends() -> None:
+    line = thinned(Line("x", tuple(Dot(k, 0.0) for k in range(5000))), 100)
+    assert len(line.dots) == 100
+    assert (line.dots[0].x, line.dots[-1].x) == (0, 4999)
+
+
+# The page
+
+
+def test_page_needs_nothing_from_elsewhere(tmp_path: Path, healthy: Run, shortcut: Run) -> None:
+    page = write_report(tmp_path / "deep" / "r.html", [healthy, shortcut], title="Two stories").read_text("utf-8")
+    assert not re.search(r"(src|href)\s*=\s*\"(?!#)", page)
+    assert not re.search(r"@import|url\(|https?://|\bfetch\(|XMLHttpRequest|eval\(", page)
+    assert "default-src 'none'; script-src 'sha256-" in html.unescape(page)
+    assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "r.html"]
+    titles = re.findall(r"<h2>(.*?)</h2>", page)
+    assert titles[2:7] == ["Alerts", "Informative", "Needed", "Used", "Behaviour"]
+    assert titles[7:10] == ["Traces, before and after", "All numbers", "What it cost"]
+    assert titles[10:] == ["Configuration", "What the numbers cannot tell"]
+
+
+def test_charts_without_values_are_left_out(tmp_path: Path) -> None:
+    bare = story("bare", {"accuracy": (0.7, 0.9, None), "my_probe": (1.0, 2.0, 0.1)}, 0.9)
+    page = write_report(tmp_path / "r.html", [bare]).read_text("utf-8")
+    assert "<h2>Informative</h2>" not in page
+    assert "<h2>Your own probes</h2>" in page
+    assert "my_probe" in page
+
+
+@pytest.mark.parametrize("evaluations", [0, 1])
+def test_a_run_that_has_only_begun_still_has_a_page(tmp_path: Path, healthy: Run, evaluations: int) -> None:
+    begun = replace(healthy, evaluations=healthy.evaluations[:evaluations], alerts=())
+    assert "nothing to compare yet" in write_report(tmp_path / "r.html", [begun]).read_text("utf-8")
+
+
+def test_runs_must_be_there_and_have_names_of_their_own(tmp_path: Path, healthy: Run) -> None:
+    with pytest.raises(ConfigurationError, match="at least one run"):
+        write_report(tmp_path / "r.html", [])
+    with pytest.raises(ConfigurationError, match="different names"):
+        write_report(tmp_path / "r.html", [healthy, healthy])
+
+
+def test_worst_problems_come_first_and_those_of_the_alert_before_all(healthy: Run, shortcut: Run) -> None:
+    history = timeline(shortcut.evaluations)
+    chosen = pairs(history, shortcut.alerts)
+    named = {loss.id for alert in shortcut.alerts for loss in alert.worst}
+    assert len(chosen) == MOST_PAIRS
+    assert {pair.id for pair in chosen[: len(named)]} == named
+    rest = [pair.losses["placebo_gain"] for pair in chosen[len(named) :]]
+    assert rest == sorted(rest, reverse=True)
+
+
+def test_long_texts_spend_a_budget() -> None:
+    long = [Row(id=str(i), values={"info_gain": 1.0}, steps=("x" * 3000,) * 10, curve=(-1.0,) * 11) for i in range(20)]
+    history = timeline([Evaluation(step=s, rows=tuple(long)) for s in (0, 9)])
+    assert len(pairs(history, budget=200_000)) == 3
+
+
+# Records on disk
+
+
+def recorded(directory: Path, run: Run) -> History:
+    history = History(directory / "reasoning_guard")
+    history.begin(0, {"format": "think"}, {"alpha": 0.05})
+    for one in run.evaluations:
+        history.append(one)
+    history.write_alerts(run.alerts)
+    return history
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path: Path, shortcut: Run) -> None:
+    short = replace(shortcut, evaluations=[replace(e, rows=e.rows[:5]) for e in shortcut.evaluations])
+    recorded(tmp_path / "my-run", short)
+    for place in (tmp_path / "my-run", tmp_path / "my-run" / "reasoning_guard"):
+        found = load_run(place)
+        assert found.name == "my-run"
+        assert list(found.evaluations) == list(short.evaluations)
+        assert found.evaluations[-2:] == short.evaluations[-2:]
+        assert list(found.alerts) == list(short.alerts)
+        assert found.settings == {"alpha": 0.05, "format": "think"}
+
+
+def test_a_torn_last_line_is_left_out_and_a_damaged_one_is_named(tmp_path: Path, healthy: Run) -> None:
+    short = replace(healthy, evaluations=[replace(e, rows=e.rows[:2]) for e in healthy.evaluations[:3]])
+    recorded(tmp_path, short)
+    records = tmp_path / "reasoning_guard" / "evaluations.jsonl"
+    whole = records.read_bytes()
+    records.write_bytes(whole[:-20])
+    assert len(load_run(tmp_path).evaluations) == 2
+    records.write_bytes(whole.replace(b'{"step": 30', b'{"stop": 30'))
+    with pytest.raises(HistoryError, match="line 2 of"):
+        list(load_run(tmp_path).evaluations)
+
+
+def test_no_records_is_said(tmp_path: Path) -> None:
+    with pytest.raises(HistoryError, match=r"no evaluations\.jsonl"):
+        load_run(tmp_path)
+
+
+# In a real browser
+
+
+HOSTILE = (
+    "<script>document.title = 'owned'</script>",
+    "</script><script>document.title = 'owned'</script><style>body{display:none}</style>",
+    "<img src=x onerror=\"document.title='owned'\"> {{ 7 * 7 }} {% raw %} ]]> --> &lt;b&gt;",
+    "x" * 100_000,
+    "א + ב = ג \u202eright to left\u202c ; 4 ÷ 2",
+    "🦊👩‍👩‍👧 = 3 \ud800 \x00 \x1b[31m",
+)
+
+
+def hostile_run() -> Run:
+    name = "<b>\"'`</b>"
+    values = {"accuracy": 1.0, "info_gain": 1.0, "<u>": 2.0}
+    row = Row(
+        id="<i>\"'",
+        set="<s>",
+        values=values,
+        prompt=HOSTILE[0],
+        steps=HOSTILE,
+        curve=tuple(-7.0 + k for k in range(7)),
+        answer=HOSTILE[1],
+        reference="</script>",
+        notes=("<u>",),
+    )
+    empty = replace(row, id="plain", steps=(), curve=(), completion=HOSTILE[2], answer=None, values={"info_gain": 0.5})
+    worse = replace(row, values={"accuracy": 0.0, "info_gain": 0.0, "<u>": 1.0})
+    worst = replace(empty, values={"info_gain": -5.0})
+    said = {"message": HOSTILE[0], "causes": (HOSTILE[1],), "advice": HOSTILE[2]}
+    return Run(
+        name=name,
+        evaluations=[Evaluation(step=0, rows=(row, empty)), Evaluation(step=9, rows=(worse, worst))],
+        alerts=[Alert(key="k", rule="<r>", severity="alarm", step=9, since=9, **said)],
+        settings={"<k>": HOSTILE[1]},
+        description=HOSTILE[0],
+    )
+
+
+Browse = Callable[[str, str, int], dict[str, Any]]
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--window-size=1400,900",
+    "--dump-dom",
+)
+OUTER = """<!doctype html><iframe id="f" src="PAGE" width="WIDTH" height="800"></iframe><pre id="result"></pre><script>
+onload = () => {
+  const win = document.getElementById("f").contentWindow, doc = win.document;
+  const all = (query) => [...doc.querySelectorAll(query)];
+  const said = (() => { BODY })();
+  document.getElementById("result").textContent = JSON.stringify(said);
+};</script>"""
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Iterator[Browse]:
+    """Open a page of ``tmp_path`` in a frame of a given width, run a function body over it, return what it returns."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
+    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def open_page(page: str, body: str, width: int) -> dict[str, Any]:
+        outer = OUTER.replace("PAGE", page).replace("WIDTH", str(width)).replace("BODY", body)
+        (tmp_path / "outer.html").write_text(outer)
+        place = f"http://127.0.0.1:{server.server_port}/outer.html"
+        command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tempfile.mkdtemp(dir=tmp_path)}", place]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        found = re.search(r'<pre id="result">(.*)</pre>', done.stdout, re.DOTALL)
+        assert found, done.stderr[-2000:]
+        complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line and "favicon" not in line]
+        assert complaints == []
+        return json.loads(html.unescape(found[1]))
+
+    yield open_page
+    server.shutdown()
+    server.server_close()
+
+
+def test_viewer_sorts_switches_and_follows_links(tmp_path: Path, browse: Browse, healthy: Run, shortcut: Run) -> None:
+    write_report(tmp_path / "r.html", [healthy, shortcut])
+    said = browse(
+        "r.html",
+        """
+        const view = all(".viewer")[1], pick = view.querySelector(".problem"), sort = view.querySelector(".sort");
+        const shown = () => [...view.querySelectorAll(".pair")].filter((p) => !p.hidden).map((p) => p.id);
+        const change = (what) => what.dispatchEvent(new win.Event("change"));
+        const key = [...sort.options].findIndex((o) => o.text === "InfoGain");
+        const out = {viewers: all(".viewer").map((v) => v.hidden), first: shown(), option: pick.value};
+        sort.selectedIndex = key; change(sort);
+        out.lost = [...pick.options].map((o) => Number(o.dataset.lost.split("|")[key]));
+        out.sorted = shown(); out.position = view.querySelector("output").textContent;
+        view.querySelector("[data-move='1']").click();
+        out.next = shown(); out.second = pick.options[1].value;
+        all("button[data-run]")[0].click();
+        out.switched = all(".viewer").map((v) => v.hidden);
+        return out;
+        """,
+        1200,
+    )
+    assert said["viewers"] == [True, False]  # the run that alarmed is shown first
+    assert said["first"] == [said["option"]]
+    assert said["lost"] == sorted(said["lost"], reverse=True)
+    assert len(said["sorted"]) == 1
+    assert said["position"] == f"1 of {MOST_PAIRS}"
+    assert said["next"] == [said["second"]]
+    assert said["switched"] == [False, True]
+    visible = "return {shown: all('.viewer:not([hidden]) .pair:not([hidden])').map((p) => p.id)};"
+    linked = browse("r.html#t0-7", visible, 1200)
+    assert linked["shown"] == ["t0-7"]
+
+
+def test_hostile_traces_are_shown_as_text(tmp_path: Path, browse: Browse) -> None:
+    write_report(tmp_path / "r.html", [hostile_run()], title="</title><script>alert(1)</script>")
+    said = browse(
+        "r.html",
+        """
+        return {title: doc.title, scripts: all("script").length, styles: all("style").length,
+                foreign: all("img, iframe, b b, u, s, i i").length,
+                wide: doc.documentElement.scrollWidth, tall: doc.body.getBoundingClientRect().height};
+        """,
+        390,
+    )
+    assert said["title"] == "</title><script>alert(1)</script>"
+    assert (said["scripts"], said["styles"], said["foreign"]) == (1, 1, 0)
+    assert said["tall"] > 500
+    assert said["wide"] <= 390
+    texts_shown = "return {texts: all('.pair:not([hidden]) .trace .text').map((t) => t.textContent)};"
+    assert browse("r.html#t0-0", texts_shown, 390)["texts"] == [HOSTILE[2], HOSTILE[2]]
+    linked = browse("r.html#t0-1", texts_shown, 390)
+    texts = linked["texts"]
+    assert texts[:3] == list(HOSTILE[:3])
+    assert texts[3].startswith("xxx")
+    assert texts[3].endswith("(96,000 more characters)")
+    assert texts[4] == HOSTILE[4]
+    assert texts[5].startswith("🦊👩‍👩‍👧 = 3 ?")
+
+
+@pytest.mark.slow
+def test_a_long_history_stays_small_and_opens_at_once(tmp_path: Path, browse: Browse) -> None:
+    ends = [evaluation(SHORTCUT, 0.06, step, 500, 256, 40) for step in (0, 500)]
+    middle = [replace(ends[0], step=step) for step in range(1, 499)]
+    run = Run(name="long", evaluations=[ends[0], *middle, ends[1]])
+    page = write_report(tmp_path / "r.html", [run])
+    assert page.stat().st_size < 10e6
+    opened = "return {ms: Date.now() - win.performance.timing.navigationStart, traces: all('.pair').length};"
+    said = browse("r.html", opened, 1200)
+    assert said["traces"] == MOST_PAIRS
+    assert said["ms"] < 3000
