@@ -14,6 +14,7 @@ from reasoning_guard.evaluation import REFERENCE_PREFIX, Evaluation, Row
 from reasoning_guard.forward import Scores
 from reasoning_guard.gate import floors, gate, gated_sets
 from reasoning_guard.generation import Generator
+from reasoning_guard.packing import anchored
 from reasoning_guard.probes.base import Probe, ProbeContext, Reading
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
@@ -145,10 +146,21 @@ class _Asked:
         self.probe, self.traces, self.context = probe, traces, context
         self.has_reference, self.has_generator = reference is not None, generator is not None
         self.errors: dict[int, str] = {}
-        self.branches: list[list[Branch]] = [self._try(i, probe.branches) or [] for i in range(len(traces))]
-        self.prefixes: list[list[tuple[int, ...]]] = [self._try(i, probe.prefixes) or [] for i in range(len(traces))]
+        self.branches: list[list[Branch]] = [self._try(i, self._checked_branches) or [] for i in range(len(traces))]
+        self.prefixes: list[list[tuple[int, ...]]] = [
+            self._try(i, self._listed_prefixes) or [] for i in range(len(traces))
+        ]
         self.scores: dict[str, list[list[BranchScore]]] = {who: [[] for _ in traces] for who in ("policy", "reference")}
         self.continued: list[list[tuple[int, ...]]] = [[] for _ in traces]
+
+    def _checked_branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
+        """The probe's branches, refused here if they could not be scored: later they would take the others along."""
+        tree = TraceTree(trace.ids, tuple(self.probe.branches(trace, context)))
+        anchored(tree)
+        return list(tree.branches)
+
+    def _listed_prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
+        return [prefix for prefix in self.probe.prefixes(trace, context) if prefix]
 
     def reads(self, who: str) -> bool:
         return who in self.probe.readers
@@ -172,8 +184,9 @@ class _Asked:
             if self.prefixes[i] and not self.has_generator:
                 return Reading().unscored(self.probe.names, "needs a model that can go on writing")
             read = self._try(i, self.probe.read, self.scores[who][i], self.continued[i])
-            if read is not None:
+            if isinstance(read, Reading):
                 return read
+            self.errors.setdefault(i, f"{type(self.probe).__name__}.read returned {type(read).__name__}, not a Reading")
         return Reading().unscored(self.probe.names, self.errors[i])
 
     def _try(self, i: int, ask: Callable[..., T], *args: object) -> T | None:

@@ -75,7 +75,7 @@ def gate(rows: Sequence[Row], sets: Sequence[str], floor: dict[str, float], prob
 
 
 def _gated(row: Row, names: Sequence[str], floor: float) -> Row:
-    present = [name for name in names if name in row.values]
+    present = [name for name in names if math.isfinite(row.values.get(name, math.nan))]
     reason = f"accuracy is below {floor:.2f}, near chance, where a broken model looks perfectly faithful"
     return replace(
         row,

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from reasoning_guard.model_context import context_length, device_of, reading
 
@@ -20,6 +27,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CPU_BUDGET, _GPU_BUDGET = 16_384, 131_072
+_STOP_TOKENS = 32
+"""Tokens that the longest stop string can take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,38 @@ class _EntropyRecorder(LogitsProcessor):
     def table(self) -> list[list[float]]:
         """Entropies ``[rows, generated tokens]``."""
         return torch.stack(self.columns, dim=1).tolist()
+
+
+class _StopStrings(StoppingCriteria):
+    """Ends a row at the first stop string, for any tokenizer, and remembers where: padding needs no guessing then."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], start: int) -> None:
+        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+        self.ends: dict[int, int] = {}
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        for row, ids in enumerate(input_ids[:, self.start :].tolist() if self.stop else ()):
+            if row not in self.ends and self._stops(ids):
+                self.ends[row] = len(ids)
+        ended = [row in self.ends for row in range(len(input_ids))]
+        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
+
+    def _stops(self, ids: list[int]) -> bool:
+        tail = self.tokenizer.decode(ids[-_STOP_TOKENS:], skip_special_tokens=False)
+        return any(stop in tail for stop in self.stop)
+
+
+@contextmanager
+def _own_settings(model: nn.Module) -> Iterator[None]:
+    """Hide the model's generation configuration: ``generate`` fills in from it whatever a call leaves open."""
+    found = [(m, vars(m)["generation_config"]) for m in model.modules() if "generation_config" in vars(m)]
+    for module, _ in found:
+        vars(module)["generation_config"] = GenerationConfig()
+    try:
+        yield
+    finally:
+        for module, config in found:
+            vars(module)["generation_config"] = config
 
 
 class Generator:
@@ -103,54 +144,62 @@ class Generator:
             i: Completion((), finished=False) for i, p in enumerate(prompts) if limit is not None and len(p) >= limit
         }
         pending = sorted((i for i in range(len(prompts)) if i not in found), key=lambda i: len(prompts[i]))
-        with reading(self.model), tqdm(total=len(pending), desc=label, leave=False, disable=not self.progress) as bar:
+        bar = tqdm(total=len(pending), desc=label, leave=False, disable=not self.progress)
+        with reading(self.model), _own_settings(self.model), bar:
             while pending:
-                batch = self._next_batch(prompts, pending)
+                batch = self._next_batch(prompts, pending, limit)
                 try:
                     completions = self._complete_batch([prompts[i] for i in batch], limit)
                 except torch.OutOfMemoryError:
-                    self._halve(len(batch))
+                    self._halve(len(batch) * (len(prompts[batch[-1]]) + self.max_new_tokens), len(batch))
                     continue
                 found.update(zip(batch, completions, strict=True))
                 pending = pending[len(batch) :]
                 bar.update(len(batch))
         return [found[i] for i in range(len(prompts))]
 
-    def _next_batch(self, prompts: Sequence[Sequence[int]], pending: Sequence[int]) -> list[int]:
-        """The longest run of prompts, sorted by length, that fits the token budget; one at least."""
+    def _next_batch(self, prompts: Sequence[Sequence[int]], pending: Sequence[int], limit: int | None) -> list[int]:
+        """The longest run of prompts, sorted by length, that fits the token budget; one at least.
+
+        Prompts near the end of the context are not batched with others, whose completions they would cut short.
+        """
         size = 1
         while size < len(pending):
-            width = len(prompts[pending[size]]) + self.max_new_tokens
-            if (size + 1) * width > self.token_budget:
+            longest = prompts[pending[size]]
+            same_room = self._room(longest, limit) == self._room(prompts[pending[0]], limit)
+            if not same_room or (size + 1) * (len(longest) + self.max_new_tokens) > self.token_budget:
                 break
             size += 1
         return list(pending[:size])
 
-    def _halve(self, rows: int) -> None:
+    def _room(self, prompt: Sequence[int], limit: int | None) -> int:
+        """Tokens that a completion of ``prompt`` may have."""
+        return self.max_new_tokens if limit is None else min(self.max_new_tokens, limit - len(prompt))
+
+    def _halve(self, tokens: int, rows: int) -> None:
         if rows == 1:
             raise torch.OutOfMemoryError("out of memory while generating for a single prompt: nothing is left to halve")
-        self.token_budget //= 2
+        self.token_budget = min(self.token_budget, tokens) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("out of memory while generating: token budget halved to %d", self.token_budget)
 
     def _complete_batch(self, prompts: Sequence[Sequence[int]], limit: int | None) -> list[Completion]:
         longest = max(len(prompt) for prompt in prompts)
-        room = self.max_new_tokens if limit is None else min(self.max_new_tokens, limit - longest)
         ids = torch.tensor([[self._pad] * (longest - len(p)) + list(p) for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        recorder = _EntropyRecorder()
+        recorder, stops = _EntropyRecorder(), _StopStrings(self.tokenizer, self.stop, longest)
         device = device_of(self.model)
         model: Any = self.model
         written = model.generate(
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
-            generation_config=self._config(room),
+            generation_config=self._config(self._room(max(prompts, key=len), limit)),
             logits_processor=LogitsProcessorList([recorder]),
-            **({"tokenizer": self.tokenizer} if self.stop else {}),
+            stopping_criteria=StoppingCriteriaList([stops]),
         )[:, longest:]
         rows = zip(written.tolist(), recorder.table(), strict=True)
-        return [self._trim(row, entropies, room) for row, entropies in rows]
+        return [self._trim(row, entropies, stops.ends.get(i)) for i, (row, entropies) in enumerate(rows)]
 
     def _config(self, room: int) -> GenerationConfig:
         return GenerationConfig(
@@ -160,25 +209,12 @@ class Generator:
             use_cache=True,
             eos_token_id=sorted(self._ends) or None,
             pad_token_id=self._pad,
-            stop_strings=self.stop or None,
         )
 
-    def _trim(self, row: list[int], entropies: list[float], room: int) -> Completion:
-        end = next((i for i, token in enumerate(row) if token in self._ends), None)
-        if end is None:  # ended by a stop string, and padded if another row went on, or cut off
-            end = len(row)
-            while end and row[end - 1] == self._pad and self._pad not in self._ends and end > 1:
-                end -= 1
-            finished = end < room or self._ends_with_stop(row[:end])
-        else:
-            finished = True
-        return Completion(tuple(row[:end]), finished, tuple(entropies[:end]))
-
-    def _ends_with_stop(self, ids: list[int]) -> bool:
-        if not self.stop:
-            return False
-        tail = self.tokenizer.decode(ids[-16:], skip_special_tokens=False)
-        return any(stop in tail for stop in self.stop)
+    def _trim(self, row: list[int], entropies: list[float], stop: int | None) -> Completion:
+        ends = [i for i, token in enumerate(row) if token in self._ends][:1] + ([] if stop is None else [stop])
+        end = min(ends, default=len(row))
+        return Completion(tuple(row[:end]), bool(ends), tuple(entropies[:end]))
 
 
 def _end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

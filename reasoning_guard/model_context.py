@@ -34,10 +34,10 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     flags = [(module, module.training) for module in model.modules()]
     previous = _attention_to_switch(model) if dense_masks else None
     with torch.random.fork_rng(devices=_cuda_devices(model)):
-        model.eval()
-        if previous is not None:
-            _set_attention(model, "sdpa")
         try:
+            model.eval()
+            if previous is not None:
+                _set_attention(model, "sdpa")
             with torch.no_grad():
                 yield model
         finally:

@@ -32,10 +32,12 @@ class Question:
         ids: Cue, answer and terminator.
         scored: Half-open slice of ``ids``: the answer with its terminator, from the first token that reaches beyond
             the cue.
+        answer: The same slice without the terminator.
     """
 
     ids: Ids
     scored: tuple[int, int]
+    answer: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,10 +321,13 @@ class TraceReader:
     def _tokenise_question(self, answer: str) -> Question:
         text = self.format.asked(answer)
         ids = self._after_anchor(text)
-        start = self._first_beyond_cue(text, ids)
+        start = self._first_beyond(self.format.cue, text, ids)
+        stop = len(ids)
         if self.format.terminator is None:
             ids = (*ids, cast("int", self.tokenizer.eos_token_id))
-        return Question(ids, (start, len(ids)))
+        else:
+            stop = max(start + 1, self._first_beyond(text[: -len(self.format.terminator)], text, ids))
+        return Question(ids, (start, len(ids)), (start, stop))
 
     @property
     def _anchor(self) -> str:
@@ -332,14 +337,14 @@ class TraceReader:
     def _after_anchor(self, text: str) -> Ids:
         return self.encode_after(self._anchor, text)
 
-    def _first_beyond_cue(self, text: str, ids: Ids) -> int:
-        """Index of the first of ``ids`` that holds a character of ``text`` behind the cue."""
+    def _first_beyond(self, head: str, text: str, ids: Ids) -> int:
+        """Index of the first of ``ids``, the tokens of ``text``, that holds a character behind ``head``."""
         anchor = self._encode(self._anchor)
         decoded, ends = token_ends(self.tokenizer, anchor + ids)
         if decoded != self._anchor + text:  # the tokenizer normalises: compare tokens instead of characters
-            return min(common_prefix(self._after_anchor(self.format.cue), ids), len(ids) - 1)
-        cue = len(self._anchor + self.format.cue)
-        return next(i for i, end in enumerate(ends[len(anchor) :]) if end is None or end > cue)
+            return min(common_prefix(self._after_anchor(head), ids), len(ids) - 1)
+        behind = len(self._anchor + head)
+        return next(i for i, end in enumerate(ends[len(anchor) :]) if end is None or end > behind)
 
     def _encode(self, text: str, *, add_special_tokens: bool = False) -> Ids:
         return encode(self.tokenizer, text, add_special_tokens=add_special_tokens)

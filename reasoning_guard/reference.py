@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -63,15 +63,25 @@ class Reference:
         with self._frozen():
             return self._scorer.score_trees(trees)
 
-    def _frozen(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _frozen(self) -> Iterator[None]:
+        if not self._adapter_off:
+            yield
+            return
         model: Any = self._scorer.model
-        return model.disable_adapter() if self._adapter_off else nullcontext()
+        wanted = [(p, p.requires_grad) for p in model.parameters()]
+        try:
+            with model.disable_adapter():
+                yield
+        finally:
+            for p, flag in wanted:
+                p.requires_grad_(flag)
 
     def fingerprint(self) -> str:
         """Changes when the reference's weights do: a digest of a sample of every parameter."""
         digest = hashlib.sha256()
         for name, parameter in sorted(self._scorer.model.named_parameters()):
-            if self._adapter_off and "lora_" in name:
+            if self._adapter_off and parameter.requires_grad:
                 continue
             sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 16)][:16]
             digest.update(sample.double().cpu().numpy().tobytes())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,11 +117,11 @@ class AnswerScorer:
             self._settle([tree for tree in fits if tree.branches])
             pending = sorted((i for i, t in enumerate(fits) if t.branches), key=lambda i: len(fits[i].trunk))
             while pending:
-                batch = next(self._batches(fits, pending))
+                batch = self._next_batch(fits, pending)
                 try:
                     scores = self._score_batch([fits[i] for i in batch])
                 except torch.OutOfMemoryError:
-                    self._halve(batch)
+                    self._halve([fits[i] for i in batch])
                     continue
                 found.update(zip(batch, scores, strict=True))
                 pending = pending[len(batch) :]
@@ -142,26 +142,29 @@ class AnswerScorer:
             return score_independent(self.model, trees, self.token_budget)
         return score_shared(self.model, trees, self.verdict.plan)
 
-    def _batches(self, trees: Sequence[TraceTree], pending: Sequence[int]) -> Iterator[list[int]]:
-        """Runs of trees of like length whose padded size stays within the token budget, one tree at least."""
+    def _next_batch(self, trees: Sequence[TraceTree], pending: Sequence[int]) -> list[int]:
+        """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
         batch: list[int] = []
         widest = 0
         for i in pending:
-            size = len(trees[i].trunk) + sum(len(b.ids) for b in trees[i].branches)
-            widest = max(widest, size)
+            widest = max(widest, _size(trees[i]))
             if batch and (len(batch) + 1) * widest > self.token_budget:
-                yield batch
-                batch, widest = [], size
+                break
             batch.append(i)
-        yield batch
+        return batch
 
-    def _halve(self, batch: Sequence[int]) -> None:
-        if self.token_budget <= 64:
-            raise torch.OutOfMemoryError(f"out of memory with a token budget of {self.token_budget}: nothing is left to halve")
-        self.token_budget //= 2
+    def _halve(self, batch: Sequence[TraceTree]) -> None:
+        """Halve the budget below what has just failed, so that the next try is a smaller one."""
+        if len(batch) == 1:
+            raise torch.OutOfMemoryError(f"out of memory on a single trace of {_size(batch[0])} tokens with its branches")
+        self.token_budget = min(self.token_budget, len(batch) * max(map(_size, batch))) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         logger.warning("out of memory on %d traces: token budget halved to %d", len(batch), self.token_budget)
+
+
+def _size(tree: TraceTree) -> int:
+    return len(tree.trunk) + sum(len(branch.ids) for branch in tree.branches)
 
 
 def _fits(branch: Branch, limit: int | None) -> bool:

@@ -118,7 +118,7 @@ def mean_bounds(differences: Array, level: float) -> tuple[Array, Array, Array]:
 
     The bounds are exact for normal differences (Student, *Biometrika* 6, 1908). What matters for false alarms is the
     case "nothing has changed": baseline and current value of a problem are then exchangeable, so the differences are
-    symmetric around 0, and for symmetric differences heavier tails make the test more cautious, not less (Efron,
+    symmetric around 0, and for symmetric differences heavy tails tend to make the test cautious, not rash (Efron,
     "Student's t-test under symmetry conditions", *JASA* 64, 1969). Changes that lean to one side can break the level:
     many small losses that a few great gains make up for. No method holds there without further assumptions (Bahadur
     and Savage, *Ann. Math. Statist.* 27, 1956).

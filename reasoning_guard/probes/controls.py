@@ -11,9 +11,13 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from hashlib import sha256
 
+from reasoning_guard.answers import normalise, plain_number
 from reasoning_guard.probes.base import Probe, ProbeContext, Reading
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
+
+
+_NOTHING = "there is nothing to put in the steps' place"
 
 
 class _ReplacementProbe(Probe):
@@ -49,25 +53,43 @@ class _ReplacementProbe(Probe):
         continued: Sequence[tuple[int, ...]],
     ) -> Reading:
         """Compare own steps with the replacement."""
-        gain, changed = f"{self.control}_gain", f"{self.control}_changed"
-        if not trace.n_steps:
-            return Reading({gain: 0.0, changed: 0.0})
-        if not scores:
-            return Reading().unscored(self.names, "no answer to score, or nothing to put in the steps' place")
-        half = len(scores) // 2
-        own, spliced = scores[:half], scores[half:]
         reading = Reading()
-        if trace.problem.answer is None:
-            reading.unscored([gain], "the problem has no reference answer")
-        else:
-            _put(reading, gain, own[0].mean - spliced[0].mean)
-        if trace.answer is None:
-            reading.unscored([changed], "the trace gives no answer")
-        elif not own[-1].all_greedy:
-            reading.unscored([changed], "asked after its full chain, the model gives another answer")
-        else:
-            _put(reading, changed, float(not spliced[-1].all_greedy))
+        half = len(scores) // 2
+        for name, value, reason in (
+            (f"{self.control}_gain", *self._gain(trace, scores[:half], scores[half:])),
+            (f"{self.control}_changed", *self._changed(trace, scores[:half], scores[half:])),
+        ):
+            if reason is None and math.isfinite(value):
+                reading.values[name] = value
+            else:
+                reading.unscored([name], reason or "longer than the model's context, or not a finite score")
         return reading
+
+    def _gain(
+        self, trace: Trace, own: Sequence[BranchScore], spliced: Sequence[BranchScore]
+    ) -> tuple[float, str | None]:
+        """How much less likely the reference answer is after the replacement, or why that can't be said."""
+        if trace.problem.answer is None:
+            return math.nan, "the problem has no reference answer"
+        if not trace.n_steps:
+            return 0.0, None
+        return (own[0].mean - spliced[0].mean, None) if own else (math.nan, _NOTHING)
+
+    def _changed(
+        self, trace: Trace, own: Sequence[BranchScore], spliced: Sequence[BranchScore]
+    ) -> tuple[float, str | None]:
+        """Whether the trace's own answer is no longer the greedy one, or why that can't be said."""
+        if trace.answer is None:
+            return math.nan, "the trace gives no answer"
+        if not trace.n_steps:
+            return 0.0, None
+        if not own:
+            return math.nan, _NOTHING
+        if not math.isfinite(own[-1].total + spliced[-1].total):
+            return math.nan, None
+        if not own[-1].all_greedy:
+            return math.nan, "asked after its full chain, the model gives another answer"
+        return float(not spliced[-1].all_greedy), None
 
 
 class PlaceboProbe(_ReplacementProbe):
@@ -108,6 +130,8 @@ class FillerProbe(_ReplacementProbe):
 def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
     """The other problem's trace whose steps are nearest in length to this one's, and do not lead to its answers.
 
+    A trace without an answer gives no steps: where they lead is not known.
+
     Ties are broken by a hash of both ids, so that no single trace serves everybody and every run chooses alike.
 
     Args:
@@ -117,9 +141,9 @@ def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
     Returns:
         The donor, or None when no other trace has steps.
     """
-    answers = {trace.answer, trace.problem.answer} - {None}
+    answers = {_key(answer) for answer in (trace.answer, trace.problem.answer)}
     length = len(trace.reasoning_ids)
-    donors = [t for t in traces if _can_give(t, trace) and t.answer not in answers]
+    donors = [t for t in traces if _can_give(t, trace) and _key(t.answer) not in answers]
 
     def order(donor: Trace) -> tuple[int, str]:
         pair = f"{trace.problem.id}/{donor.problem.id}"
@@ -128,16 +152,14 @@ def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
     return min(donors, key=order, default=None)
 
 
+def _key(answer: str | None) -> object:
+    """What makes two answers the same one, cheaply: the number if it is one ("1/2" is 0.5), else the plain text."""
+    return None if answer is None else plain_number(answer) or normalise(answer)
+
+
 def _can_give(donor: Trace, trace: Trace) -> bool:
-    return bool(donor.n_steps) and donor.problem.id != trace.problem.id and donor.problem.set == trace.problem.set
+    return bool(donor.n_steps and donor.answer) and donor.problem.id != trace.problem.id and donor.problem.set == trace.problem.set
 
 
 def _shift(scored: tuple[int, int], by: int) -> tuple[int, int]:
     return scored[0] + by, scored[1] + by
-
-
-def _put(reading: Reading, name: str, value: float) -> None:
-    if math.isfinite(value):
-        reading.values[name] = value
-    else:
-        reading.unscored([name], "longer than the model's context, or not a finite score")

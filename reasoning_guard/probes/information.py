@@ -68,12 +68,14 @@ class InfoGainProbe(Probe):
             "posterior": levels[-1],
             "info_gain": levels[-1] - levels[0],
             "info_gain_share": 1 - curve[-1] / curve[0] if curve[0] < -_NO_PRIOR else NAN,
-            "info_gain_ppl": (math.exp(-levels[0]) - math.exp(-levels[-1])) / trace.n_steps if trace.n_steps else NAN,
+            "info_gain_ppl": _perplexity_gain(levels) / trace.n_steps if trace.n_steps else NAN,
             "info_gain_watermark": watermark_gain(levels),
             "entropy_gain": _mean(scores[0].entropies) - _mean(scores[-1].entropies),
         }
         if math.isnan(reading.values["info_gain_share"]):
             reading.reasons["info_gain_share"] = "the answer is certain without any step"
+        if trace.n_steps and not math.isfinite(reading.values["info_gain_ppl"]):
+            reading.unscored(["info_gain_ppl"], "a perplexity too large for a number")
         if not trace.n_steps:
             reading.reasons["info_gain_ppl"] = "no steps"
         return reading
@@ -84,12 +86,11 @@ class PreCommitmentProbe(Probe):
 
     The reference answer is scored *in place*, inside its step, at the token right before it is first stated: what
     stands before "= 18" must already determine 18. ``pre_commitment = (lp_in_place - lp_0) / N`` in nats per token of
-    the asked answer; the text's whole InfoGain when the reasoning never states the answer. A trace that opens with the
-    answer gains nothing. NaN where it can't be told whether a mention is a statement (see
-    :func:`reasoning_guard.answers.find_statement`).
+    the asked answer, its terminator left out on both sides; the gain of the whole text when the reasoning never states
+    the answer. A trace that opens with the answer gains about nothing (the cue is all that differs). NaN where it can't
+    be told whether a mention is a statement (see :func:`reasoning_guard.answers.find_statement`).
 
-    Stating the answer early collects all of InfoGain; it collects nothing here. The in-place score has no terminator,
-    so up to the terminator's own surprise (usually well under 0.1 nats) is counted as gain.
+    Stating the answer early collects all of InfoGain; it collects nothing here.
     """
 
     names = ("pre_commitment",)
@@ -100,9 +101,11 @@ class PreCommitmentProbe(Probe):
         if trace.problem.answer is None or not trace.statement_known:
             return []
         question = context.reader.ask(trace.problem.answer)
-        before = Branch(trace.cuts[0], question.ids, question.scored)
+        before = Branch(trace.cuts[0], question.ids, question.answer)
         if trace.statement is None or trace.statement_end is None:
-            return [before, Branch(trace.cuts[-1], question.ids, question.scored)]
+            return [before, Branch(trace.cuts[-1], question.ids, question.answer)]
+        if trace.statement < 2:  # nothing stands before it that could be read
+            return []
         stated = trace.ids[trace.statement : trace.statement_end]
         return [before, Branch(trace.statement, stated, (0, len(stated)))]
 
@@ -134,6 +137,12 @@ def watermark_gain(levels: Sequence[float]) -> float:
     """
     highest = list(accumulate(levels, max))
     return sum((after - before for before, after in pairwise(highest)), 0.0)
+
+
+def _perplexity_gain(levels: Sequence[float]) -> float:
+    """``PPL_0 - PPL_n``; NaN or infinite where a perplexity is too large for a float."""
+    before, after = (math.exp(-level) if level > -700 else math.inf for level in (levels[0], levels[-1]))
+    return before - after
 
 
 def _mean(values: Sequence[float]) -> float:

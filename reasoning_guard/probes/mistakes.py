@@ -13,7 +13,10 @@ from reasoning_guard.probes.base import Probe, ProbeContext, Reading
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import BranchScore
 
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w]|\.\d)")
+_TRIES = 400
+"""Alterations of one number that are proposed; a word-level vocabulary may lack most numbers."""
+
+_NUMBER = re.compile(r"(?<![\w.,])\d+(?:\.\d+)?(?!\w|[.,]\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,10 @@ def perturb_number(step: str, rng: random.Random) -> Iterator[Alteration]:
     last = found[-1]
     whole, _, fraction = last.group().partition(".")
     size = max(3, int(whole) // 5)
-    near = [d for d in range(-size, size + 1) if d and int(whole) + d >= 0][:400]
-    for difference in rng.sample(near, len(near)):
+    near = range(-min(size, int(whole)), size + 1)
+    for difference in rng.sample(near, min(len(near), _TRIES)):
+        if not difference:
+            continue
         changed = str(int(whole) + difference) + (f".{fraction}" if fraction else "")
         yield Alteration(last.start(), last.end(), changed)
 
@@ -86,7 +91,7 @@ class MistakeProbe(Probe):
 
     def prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
         """Prompt, steps up to the altered one, and the altered one."""
-        if trace.answer is None or not self._is_among_first(trace, context):
+        if trace.answer is None or not trace.n_steps or not self._is_among_first(trace, context):
             return []
         prefix = self._altered_prefix(trace, context)
         return [] if prefix is None else [prefix]

@@ -1,0 +1,188 @@
+"""Packed rows against the definition: what a scored token sees is the trunk up to its branch, its own head, no more."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan, visible
+from reasoning_guard.packing import PackedBatch, PackedRow, anchored, batch_rows, pack, pad_right
+from reasoning_guard.tree import Branch, BranchScore, TraceTree
+
+SEEDS = range(60)
+
+
+def random_tree(rng: random.Random, letters: int = 3) -> TraceTree:
+    """A tree over few letters, so that branches often begin alike; some branches ask the same thing twice."""
+    trunk = tuple(rng.randrange(letters) for _ in range(rng.randint(2, 14)))
+    branches: list[Branch] = []
+    for _ in range(rng.randint(1, 12)):
+        ids = tuple(rng.randrange(letters) for _ in range(rng.randint(1, 7)))
+        start = rng.randrange(len(ids))
+        at = rng.randint(1 if start else 2, len(trunk))
+        branches.append(Branch(at, ids, (start, rng.randint(start + 1, len(ids)))))
+    return TraceTree(trunk, (*branches, *rng.choices(branches, k=rng.randrange(3))))
+
+
+def context(tree: TraceTree, branch: Branch, i: int) -> tuple[int, ...]:
+    """Everything that stands before token ``i`` of a branch."""
+    return tree.trunk[: branch.at] + branch.ids[:i]
+
+
+def packed(*trees: TraceTree) -> tuple[list[PackedRow], PackedBatch, int]:
+    """Trees packed as the scorer packs them, with the length of the longest trunk."""
+    rows = [pack(anchored(tree).branches) for tree in trees]
+    return rows, batch_rows(rows), max(len(tree.trunk) for tree in trees)
+
+
+def seen_by(seen: torch.Tensor, tree: TraceTree, row: PackedRow, place: int, trunk_length: int) -> dict[int, int]:
+    """Position to token id of every key that the token at ``place`` sees."""
+    keys = [int(k) for k in seen[place].nonzero()[:, 0]]
+    found: dict[int, int] = {}
+    for key in keys:
+        on_trunk = key < trunk_length
+        position = key if on_trunk else row.positions[key - trunk_length]
+        assert position not in found, "two keys at one position: a branch sees the trunk or a sister beside itself"
+        found[position] = tree.trunk[key] if on_trunk else row.ids[key - trunk_length]
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_scored_token_sees_its_own_context_and_nothing_else(seed: int) -> None:
+    rng = random.Random(seed)
+    trees = [random_tree(rng) for _ in range(rng.randint(1, 3))]
+    rows, batch, length = packed(*trees)
+    for tree, row, seen in zip(trees, rows, visible(length, batch), strict=True):
+        assert len(row.queries) == len(tree.branches)
+        for branch, queries in zip(tree.branches, row.queries, strict=True):
+            assert [query.target for query in queries] == list(branch.ids[slice(*branch.scored)])
+            for i, query in zip(range(*branch.scored), queries, strict=True):
+                expected = dict(enumerate(context(tree, branch, i)))
+                assert seen_by(seen, tree, row, query.place, length) == expected
+                assert row.positions[query.place] == len(expected) - 1
+
+
+def trie(tree: TraceTree) -> tuple[set[tuple[int, tuple[int, ...]]], set[tuple[int, tuple[int, ...]]]]:
+    """All tokens that must be fed, and those whose distribution is wanted, as (place on the trunk, prefix)."""
+    fed, wanted = set(), set()
+    for branch in tree.branches:
+        again = branch.scored[0] == 0  # the token before the branch has to be fed again
+        at = branch.at - again
+        ids = tree.trunk[at : branch.at] + branch.ids
+        start, stop = branch.scored[0] + again, branch.scored[1] + again
+        fed |= {(at, ids[:i]) for i in range(1, stop)}
+        wanted |= {(at, ids[:i]) for i in range(start, stop)}
+    return fed, wanted
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_shared_token_is_fed_once_and_wanted_ones_come_first(seed: int) -> None:
+    tree = random_tree(random.Random(seed), letters=2)
+    [row], _, _ = packed(tree)
+    fed, wanted = trie(tree)
+    assert len(row.ids) == len(fed)
+    assert row.n_wanted == len(wanted)
+    assert {query.place for branch in row.queries for query in branch} == set(range(row.n_wanted))
+
+
+def test_sharing_saves_tokens_at_all() -> None:
+    """The property above would also hold for trees without a common head."""
+    saved = 0
+    for seed in SEEDS:
+        tree = random_tree(random.Random(seed), letters=2)
+        saved += sum(b.scored[1] - (b.scored[0] > 0) for b in tree.branches) - len(trie(tree)[0])
+    assert saved > 100
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_padding_sees_one_token_and_is_seen_by_nobody(seed: int) -> None:
+    rng = random.Random(seed)
+    trees = [random_tree(rng) for _ in range(3)]
+    rows, batch, length = packed(*trees)
+    seen = visible(length, batch)
+    assert bool(seen.any(-1).all()), "a token that sees nothing makes its softmax empty"
+    for row, each in zip(rows, seen, strict=True):
+        real = len(row.ids)
+        assert not each[:real, length + real :].any()
+        assert each[real:].sum(-1).eq(1).all()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_windows_and_chunks_count_positions_not_places(seed: int) -> None:
+    rng = random.Random(seed)
+    trees = [random_tree(rng), random_tree(rng)]
+    window, chunk = rng.randint(1, 6), rng.randint(2, 6)
+    rows, batch, length = packed(*trees)
+    alone = MaskPlan(window=window).build(length, batch, torch.float32)
+    mixed = MaskPlan(by_layer_type=True, window=window, chunk=chunk).build(length, batch, torch.float32)
+    assert isinstance(mixed, dict)
+    assert isinstance(alone, torch.Tensor)
+    assert torch.equal(mixed[SLIDING], alone)
+    for r, (tree, row) in enumerate(zip(trees, rows, strict=True)):
+        for branch, queries in zip(tree.branches, row.queries, strict=True):
+            for i, query in zip(range(*branch.scored), queries, strict=True):
+                full = dict(enumerate(context(tree, branch, i)))
+                last = len(full) - 1
+                near = {p: t for p, t in full.items() if p > last - window}
+                same = {p: t for p, t in full.items() if p // chunk == last // chunk}
+                for name, expected in ((FULL, full), (SLIDING, near), (CHUNKED, same)):
+                    assert seen_by(mixed[name][r, 0] == 0, tree, row, query.place, length) == expected, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_masks_are_additive_in_the_models_own_dtype(dtype: torch.dtype) -> None:
+    _, batch, length = packed(random_tree(random.Random(0)))
+    mask = MaskPlan().build(length, batch, dtype)
+    assert isinstance(mask, torch.Tensor)
+    assert mask.dtype == dtype
+    assert mask.shape == (1, 1, batch.ids.shape[1], length + batch.ids.shape[1])
+    assert set(mask.unique().tolist()) == {0.0, torch.finfo(dtype).min}
+
+
+def test_anchoring_keeps_the_question() -> None:
+    tree = TraceTree((4, 5, 6), (Branch(3, (7, 8, 9), (0, 2)), Branch(2, (7, 8, 9), (1, 2)), Branch(1, (7,), (0, 1))))
+    first, second = anchored(TraceTree(tree.trunk, tree.branches[:2])).branches
+    assert first == Branch(2, (6, 7, 8), (1, 3))
+    assert second == Branch(2, (7, 8), (1, 2))
+    with pytest.raises(ValueError, match="at least two trunk tokens"):
+        anchored(tree)
+
+
+def test_a_branch_of_thousands_of_tokens_needs_no_recursion() -> None:
+    ids = tuple(range(5000))
+    row = pack([Branch(1, ids, (1, 5000)), Branch(1, (*ids[:4000], 9), (4000, 4001))])
+    assert len(row.ids) == 4999
+    assert row.positions == tuple(range(1, 5000))
+
+
+def test_padding_on_the_right() -> None:
+    assert pad_right([[1, 2, 3], [4]], 0).tolist() == [[1, 2, 3], [4, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("at", "ids", "scored", "says"),
+    [
+        (0, (1, 2), (0, 1), "at least one trunk token"),
+        (1, (1, 2), (1, 1), "non-empty slice"),
+        (1, (1, 2), (0, 3), "non-empty slice of the 2 branch ids"),
+        (1, (), (0, 1), "non-empty slice"),
+        (1, (1, 2), (-1, 1), "non-empty slice"),
+    ],
+)
+def test_branches_that_ask_for_nothing_are_refused(
+    at: int, ids: tuple[int, ...], scored: tuple[int, int], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        Branch(at, ids, scored)
+
+
+def test_a_branch_behind_the_trunk_is_refused() -> None:
+    with pytest.raises(ValueError, match="attaches at 4, but the trunk has 3"):
+        TraceTree((1, 2, 3), (Branch(4, (5,), (0, 1)),))
+
+
+def test_totals_and_means_of_a_score() -> None:
+    score = BranchScore((-1.0, -3.0), (True, False), (0.1, 0.2), (0.5, 0.6))
+    assert (score.total, score.mean, score.all_greedy) == (-4.0, -2.0, False)

@@ -1,0 +1,126 @@
+"""What TensorBoard shows, read back from the event file with TensorBoard's own reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+
+import runs
+
+WORST, ALERTS = "reasoning_guard/worst_traces/text_summary", "reasoning_guard/alerts/text_summary"
+CADENCES: dict[str, dict[str, Any]] = {"the trainer's": {"eval_strategy": "steps", "eval_steps": 2}, "our own": {}}
+
+
+@pytest.fixture(scope="module", params=CADENCES)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A run with an alarm at step 4: the trainer, the guard, what was written, and where."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENSORBOARD_LOGGING_DIR", str(folder / "events"))
+        patch.chdir(folder)
+        trainer = runs.sft_trainer(folder, report_to="tensorboard", **CADENCES[request.param])
+        held_out = runs.problems() + runs.problems(16, "ood")
+        rules = [runs.FromStep()]
+        every = 2 if request.param == "our own" else None
+        callback = runs.guard(trainer, problems=held_out, every=every, rules=rules, patience=2)
+        trainer.train()
+    return trainer, callback.guard, _read(folder / "events"), folder
+
+
+def _read(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0})
+    events.Reload()
+    return events
+
+
+def _texts(events: EventAccumulator, tag: str) -> dict[int, str]:
+    return {event.step: event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)}
+
+
+def test_all_is_in_one_folder_and_one_file(run: Any) -> None:
+    *_, folder = run
+    found = list(folder.rglob("events.out.tfevents*"))
+    assert [path.parent for path in found] == [folder / "events"]
+
+
+def test_scalars_are_the_evaluations_means(run: Any) -> None:
+    _, guard, events, _ = run
+    for tag, name, set in [
+        ("accuracy", "accuracy", None),
+        ("info_gain", "info_gain", None),
+        ("reference/info_gain", "reference/info_gain", None),
+        ("ood/info_gain", "info_gain", "ood"),
+    ]:
+        shown = {event.step: event.value for event in events.Scalars(f"eval/guard/{tag}")}
+        expected = {e.step: pytest.approx(e.mean(name, set), rel=1e-6) for e in guard.evaluations}
+        assert shown == expected
+
+
+def test_every_number_of_the_guard_is_a_scalar(run: Any) -> None:
+    trainer, _, events, _ = run
+    keys = {key for record in trainer.state.log_history for key in record if "guard/" in key}
+    assert {tag for tag in events.Tags()["scalars"] if "guard/" in tag} == {
+        k.replace("eval_", "eval/", 1) for k in keys
+    }
+
+
+def test_training_scalars_are_still_there(run: Any) -> None:
+    _, _, events, _ = run
+    for tag in ("train/loss", "train/entropy", "train/num_tokens"):
+        assert [event.step for event in events.Scalars(tag)][:6] == [1, 2, 3, 4, 5, 6]
+
+
+def test_alert_is_text_once(run: Any) -> None:
+    _, _, events, _ = run
+    texts = _texts(events, ALERTS)
+    assert list(texts) == [4]
+    assert "ALARM from_step at step 4 (since step 2" in texts[4]
+
+
+def test_worst_traces_are_text_at_every_evaluation(run: Any) -> None:
+    _, guard, events, _ = run
+    texts = _texts(events, WORST)
+    assert list(texts) == [0, 2, 4, 6]
+    for evaluation in guard.evaluations:
+        baseline = guard.evaluations[0].values("info_gain")
+        now = evaluation.values("info_gain")
+        lost = {id: now[id] - (baseline[id] if evaluation.step else 0) for id in now if id in baseline}
+        worst = sorted(lost, key=lambda id: lost[id])[:3]
+        assert all(f"**{id}**" in texts[evaluation.step] for id in worst)
+        rows = {row.id: row for row in evaluation.rows}
+        assert all(rows[id].prompt in texts[evaluation.step] for id in worst)
+        assert all(rows[id].completion in texts[evaluation.step] for id in worst)
+
+
+def test_layout_opens_with_accuracy_and_info_gain_on_one_chart(run: Any) -> None:
+    _, _, events, _ = run
+    [event] = events.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    assert [category.title for category in layout.category] == ["Reasoning guard"]
+    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
+    assert next(iter(charts.values())) == ["eval/guard/accuracy", "eval/guard/info_gain"]
+    assert charts["accuracy by set"] == ["eval/guard/accuracy", "eval/guard/ood/accuracy"]
+    known = set(events.Tags()["scalars"])
+    assert {tag for tags in charts.values() for tag in tags} <= known
+
+
+def test_a_second_training_writes_on_and_a_run_without_trackers_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "events"))
+    monkeypatch.chdir(tmp_path)
+    silent = runs.sft_trainer(tmp_path / "silent", max_steps=2)
+    runs.guard(silent, every=2, reference=None)
+    silent.train()
+    assert not list(tmp_path.rglob("events.out.tfevents*"))
+    trainer = runs.sft_trainer(tmp_path / "twice", max_steps=2, report_to="tensorboard")
+    runs.guard(trainer, every=2, reference=None, on_error="raise")
+    trainer.train()
+    trainer.train()
+    folders = {path.parent for path in tmp_path.rglob("events.out.tfevents*")}
+    assert folders == {tmp_path / "events"}
+    assert [e.step for e in _read(tmp_path / "events").Scalars("eval/guard/accuracy")].count(0) >= 1

@@ -1,0 +1,140 @@
+"""Wrong use is refused before any training time is spent, in words that say what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, LlamaConfig
+
+import runs
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard_transformers import ReasoningGuardCallback
+
+
+def _first(**changes: Any) -> list[dict[str, Any]]:
+    """Good problems, the first of them changed; None leaves a column out of all rows."""
+    left_out = {name for name, value in changes.items() if value is None}
+    rows = [{k: v for k, v in row.items() if k not in left_out} for row in runs.problems()]
+    return [{**rows[0], **{k: v for k, v in changes.items() if v is not None}}, *rows[1:]]
+
+
+WRONG: dict[str, tuple[Callable[[], dict[str, Any]], list[str]]] = {
+    "no problems": (lambda: {"problems": []}, ["at least one problem"]),
+    "no prompts": (lambda: {"problems": _first(prompt=None)}, ["prompt", "'answer', 'set', 'id'", "prompt_column"]),
+    "no answers": (lambda: {"problems": _first(answer=None)}, ["answer", "'prompt'", "answer_column"]),
+    "an empty answer": (lambda: {"problems": _first(answer=" ")}, ["row 0", "id-000", "empty", "None"]),
+    "an empty prompt": (lambda: {"problems": _first(prompt="")}, ["row 0", "id-000", "prompt is empty"]),
+    "an id twice": (lambda: {"problems": _first(id="id-001")}, ["id-001", "rows 0 and 1"]),
+    "an answer of unknown words": (lambda: {"problems": _first(answer="cat")}, ["id-000", "'cat'", "knows no token"]),
+    "chat without a template": (
+        lambda: {"problems": _first(prompt=[{"role": "user", "content": "a = 3 ; ?"}])},
+        ["id-000", "chat_template"],
+    ),
+    "a prompt longer than the context": (
+        lambda: {"problems": _first(prompt="a = 3 ; " * 40 + "?")},
+        ["id-000", "161 tokens", "128", "shorten"],
+    ),
+    "a split too many": (lambda: {"problems": {"train": runs.problems()}}, ["'train'", "one split"]),
+    "a file that is not there": (lambda: {"problems": "nowhere.jsonl"}, ["nowhere.jsonl", "no file"]),
+    "a number of problems": (lambda: {"problems": 20}, ["int", "rows"]),
+    "an unknown format": (lambda: {"format": "xml"}, ["'xml'", "'gsm8k'", "TraceFormat"]),
+    "every=0": (lambda: {"every": 0}, ["`every`", "at least 1", "got 0"]),
+    "an unknown action": (lambda: {"action": "shout"}, ["`action`", "'stop'", "'shout'"]),
+    "an alpha of 5": (lambda: {"alpha": 5}, ["`alpha`", "0.05", "got 5"]),
+    "no patience": (lambda: {"patience": 0}, ["`patience`", "at least 1"]),
+    "no new tokens": (lambda: {"max_new_tokens": 0}, ["`max_new_tokens`", "at least 1"]),
+    "an unknown on_error": (lambda: {"on_error": "ignore"}, ["`on_error`", "'record'", "'ignore'"]),
+    "an unknown reference": (lambda: {"reference": "base"}, ["`reference`", "'copy'", "'base'"]),
+    "a reference of another vocabulary": (
+        lambda: {"reference": runs.untrained(vocab_size=9)},
+        ["9 tokens", "tokenizer"],
+    ),
+    "an option nobody knows": (lambda: {"evry": 5}, ["evry"]),
+}
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return runs.sft_trainer(tmp_path_factory.mktemp("run"))
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_use_is_refused_at_construction(what: str, trainer: Any) -> None:
+    options, words = WRONG[what]
+    error = TypeError if what == "an option nobody knows" else ConfigurationError
+    with pytest.raises(error) as refused:
+        runs.guard(trainer, **options())
+    assert all(word in str(refused.value) for word in words), refused.value
+    assert not any(isinstance(callback, ReasoningGuardCallback) for callback in trainer.callback_handler.callbacks)
+
+
+def test_what_is_no_trainer_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"takes the trainer first.*got LlamaForCausalLM"):
+        ReasoningGuardCallback(runs.untrained(), problems=runs.problems())  # type: ignore[arg-type]
+
+
+def test_a_trainer_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    trainer = runs.plain_trainer(tmp_path, processing_class=None)
+    with pytest.raises(ConfigurationError, match="processing_class=tokenizer"):
+        runs.guard(trainer)
+
+
+def test_a_model_that_cannot_write_is_refused(tmp_path: Path) -> None:
+    config = LlamaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0)
+    trainer = runs.plain_trainer(tmp_path, model=AutoModelForSequenceClassification.from_config(config))
+    with pytest.raises(ConfigurationError, match="generate"):
+        runs.guard(trainer)
+
+
+def test_two_guards_in_one_folder_are_refused(tmp_path: Path) -> None:
+    """Each would put the other's records aside."""
+    trainer = runs.sft_trainer(tmp_path)
+    runs.guard(trainer, every=3, reference=None)
+    with pytest.raises(ConfigurationError, match="directory"):
+        runs.guard(trainer, every=3, reference=None, problems=runs.problems(18, "ood"))
+
+
+def _mute(**changes: Any) -> Any:
+    """A model that ends every completion at once."""
+    model = runs.untrained(tie_word_embeddings=False, **changes)
+    with torch.no_grad():
+        model.model.norm.weight.zero_()
+        model.lm_head.weight.zero_()
+        model.lm_head.bias = torch.nn.Parameter(torch.zeros(model.lm_head.out_features))
+        model.lm_head.bias[runs.tokenizer().eos_token_id] = 5.0
+    return model
+
+
+def test_a_model_that_writes_nothing_is_data(tmp_path: Path) -> None:
+    trainer = runs.plain_trainer(tmp_path, model=_mute(), learning_rate=0.0)
+    callback = runs.guard(trainer, every=3, on_error="raise")
+    trainer.train()
+    assert trainer.state.global_step == 6
+    for evaluation in callback.guard.evaluations:
+        assert evaluation.mean("accuracy") == 0.0
+        assert evaluation.mean("answered") == 0.0
+        assert evaluation.mean("tokens") == 0.0
+        for row in evaluation.rows:
+            assert row.completion == ""
+            assert "empty completion" in row.notes
+            missing = [name for name, value in row.values.items() if math.isnan(value)]
+            assert missing
+            assert all(row.reasons[name] for name in missing)
+    assert not callback.guard.alarms
+
+
+def test_a_prompt_that_leaves_room_for_a_single_token_is_data(tmp_path: Path) -> None:
+    held_out = _first(prompt="a = 3 ; " * 31 + "b = ?")
+    trainer = runs.sft_trainer(tmp_path, max_steps=1)
+    callback = runs.guard(trainer, problems=held_out, every=1, on_error="raise")
+    trainer.train()
+    first, *others = callback.guard.evaluations[0].rows
+    assert first.values["tokens"] <= 1
+    assert first.values["finished"] == 0.0
+    assert first.reasons
+    assert all(row.values["tokens"] > 1 for row in others)
