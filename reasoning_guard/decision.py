@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import dropwhile
 
 from reasoning_guard.alerts import Alert, worst_problems
+from reasoning_guard.errors import warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules import RULES, Comparison, Finding, Rule, column
 from reasoning_guard.statistics import MINIMUM_PAIRS, spend
@@ -105,9 +106,18 @@ def _findings(
         asking = [rule for rule in rules if rule.severity == severity]
         comparison = Comparison(baseline=baseline, current=current, level=level / _questions(baseline, asking))
         for rule in asking:
-            if finding := rule.check(comparison):
+            if finding := _check(rule, comparison):
                 found["/".join(filter(None, (rule.name, finding.topic)))] = (rule, finding)
     return found
+
+
+def _check(rule: Rule, comparison: Comparison) -> Finding | None:
+    """What ``rule`` finds; a rule that raises is left out, the others go on."""
+    try:
+        return rule.check(comparison)
+    except Exception as error:
+        warn_once(f"rule {rule.name} failed and is left out: {type(error).__name__}: {error}", key=f"rule {rule.name}")
+        return None
 
 
 def _questions(baseline: Evaluation, rules: Sequence[Rule]) -> int:

@@ -119,6 +119,11 @@ class Guard:
         """
         if self._prepared is model:
             return
+        if not hasattr(model, "generate"):
+            raise ConfigurationError(
+                f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
+                "language model"
+            )
         self._check_context(context_length(model))
         self.reference = take_reference(model, self.reader.tokenizer, self.reader.format, self._reference_choice)
         self._prepared = model
@@ -133,11 +138,17 @@ class Guard:
             HistoryError: The records on disk were made with other problems or another format.
         """
         history = self._history
-        if history is not None:
-            self.evaluations = from_main_process(lambda: history.begin(step, self._fingerprint(), self._settings()))
-        else:
+        if history is None:
             self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
+            self.alerts = self._decide()
+            return
+        before = from_main_process(history.run).get("settings", {})
+        self.evaluations = from_main_process(lambda: history.begin(step, self._fingerprint(), self._settings()))
+        if self.evaluations:
+            self._check_reference(before.get("reference_fingerprint"))
         self.alerts = self._decide()
+        if is_main_process():
+            history.write_alerts(self.alerts)
 
     def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
         """Read the model on the held-out problems, record what was found, decide, act.
@@ -242,9 +253,15 @@ class Guard:
         return evaluation
 
     def _keep(self, evaluation: Evaluation) -> None:
-        if self._history is not None:
-            self._history.append(evaluation)
-            self._history.write_alerts(self.alerts)
+        if self._history is None:
+            return
+        for write in (partial(self._history.append, evaluation), partial(self._history.write_alerts, self.alerts)):
+            try:
+                write()
+            except OSError as error:  # a full disk costs the record on disk, not the alarm
+                if self.on_error == "raise":
+                    raise
+                logger.error("the guard's records could not be written: %s; training goes on", error)
 
     def _tell(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
         """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
@@ -293,9 +310,24 @@ class Guard:
                     "no room for a trace; drop or shorten it"
                 )
 
+    def _check_reference(self, before: str | None) -> None:
+        """A reference with other weights than the baseline was read with says nothing by comparison."""
+        now = self.reference.fingerprint() if self.reference else None
+        if now is not None and before is not None and now != before:
+            logger.warning(
+                "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
+                "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
+            )
+            self.reference = None
+
     def _fingerprint(self) -> dict[str, str]:
-        problems = [(p.id, p.set, p.answer) for p in self.problems]
-        return {"problems": digest(problems), "format": digest(self.reader.format.to_dict())}
+        """What must not change if numbers are to be compared."""
+        problems = [(p.id, p.set, p.answer, p.options, p.prompt) for p in self.problems]
+        return {
+            "problems": digest(problems),
+            "format": digest(self.reader.format.to_dict()),
+            "max_new_tokens": str(self.max_new_tokens),
+        }
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -101,7 +101,7 @@ def take_reference(
         tokenizer: Its tokenizer.
         format: How an answer is asked for.
         choice: "auto": the adapter off if there is one, else a copy if it takes less than 40 % of the free memory,
-            else none; "copy": a copy whatever it takes; None: no reference; or a model.
+            else none; "copy": a copy whatever it takes (the adapter off if there is one); None: no reference; or a model.
 
     Returns:
         The reference, or None; what was chosen is logged once.
@@ -126,8 +126,15 @@ def take_reference(
             "tokenizer, or 'copy' to make the copy all the same.", needed / 2**30, free / 2**30,
         )  # fmt: skip
         return None
+    try:
+        copied = frozen_copy(model)
+    except Exception as error:  # what a model drags along may refuse to be copied; a run can do without a reference
+        if choice == "copy":
+            raise
+        logger.warning("no frozen reference: the model could not be copied (%s); pass `reference=` a model", error)
+        return None
     logger.info("frozen reference: a copy of the model, %.2f GiB", needed / 2**30)
-    return Reference(frozen_copy(model), tokenizer, format, "a copy of the model before training")
+    return Reference(copied, tokenizer, format, "a copy of the model before training")
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

@@ -111,7 +111,6 @@ CHANGES: dict[str, Any] = {
     "another answer": lambda: {"problems": [{**runs.problems()[0], "answer": "10"}, *runs.problems()[1:]]},
     "other prompts under the same ids": lambda: {"problems": _other_prompts()},
     "another format": lambda: {"format": runs.TraceFormat(name="hashes", cue=" #", step_end=r"=", answer=r"# (\S+)")},
-    "another reference": lambda: {"reference": runs.untrained()},
     "another length limit": lambda: {"max_new_tokens": 10},
 }
 
@@ -132,6 +131,20 @@ def test_what_cannot_be_compared_is_refused_before_a_step(change: str, interrupt
         trainer.train(resume_from_checkpoint=True)
     assert trainer.state.global_step == 4
     assert runs.recorded(folder) == before
+
+
+def test_another_reference_is_left_out_and_said(
+    interrupted: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run goes on; what another reader says of the text cannot be compared with what the first one said."""
+    folder = Path(shutil.copytree(interrupted, tmp_path / "run"))
+    trainer, callback = killed_run.start(folder, reference=runs.untrained())
+    trainer.train(resume_from_checkpoint=True)
+    assert "not the one that read the baseline" in caplog.text
+    first, last = callback.guard.evaluations[0], callback.guard.evaluations[-1]
+    assert "reference/info_gain" in first.names()
+    assert "reference/info_gain" not in last.names()
+    assert "info_gain" in last.names()
 
 
 def test_a_new_run_in_the_same_folder_may_have_other_problems(interrupted: Path) -> None:

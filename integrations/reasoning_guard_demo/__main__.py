@@ -17,6 +17,7 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
+from reasoning_guard import Evaluation
 from reasoning_guard.report import load_run, write_report
 from reasoning_guard_demo.recipes import train_base
 from reasoning_guard_demo.run import Story, tell
@@ -29,14 +30,15 @@ STORIES = {
 BROKEN = ("trap", "trap-uncut", "patched", "answer-only")
 """Arms that lose their accuracy out of distribution: the guard must raise an alarm on each, and on no other."""
 
-COLUMNS = {
-    "accuracy": "accuracy",
-    "info_gain": "InfoGain",
-    "early_answering_aoc": "early answering",
-    "placebo_gain": "gain over placebo",
-    "placebo_changed": "changed by placebo",
-    "mistake_changed": "changed by a mistake",
-    "reference/pre_commitment": "pre-commitment (reference)",
+MEASURES = {
+    "accuracy": ("accuracy", "id"),
+    "accuracy out of distribution": ("accuracy", "ood"),
+    "InfoGain, nats/token": ("info_gain", "id"),
+    "early answering, AOC": ("early_answering_aoc", "id"),
+    "gain over placebo, nats/token": ("placebo_gain", "id"),
+    "changed by a placebo": ("placebo_changed", "id"),
+    "changed by a mistake": ("mistake_changed", "id"),
+    "pre-commitment (reference), nats/token": ("reference/pre_commitment", "id"),
 }
 console = Console()
 
@@ -52,10 +54,11 @@ def main() -> int:
     stories = []
     for seed in map(int, options.seeds.split(",")):
         stories += _run(seed, list(ARMS) if options.all else list(STORIES), options.out)
-    console.print(_table(stories))
     if options.all:
         (options.out / "table.md").write_text(markdown_table(stories), encoding="utf-8")
+        console.print(markdown_table(stories), soft_wrap=True, highlight=False)
     else:
+        console.print(_table(stories))
         _show(stories, options.out)
     return _judge(stories)
 
@@ -78,26 +81,22 @@ def _run(seed: int, arms: Sequence[str], out: Path) -> list[Story]:
 
 
 def _table(stories: Sequence[Story]) -> Table:
-    table = Table(title="before -> after, held-out problems")
-    for column in ("arm", "accuracy ood", *COLUMNS.values(), "the guard"):
-        table.add_column(column, justify="left" if column in ("arm", "the guard") else "right")
+    """Measures down, stories across; the first column is the model before fine-tuning."""
+    table = Table(title="Held-out problems, before and after fine-tuning")
+    table.add_column("")
+    table.add_column("before", justify="right")
     for story in stories:
-        table.add_row(*_cells(story))
+        table.add_column(story.arm, justify="right")
+    for title, (name, set) in MEASURES.items():
+        after = [story.evaluations[-1].mean(name, set) for story in stories]
+        table.add_row(title, *_means([stories[0].evaluations[0].mean(name, set), *after]))
+    table.add_row("the guard", "", *map(said, stories))
     return table
-
-
-def _cells(story: Story) -> list[str]:
-    first, last = story.evaluations[0], story.evaluations[-1]
-
-    def moved(name: str, set: str) -> str:
-        return f"{first.mean(name, set):.2f} -> {last.mean(name, set):.2f}"
-
-    return [f"{story.arm} ({story.seed})", moved("accuracy", "ood"), *(moved(n, "id") for n in COLUMNS), said(story)]
 
 
 def said(story: Story) -> str:
     """The guard's alerts of one story in a few words."""
-    words = [f"{alert.severity} {alert.rule}, step {alert.told}" for alert in story.alerts]
+    words = [f"{alert.severity} at step {alert.told}: {alert.rule}" for alert in story.alerts]
     return "; ".join(words) or "silent"
 
 
@@ -110,23 +109,24 @@ def markdown_table(stories: Sequence[Story]) -> str:
     Returns:
         A Markdown table; its first line is the model before fine-tuning.
     """
-    names = {"accuracy out of distribution": ("accuracy", "ood"), **{v: (k, "id") for k, v in COLUMNS.items()}}
-    lines = ["| arm | " + " | ".join([*names, "the guard"]) + " |", "|---" * (len(names) + 2) + "|"]
+    lines = ["| arm | " + " | ".join([*MEASURES, "the guard"]) + " |", "|---" * (len(MEASURES) + 2) + "|"]
     arms: dict[str, list[Story]] = {}
     for story in stories:
         arms.setdefault(story.arm, []).append(story)
-    first = next(iter(arms.values()))
-    before = [_means([s.evaluations[0].mean(*where) for s in first]) for where in names.values()]
-    lines.append("| *before* | " + " | ".join(before) + " | |")
+    lines.append(_line("*before*", [s.evaluations[0] for s in next(iter(arms.values()))], ""))
     for arm, each in arms.items():
-        cells = [_means([s.evaluations[-1].mean(*where) for s in each]) for where in names.values()]
-        mark = "**" if arm in BROKEN else ""
-        lines.append(f"| {mark}{arm}{mark} | " + " | ".join(cells) + f" | {' / '.join(said(s) for s in each)} |")
+        name = f"**{arm}**" if arm in BROKEN else arm
+        lines.append(_line(name, [s.evaluations[-1] for s in each], " / ".join(map(said, each))))
     return "\n".join(lines) + "\n"
 
 
-def _means(values: Sequence[float]) -> str:
-    return "/".join("–" if value != value else f"{value:.2f}" for value in values)
+def _line(name: str, evaluations: Sequence[Evaluation], words: str) -> str:
+    cells = ["/".join(_means([e.mean(*where) for e in evaluations])) for where in MEASURES.values()]
+    return "| " + " | ".join([name, *cells, words]) + " |"
+
+
+def _means(values: Sequence[float]) -> list[str]:
+    return ["–" if value != value else f"{value:.2f}" for value in values]
 
 
 def _show(stories: Sequence[Story], out: Path) -> None:

@@ -10,6 +10,7 @@ from os import PathLike
 from typing import Any
 
 import datasets
+import torch
 from datasets import Dataset
 from transformers import LlamaForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -126,7 +127,7 @@ def _train(
     eval_dataset: Dataset | None = None,
 ) -> LlamaForCausalLM:
     """Run the trainer and return its model, freed of what the trainer attached to it."""
-    with tempfile.TemporaryDirectory() as scratch, _no_progress_bars():
+    with tempfile.TemporaryDirectory() as scratch, _no_progress_bars(), _one_thread():
         trainer = SFTTrainer(
             model=model,
             args=recipe.config(seed, settings.pop("output_dir", scratch), settings),
@@ -150,3 +151,14 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             datasets.enable_progress_bars()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train on one thread: matrices this small gain little from more, and threads that share busy cores wait."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

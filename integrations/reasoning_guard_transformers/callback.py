@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
+from reasoning_guard.sinks import Sink
 from reasoning_guard_transformers.format_inference import format_of_trainer
+from reasoning_guard_transformers.log_stream import LogStream
 from reasoning_guard_transformers.trackers import sinks_of
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,7 @@ class ReasoningGuardCallback(TrainerCallback):
 
     Attributes:
         guard: The guard itself: ``guard.alerts``, ``guard.evaluations``, ``guard.stop_reason``.
+        directory: Where its records are.
 
     Raises:
         ConfigurationError: Whatever cannot work, before any training time is spent.
@@ -67,15 +71,19 @@ class ReasoningGuardCallback(TrainerCallback):
         if every is not None and every < 1:
             raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
         tokenizer = _tokenizer_of(trainer)
-        directory = Path(trainer.args.output_dir or ".") / "reasoning_guard"
+        directory = Path(options.pop("directory", None) or Path(trainer.args.output_dir or ".") / "reasoning_guard")
+        _refuse_a_second_guard(trainer, directory)
         if format == "auto":
             format = format_of_trainer(trainer, tokenizer, problems)
-        self.guard = Guard(problems, tokenizer, format=format, **{"directory": directory, **options})
+        self.guard = Guard(problems, tokenizer, format=format, directory=directory, **options)
         self.guard.prepare(trainer.model)
+        self.directory = directory
         self._trainer = trainer
         self._every = every
-        self._with_trainer = trainer.args.eval_strategy != "no"
-        self._log: Callable[..., None] | None = None
+        self._stream = LogStream(trainer, lambda logs: self._safely(lambda: self._add_to(logs)))
+        self._own_sinks: list[Sink] = []
+        self._added_at: int | None = None
+        self._saved_at: int | None = None
 
     # ------------------------------------------------------------------------------------------------- trainer events
 
@@ -83,10 +91,11 @@ class ReasoningGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take up the records, listen to the trainer's log, and make the baseline if there is none."""
-        self._listen()
-        self.guard.sinks = sinks_of(self._trainer)
-        if self._every is None and not self._with_trainer:
+        self._added_at = self._saved_at = None
+        if self._every is None and args.eval_strategy == "no":
             self._every = max(1, state.max_steps // 10)
+        self._stream.open()
+        self._safely(self._open_trackers)
         self._safely(lambda: self.guard.begin(state.global_step))
         if not self.guard.evaluations:
             self._record(state.global_step)
@@ -101,13 +110,22 @@ class ReasoningGuardCallback(TrainerCallback):
         """Stop where the evaluation that has just been logged asks for it."""
         self._stop_if_asked(control)
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Remember that this step has a checkpoint."""
+        self._saved_at = state.global_step
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A stop comes by here too: save if the trainer's own strategy ("best") overruled our wish to."""
+        if self.guard.should_stop and control.should_training_stop and self._saved_at != state.global_step:
+            control.should_save = True
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Give the trainer its own ``log`` back."""
-        if self._log is not None:
-            vars(self._trainer).pop("log", None)
-            self._log = None
+        self._stream.close()
 
     # ---------------------------------------------------------------------------------------------------------- parts
 
@@ -117,56 +135,54 @@ class ReasoningGuardCallback(TrainerCallback):
             return False
         return state.global_step % self._every == 0 or state.global_step >= state.max_steps
 
-    def _listen(self) -> None:
-        """Add our numbers to the trainer's evaluation records on their way into the log.
-
-        ``on_evaluate`` comes after the record was logged, and reporters hear ``on_log`` before any user callback; the
-        record on its way into ``log`` is the one place from which trackers, the history, best-model selection and
-        early stopping all see the same numbers.
-        """
-        if self._log is not None:
-            return
-        self._log = inner = self._trainer.log
-
-        def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            if any(key.startswith("eval_") for key in logs):
-                self._safely(lambda: self._add_to(logs))
-            inner(logs, *args, **kwargs)
-
-        self._trainer.log = log
+    def _open_trackers(self) -> None:
+        """The trackers of this training, beside whatever sinks the user has added."""
+        theirs = [sink for sink in self.guard.sinks if sink not in self._own_sinks]
+        self._own_sinks = sinks_of(self._trainer)
+        self.guard.sinks = [*theirs, *self._own_sinks]
 
     def _add_to(self, logs: dict[str, float]) -> None:
-        """Evaluate, unless this step has been, and put the numbers into the trainer's own record."""
+        """Put our numbers into the trainer's own evaluation record, once a step."""
         state = self._trainer.state
-        if self._every is not None and not self._is_due(state):
+        thinned = self._every is not None and not self._is_due(state) and self._selected_by is None
+        if thinned or self._added_at == state.global_step:
             return
+        self._added_at = state.global_step
+        if self._selected_by is not None:  # whatever goes wrong below must not end the run with a KeyError
+            logs[self._selected_by] = math.nan
         evaluation = self._evaluate(state.global_step)
         if evaluation is not None:
             logs.update(self._numbers(evaluation))
 
     def _record(self, step: int) -> None:
-        """Evaluate and log a record of our own.
-
-        Through the base class: TRL's ``log`` empties its pending training metrics into whatever it is given.
-        """
+        """Evaluate and log a record of our own."""
 
         def record() -> None:
             evaluation = self._evaluate(step)
             if evaluation is not None:
-                Trainer.log(self._trainer, self._numbers(evaluation))
+                self._stream.write(self._numbers(evaluation))
 
         self._safely(record)
 
     def _evaluate(self, step: int) -> Evaluation | None:
-        return self.guard.evaluate(self._trainer.model, step)
+        """The evaluation at ``step``, None if this step has been evaluated and logged already.
+
+        Best-model selection reads the trainer's own record and no other, so there it is given again.
+        """
+        made = self.guard.evaluate(self._trainer.model, step)
+        if made is not None or self._selected_by is None:
+            return made
+        return next((e for e in reversed(self.guard.evaluations) if e.step == step), None)
 
     def _numbers(self, evaluation: Evaluation) -> dict[str, float]:
-        """Scalars under the names of evaluation metrics, with whatever best-model selection insists on."""
-        numbers = {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
+        """Scalars under the names of evaluation metrics."""
+        return {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
+
+    @property
+    def _selected_by(self) -> str | None:
+        """The value of ours by which the trainer selects its best model, under its full name, or None."""
         wanted = self._trainer.args.metric_for_best_model
-        if wanted and "guard/" in wanted:  # a failed evaluation must not end the run with a KeyError
-            numbers.setdefault(wanted if wanted.startswith("eval_") else f"eval_{wanted}", float("nan"))
-        return numbers
+        return f"eval_{wanted.removeprefix('eval_')}" if wanted and "guard/" in wanted else None
 
     def _stop_if_asked(self, control: TrainerControl) -> None:
         if self.guard.should_stop and not control.should_training_stop:
@@ -184,6 +200,15 @@ class ReasoningGuardCallback(TrainerCallback):
             if self.guard.on_error == "raise":
                 raise
             logger.exception("reasoning_guard failed; training goes on")
+
+
+def _refuse_a_second_guard(trainer: Trainer, directory: Path) -> None:
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, ReasoningGuardCallback) and callback.directory.resolve() == directory.resolve():
+            raise ConfigurationError(
+                f"this trainer already has a guard that keeps its records in {directory}; give the second one a "
+                "`directory=` of its own, or give the first one both problem sets"
+            )
 
 
 def _tokenizer_of(trainer: Trainer) -> Any:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
+import numpy as np
+import torch
 from transformers import PreTrainedTokenizerBase, Trainer
 
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
@@ -67,13 +71,26 @@ def _states(name: str, text: str) -> bool:
 
 def _texts(dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     try:
-        rows = list(islice(iter(dataset), _EXAMPLES)) if dataset is not None else []
+        with _random_states_kept():
+            rows = list(islice(iter(dataset), _EXAMPLES)) if dataset is not None else []
     except TypeError:  # a data set of another kind: nothing can be read off it
         return
     for row in rows:
         text = _text(row, tokenizer) if isinstance(row, Mapping) else None
         if text:
             yield text
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    """Data may draw random numbers as they are read; training must find the generators where they were."""
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 def _text(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | None:
