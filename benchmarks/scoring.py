@@ -33,7 +33,7 @@ OUT_OF_BOUNDS = 1e-4
 
 @dataclass(frozen=True)
 class Size:
-    """A trace: ``prompt`` tokens, then ``steps`` steps of ``step`` tokens, an answer of ``answer`` tokens at each cut."""
+    """A trace: ``prompt`` tokens, ``steps`` steps of ``step`` tokens, an answer of ``answer`` tokens at each cut."""
 
     name: str
     prompt: int
@@ -168,7 +168,9 @@ def main() -> None:
             lines.append("| " + " | ".join(cells) + " |")
             print(lines[-1], flush=True)
             if worst > OUT_OF_BOUNDS:
-                raise SystemExit(f"the shared pass is {worst:.2g} nats off the loop; at most {OUT_OF_BOUNDS} is allowed")
+                raise SystemExit(
+                    f"the shared pass is {worst:.2g} nats off the loop; at most {OUT_OF_BOUNDS} is allowed"
+                )
     machine = (
         f"Ratios of CPU time, one thread, medians of {rounds} interleaved rounds with the range; "
         f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}, "

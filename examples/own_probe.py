@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from reasoning_guard import Branch, Guard, Probe, Reading, TraceFormat, default_probes
 from reasoning_guard_demo.model import build_model, build_tokenizer
 from reasoning_guard_demo.task import held_out_problems
 
-from reasoning_guard import Branch, Guard, Probe, Reading, TraceFormat, default_probes
-
 
 class RunnerUp(Probe):
-    """``runner_up``: log-probability per token of the most likely of five wrong answers after the full chain, in nats."""
+    """``runner_up``: log-probability per token of the likeliest of five wrong answers after the chain, in nats."""
 
     names = ("runner_up",)
 

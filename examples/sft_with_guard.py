@@ -60,7 +60,10 @@ def main() -> None:
     test = read(options.held_out or default, "test")
     prompted = {"prompt": [f"Question: {q}\nAnswer:\n" for q in train["question"]], "completion": train["answer"]}
     if options.model:
-        model, tokenizer = AutoModelForCausalLM.from_pretrained(options.model), AutoTokenizer.from_pretrained(options.model)
+        model, tokenizer = (
+            AutoModelForCausalLM.from_pretrained(options.model),
+            AutoTokenizer.from_pretrained(options.model),
+        )
     else:
         model, tokenizer = small_model(p + c for p, c in zip(*prompted.values(), strict=True))
     args = SFTConfig(output_dir=options.out, max_steps=options.steps, per_device_train_batch_size=16, bf16=False,

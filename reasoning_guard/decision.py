@@ -30,9 +30,10 @@ def decide(
     Returns:
         One alert a cause, the earliest first.
     """
-    baseline, *looks = _from_baseline(evaluations) or [None]
-    if baseline is None:
+    made = _from_baseline(evaluations)
+    if not made:
         return []
+    baseline, *looks = made
     alerts: dict[str, Alert] = {}
     streaks: dict[str, int] = {}
     for number, current in enumerate(looks, start=1):

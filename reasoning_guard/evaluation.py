@@ -114,7 +114,9 @@ class Evaluation:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Evaluation:
         """Inverse of :meth:`to_dict`."""
-        return cls(**{**record, "rows": tuple(_row(r) for r in record.get("rows", ())), "gated": tuple(record["gated"])})
+        return cls(
+            **{**record, "rows": tuple(_row(r) for r in record.get("rows", ())), "gated": tuple(record["gated"])}
+        )
 
 
 def _row(record: Mapping[str, Any]) -> Row:

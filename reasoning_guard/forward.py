@@ -155,9 +155,7 @@ def _token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[
     rows = torch.tensor(flat, device=logits.device)
     wanted = torch.tensor(targets, device=logits.device)
     block = max(1, _LIMIT // table.shape[-1])
-    parts = [
-        _numbers(table[rows[i : i + block]].float(), wanted[i : i + block]) for i in range(0, len(flat), block)
-    ]
+    parts = [_numbers(table[rows[i : i + block]].float(), wanted[i : i + block]) for i in range(0, len(flat), block)]
     logprobs, greedy, entropies, margins = torch.cat(parts, dim=1).tolist()
     return list(zip(logprobs, map(bool, greedy), entropies, margins, strict=True))
 
@@ -184,5 +182,6 @@ def mask_dtype(model: nn.Module) -> torch.dtype:
 
 def _keeps_logits(model: nn.Module) -> bool:
     """Whether the model can be told which positions need logits."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(type(inner).forward).parameters  # type: ignore[operator]
+    whole: Any = model
+    inner: Any = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
+    return "logits_to_keep" in inspect.signature(type(inner).forward).parameters

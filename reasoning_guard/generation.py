@@ -69,7 +69,7 @@ class _StopStrings(StoppingCriteria):
         self.tokenizer, self.stop, self.start = tokenizer, stop, start
         self.ends: dict[int, int] = {}
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         for row, ids in enumerate(input_ids[:, self.start :].tolist() if self.stop else ()):
             if row not in self.ends and self._stops(ids):
                 self.ends[row] = len(ids)

@@ -306,8 +306,8 @@ class Guard:
             length = len(self.reader.prompt_ids(problem))
             if limit is not None and length >= limit:
                 raise ConfigurationError(
-                    f"problem {problem.id!r}: its prompt has {length} tokens, the model's context {limit}, which leaves "
-                    "no room for a trace; drop or shorten it"
+                    f"problem {problem.id!r}: its prompt has {length} tokens, the model's context {limit}, which "
+                    "leaves no room for a trace; drop or shorten it"
                 )
 
     def _check_reference(self, before: str | None) -> None:

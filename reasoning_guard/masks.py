@@ -30,7 +30,9 @@ class MaskPlan:
     window: int | None = None
     chunk: int | None = None
 
-    def build(self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
+    def build(
+        self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
         """Additive masks ``[R, 1, B, T + B]``: 0 where a token is seen, the dtype's minimum where it is not."""
         seen = visible(trunk_length, batch)
         distance = _distance(trunk_length, batch)
@@ -91,6 +93,6 @@ def _same_chunk(trunk_length: int, batch: PackedBatch, chunk: int) -> torch.Tens
 
 
 def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``[R, B, K]`` bool to an additive ``[R, 1, B, K]`` mask; boolean masks are silently wrong under eager attention."""
+    """``[R, B, K]`` bool to an additive ``[R, 1, B, K]`` mask; boolean ones are silently wrong under eager."""
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]

@@ -176,9 +176,7 @@ def batch_rows(rows: Sequence[PackedRow], device: torch.device | str = "cpu") ->
         "enter": _NOBODY,
         "leave": 0,
     }
-    padded = {
-        name: pad_right([getattr(row, name) for row in rows], fill).to(device) for name, fill in columns.items()
-    }
+    padded = {name: pad_right([getattr(row, name) for row in rows], fill).to(device) for name, fill in columns.items()}
     return PackedBatch(**padded, n_wanted=max(row.n_wanted for row in rows))
 
 

@@ -80,7 +80,7 @@ class Reference:
     def fingerprint(self) -> str:
         """Changes when the reference's weights do: a digest of a sample of every parameter."""
         digest = hashlib.sha256()
-        for name, parameter in sorted(self._scorer.model.named_parameters()):
+        for _, parameter in sorted(self._scorer.model.named_parameters()):
             if self._adapter_off and parameter.requires_grad:
                 continue
             sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 16)][:16]
@@ -101,7 +101,7 @@ def take_reference(
         tokenizer: Its tokenizer.
         format: How an answer is asked for.
         choice: "auto": the adapter off if there is one, else a copy if it takes less than 40 % of the free memory,
-            else none; "copy": a copy whatever it takes (the adapter off if there is one); None: no reference; or a model.
+            else none; "copy": the same, whatever it takes; None: no reference; or a model.
 
     Returns:
         The reference, or None; what was chosen is logged once.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from reasoning_guard.forward import Scores, score_independent, score_shared
 from reasoning_guard.formats import TraceFormat
+from reasoning_guard.forward import Scores, score_independent, score_shared
 from reasoning_guard.model_context import context_length, device_of, reading
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.selftest import Verdict, confirm, verdict_of_twin
@@ -156,7 +156,9 @@ class AnswerScorer:
     def _halve(self, batch: Sequence[TraceTree]) -> None:
         """Halve the budget below what has just failed, so that the next try is a smaller one."""
         if len(batch) == 1:
-            raise torch.OutOfMemoryError(f"out of memory on a single trace of {_size(batch[0])} tokens with its branches")
+            raise torch.OutOfMemoryError(
+                f"out of memory on a single trace of {_size(batch[0])} tokens with its branches"
+            )
         self.token_budget = min(self.token_budget, len(batch) * max(map(_size, batch))) // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

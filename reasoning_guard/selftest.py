@@ -112,7 +112,9 @@ def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> 
         if difference <= _TWIN_TOLERANCE:
             return Verdict(plan, "sharing the trunk is exact on a small model of its kind", difference)
         nearest = min(nearest, difference)
-    return Verdict(None, f"sharing the trunk changes scores on a small model of its kind by {nearest:.2g} nats", nearest)
+    return Verdict(
+        None, f"sharing the trunk changes scores on a small model of its kind by {nearest:.2g} nats", nearest
+    )
 
 
 def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores) -> float:
@@ -193,7 +195,7 @@ def _rope_types(config: Any) -> set[str]:
 
 
 def twin_trees(vocabulary: int, seed: int = 0) -> list[TraceTree]:
-    """Two trees of different length that overflow the twin's windows, with branches of 2 to 12 tokens that share heads."""
+    """Two trees of different length that overflow the twin's windows; their branches of 3 to 12 tokens share heads."""
     rng = random.Random(seed)
 
     def ids(n: int) -> tuple[int, ...]:

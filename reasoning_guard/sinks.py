@@ -113,7 +113,9 @@ def worst_rows(baseline: Evaluation, current: Evaluation, name: str = "info_gain
 
 
 def _trace_text(row: Row) -> str:
-    numbers = ", ".join(f"{name} {row.values[name]:.2f}" for name in ("info_gain", "placebo_gain") if name in row.values)
+    numbers = ", ".join(
+        f"{name} {row.values[name]:.2f}" for name in ("info_gain", "placebo_gain") if name in row.values
+    )
     head = f"**{row.id}** · answer {row.answer!r}, reference {row.reference!r} · {numbers}"
     return f"{head}\n\n{_code(row.prompt)}\n\n{_code(row.completion)}"
 

@@ -50,7 +50,9 @@ def test_dependence_is_gated_and_information_is_not() -> None:
 
 
 def test_what_was_unscored_for_another_reason_keeps_it() -> None:
-    broken = Row(id="a", values={"mistake_changed": math.nan}, reasons={"mistake_changed": "no step that can be altered"})
+    broken = Row(
+        id="a", values={"mistake_changed": math.nan}, reasons={"mistake_changed": "no step that can be altered"}
+    )
     [row] = gate([broken], ("id",), {"id": 0.05}, PROBES)
     assert row.reasons["mistake_changed"] == "no step that can be altered"
 

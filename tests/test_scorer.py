@@ -7,8 +7,6 @@ import random
 
 import pytest
 import torch
-from reasoning_guard_demo.model import build_tokenizer
-from tiny_models import ARCHITECTURES, STATEFUL, tiny_model
 
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import score_independent, score_shared
@@ -19,6 +17,8 @@ from reasoning_guard.scorer import AnswerCurve, AnswerScorer
 from reasoning_guard.selftest import build_twin, largest_difference, twin_trees
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, TraceTree
+from reasoning_guard_demo.model import build_tokenizer
+from tiny_models import ARCHITECTURES, STATEFUL, tiny_model
 
 FORMAT = TraceFormat(name="hashes", cue=" #", step_end=r";", answer=r"# (\S+)")
 TOKENIZER = build_tokenizer()

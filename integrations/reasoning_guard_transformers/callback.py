@@ -63,7 +63,7 @@ class ReasoningGuardCallback(TrainerCallback):
         format: str | TraceFormat = "auto",
         **options: Any,
     ) -> None:
-        if not isinstance(trainer, Trainer):
+        if not isinstance(trainer, Trainer):  # pyright: ignore[reportUnnecessaryIsInstance]  # users do pass others
             raise ConfigurationError(
                 f"ReasoningGuardCallback takes the trainer first, ReasoningGuardCallback(trainer, problems=...); got "
                 f"{type(trainer).__name__}"
@@ -76,7 +76,7 @@ class ReasoningGuardCallback(TrainerCallback):
         if format == "auto":
             format = format_of_trainer(trainer, tokenizer, problems)
         self.guard = Guard(problems, tokenizer, format=format, directory=directory, **options)
-        self.guard.prepare(trainer.model)
+        self.guard.prepare(self._model_of(trainer))
         self.directory = directory
         self._trainer = trainer
         self._every = every
@@ -169,10 +169,15 @@ class ReasoningGuardCallback(TrainerCallback):
 
         Best-model selection reads the trainer's own record and no other, so there it is given again.
         """
-        made = self.guard.evaluate(self._trainer.model, step)
+        made = self.guard.evaluate(self._model_of(self._trainer), step)
         if made is not None or self._selected_by is None:
             return made
         return next((e for e in reversed(self.guard.evaluations) if e.step == step), None)
+
+    @staticmethod
+    def _model_of(trainer: Trainer) -> Any:
+        """The live model: raw under DDP, the sharded model itself under FSDP2 and ZeRO-3."""
+        return trainer.model
 
     def _numbers(self, evaluation: Evaluation) -> dict[str, float]:
         """Scalars under the names of evaluation metrics."""

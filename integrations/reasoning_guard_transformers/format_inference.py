@@ -49,10 +49,10 @@ def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, prob
 
 
 def likeliest_format(texts: Iterable[str]) -> str | None:
-    """The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
+    r"""The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
 
     Example:
-        >>> likeliest_format(["2 + 2 = 4\\n#### 4", "so it is 5\\n#### 5"])
+        >>> likeliest_format(["2 + 2 = 4\n#### 4", "so it is 5\n#### 5"])
         'gsm8k'
     """
     texts = list(texts)
@@ -101,7 +101,7 @@ def _text(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | N
         if isinstance(value, list) and value and isinstance(value[-1], Mapping):
             return str(value[-1].get("content", ""))
     ids = row.get("input_ids")
-    return tokenizer.decode(ids, skip_special_tokens=False) if ids is not None else None
+    return str(tokenizer.decode(ids, skip_special_tokens=False)) if ids is not None else None
 
 
 def _solutions(problems: Any) -> Iterator[str]:

@@ -16,7 +16,6 @@ from reasoning_guard.probes.base import Probe, ProbeContext, Reading
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
 
-
 _NOTHING = "there is nothing to put in the steps' place"
 
 
@@ -158,7 +157,11 @@ def _key(answer: str | None) -> object:
 
 
 def _can_give(donor: Trace, trace: Trace) -> bool:
-    return bool(donor.n_steps and donor.answer) and donor.problem.id != trace.problem.id and donor.problem.set == trace.problem.set
+    return (
+        bool(donor.n_steps and donor.answer)
+        and donor.problem.id != trace.problem.id
+        and donor.problem.set == trace.problem.set
+    )
 
 
 def _shift(scored: tuple[int, int], by: int) -> tuple[int, int]:
