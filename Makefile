@@ -13,10 +13,11 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo test lint format bench figures clean
+.PHONY: help demo demo-all test lint format bench figures clean
 
 help:
 	@echo "make demo     train tiny models, one of which falls into the accuracy trap, and watch the guard"
+	@echo "make demo-all seven kinds of fine-tuning, sound and broken, over three seeds (half an hour)"
 	@echo "make test     unit tests and doctests"
 	@echo "make lint     ruff and pyright"
 	@echo "make format   let ruff rewrite what it can"
@@ -31,6 +32,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python -m reasoning_guard_demo
+
+demo-all: $(READY)
+	$(BIN)/python -m reasoning_guard_demo --all --seeds 0,1,2
 
 # One thread a worker: tiny models gain nothing from more, and workers would fight over the cores.
 test: export OMP_NUM_THREADS := 1

@@ -19,7 +19,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
 
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
     global random state of the CPU and of the model's device, and the attention implementation. Gradients are off by
-    ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that later training cannot use.
+    ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that training cannot use.
 
     Eval flags matter beyond dropout: with gradient checkpointing, a model in training mode silently drops its cache,
     and greedy generation is wrong from the second token on.

@@ -28,7 +28,7 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": ("processes", "model_context", "forward", "selftest", "scorer", "reference", "generation"),
-    "evaluating": ("evaluate",),
+    "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
     "guarding": ("guard", "rewards"),
