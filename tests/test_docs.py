@@ -1,0 +1,64 @@
+"""What the documentation promises exists: its links, its code, the names it uses."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from reasoning_guard import PRESETS, Guard
+from reasoning_guard.probes import default_probes
+from reasoning_guard.rules import AXES
+from reasoning_guard_transformers import ReasoningGuardCallback
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_passes_arguments_that_exist() -> None:
+    known = {*inspect.signature(ReasoningGuardCallback).parameters, *inspect.signature(Guard).parameters}
+    calls = [
+        node
+        for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Call)
+    ]
+    assert calls
+    for call in calls:
+        assert {keyword.arg for keyword in call.keywords} <= known
+
+
+def test_the_readme_opens_with_the_line_that_the_example_has() -> None:
+    added = [line[1:].strip() for line in README.splitlines() if line.startswith("+ ")]
+    assert added[0] == "from reasoning_guard_transformers import ReasoningGuardCallback"
+    assert added[1] == "trainer.add_callback(ReasoningGuardCallback(trainer, problems=held_out))"
+    example = (ROOT / "examples" / "sft_with_guard.py").read_text(encoding="utf-8")
+    assert added[0] in example
+    assert "ReasoningGuardCallback(trainer, problems=held_out" in example
+
+
+def test_every_preset_and_every_name_of_an_axis_is_real() -> None:
+    for preset in PRESETS:
+        assert preset in README
+    reported = {name for probe in default_probes() for name in probe.names}
+    for names in AXES.values():
+        assert {name.removeprefix("reference/") for name in names} <= reported
+        for name in names:
+            assert f"`{name}`" in README
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"`?make ([a-z-]+)", page.read_text(encoding="utf-8"))) <= targets, page.name
