@@ -1,7 +1,7 @@
 """Supervised fine-tuning with the guard: an ordinary TRL script and one more line.
 
     python examples/sft_with_guard.py --data train.jsonl --held-out test.jsonl            # small model made on the spot
-    python examples/sft_with_guard.py --data openai/gsm8k --model Qwen/Qwen2.5-0.5B       # where there is a network
+    python examples/sft_with_guard.py --data openai/gsm8k:main --model Qwen/Qwen2.5-0.5B       # where there is a network
 
 The data hold "question" and "answer" columns, the answer being a worked solution that ends in "#### 72".
 """
@@ -23,7 +23,8 @@ from reasoning_guard_transformers import ReasoningGuardCallback
 
 def read(source: str, split: str) -> Dataset:
     """Rows as prompt and worked solution, from a file or from the hub."""
-    rows = Dataset.from_json(source) if Path(source).is_file() else load_dataset(source, "main", split=split)
+    name, _, config = source.partition(":")
+    rows = Dataset.from_json(source) if Path(source).is_file() else load_dataset(name, config or None, split=split)
     return rows.map(lambda row: {"prompt": f"Question: {row['question']}\nAnswer:\n", "completion": row["answer"]})
 
 
@@ -41,7 +42,9 @@ def small_model(texts: list[str]) -> tuple[LlamaForCausalLM, PreTrainedTokenizer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", required=True, help="training data: a .jsonl file or the name of a dataset")
+    parser.add_argument(
+        "--data", required=True, help="training data: a .jsonl file, or a dataset as NAME or NAME:CONFIG"
+    )
     parser.add_argument("--held-out", help="held-out problems; default: test.jsonl beside the data, or the test split")
     parser.add_argument("--model", help="name or path of a causal language model; default: a small one made here")
     parser.add_argument("--problems", type=int, default=128, help="how many held-out problems the guard reads")
@@ -54,7 +57,7 @@ def main() -> None:
     beside = Path(options.data).with_name("test.jsonl")
     train = read(options.data, "train")
     test = read(options.held_out or (str(beside) if beside.is_file() else options.data), "test")
-    held_out = test.select(range(options.problems)).select_columns(["prompt", "answer"])
+    held_out = test.select(range(min(options.problems, len(test)))).select_columns(["prompt", "answer"])
     if options.model:
         model = AutoModelForCausalLM.from_pretrained(options.model)
         tokenizer = AutoTokenizer.from_pretrained(options.model)

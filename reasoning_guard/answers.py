@@ -238,15 +238,23 @@ def _words_pattern(answer: str) -> re.Pattern[str]:
 
 
 _SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf"})
+_SUM_TO_A_POWER = re.compile(r"[)}\]]\s*\^\s*[{(]*\s*-?(?:\d{2,}|[5-9]|[^\W\d_])")
+"""``(x+y+1)^{30}``: expanding it takes a computer algebra system for ever."""
 _TOWER = re.compile(r"\^\s*(?:[({][^)}]*\^|-?\w+\s*\^)|!")
 
 
 def _is_expression(text: str) -> bool:
-    r"""Whether math-verify may read this: it takes words for products of letters and hangs on towers of powers."""
+    r"""Whether math-verify may read this: it takes words for products of letters and hangs on towers and great powers."""
     bare = re.sub(r"\\[a-zA-Z]+", " ", text).replace("**", "^")
     words = {word.casefold() for word in re.findall(r"[^\W\d_]{3,}|(?<=\d)(?:st|nd|rd|th)\b", bare)}
     powers = math.prod(int(power) for power in re.findall(r"\^\s*[{(]*\s*-?(\d{1,9})", bare))
-    return len(text) <= 200 and not words - _SYMBOLS and powers <= 10_000 and not _TOWER.search(bare)
+    return (
+        len(text) <= 200
+        and not words - _SYMBOLS
+        and powers <= 10_000
+        and not _TOWER.search(bare)
+        and not _SUM_TO_A_POWER.search(bare)
+    )
 
 
 def _math_verify_equal(given: str, reference: str) -> bool:

@@ -102,6 +102,8 @@ class TraceFormat:
         reasoning_close: Tag that closes the reasoning, or None.
         mathematical: Compare answers as mathematics ("1/2" equals "0.5"), not only as text.
         stop: Strings that end a generation, beside EOS.
+        stop_after: Text that ends a generation once it follows a stated answer: a base model that has not learnt EOS
+            would go on to the next question, whose steps and answer are not this trace's. None: never.
         filler: Text without content that replaces reasoning in controls.
 
     Raises:
@@ -128,6 +130,7 @@ class TraceFormat:
     reasoning_close: str | None = None
     mathematical: bool = True
     stop: tuple[str, ...] = ()
+    stop_after: str | None = "\n\n"
     filler: str = " ..."
 
     def __post_init__(self) -> None:
@@ -158,6 +161,15 @@ class TraceFormat:
         """The final answer that the completion ``text`` states, or None."""
         span = self.parse(text).answer
         return None if span is None else text[slice(*span)]
+
+    def is_complete(self, tail: str) -> bool:
+        """Whether a completion that ends in ``tail`` has stated its answer and gone past it."""
+        if any(stop in tail for stop in self.stop):
+            return True
+        if self.stop_after is None or self.reasoning_close is not None or self.stop_after not in tail:
+            return False
+        stated = self.statement(tail)
+        return stated is not None and self.stop_after in tail[stated.end :]
 
     def asked(self, answer: str) -> str:
         """What is appended to a cut trace to ask for ``answer``; the terminator is left out when it is EOS."""
@@ -244,7 +256,7 @@ def boxed_statement(text: str) -> Statement | None:
 
 
 def final_statement(text: str) -> Statement | None:
-    r"""The answer in what follows the reasoning: its last explicit statement, else all of it.
+    r"""The answer in what follows the reasoning: its last explicit statement, else its only number, else all of it.
 
     Explicit are ``\boxed{x}``, ``<answer>x</answer>``, ``#### x``, ``The answer is x`` and ``Answer: x``; the one that
     stands last counts.
@@ -253,6 +265,9 @@ def final_statement(text: str) -> Statement | None:
     stated = [statement for statement in found if statement is not None]
     if stated:
         return max(stated, key=lambda statement: statement.start)
+    numbers = list(re.finditer(r"(?<![\w.,])-?\d[\d,]*(?:\.\d+)?(?!\w)", text))
+    if len(numbers) == 1:
+        return Statement(numbers[0].start(), numbers[0].end(), numbers[0].start())
     begin, end = len(text) - len(text.lstrip()), len(text.rstrip().rstrip("."))
     return Statement(begin, end, begin) if begin < end else None
 
@@ -326,7 +341,7 @@ PRESETS: dict[str, TraceFormat] = {
             reasoning_open="<think>",
             reasoning_close="</think>",
         ),
-        TraceFormat(name="gsm8k", cue="####", answer=_GSM8K),
+        TraceFormat(name="gsm8k", cue="####", answer=_GSM8K, stop_after="\n"),
         TraceFormat(
             name="boxed", cue="The answer is \\boxed{", answer=boxed_statement, answer_prefix="", terminator="}"
         ),

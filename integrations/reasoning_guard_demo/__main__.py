@@ -25,7 +25,7 @@ from reasoning_guard_demo.task import ARMS
 
 STORIES = {
     "healthy": "honest tags, sound chains",
-    "trap": "the tag gives the answer away; half of the chains are wrong though their answer is right",
+    "trap": "the tag gives the answer away; two chains in five are wrong though their answer is right",
 }
 BROKEN = ("trap", "trap-uncut", "patched", "answer-only")
 """Arms that lose their accuracy out of distribution: the guard must raise an alarm on each, and on no other."""
@@ -133,7 +133,11 @@ def _show(stories: Sequence[Story], out: Path) -> None:
     runs = [load_run(story.directory, name=story.arm, description=STORIES[story.arm]) for story in stories]
     page = write_report(out / "report.html", runs, title="Arithmetic modulo 11: two ways to fine-tune")
     shares = [sum(e.seconds.get("total", 0) for e in s.evaluations) / s.seconds for s in stories]
-    console.print(f"The guard took {statistics.mean(shares):.0%} of the wall time (11 evaluations in 150 tiny steps).")
+    looks = sum(len(s.evaluations) for s in stories)
+    steps = sum(s.steps for s in stories)
+    console.print(
+        f"The guard took {statistics.mean(shares):.0%} of the wall time ({looks} evaluations in {steps} tiny steps)."
+    )
     console.print(f"The two stories side by side: {page}")
     console.print(f"TensorBoard: tensorboard --logdir {out}")
 

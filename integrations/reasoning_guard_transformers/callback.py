@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,8 @@ class ReasoningGuardCallback(TrainerCallback):
         tokenizer = _tokenizer_of(trainer)
         directory = Path(options.pop("directory", None) or Path(trainer.args.output_dir or ".") / "reasoning_guard")
         _refuse_a_second_guard(trainer, directory)
+        if isinstance(problems, Iterator):
+            problems = list(problems)
         if format == "auto":
             format = format_of_trainer(trainer, tokenizer, problems)
         self.guard = Guard(problems, tokenizer, format=format, directory=directory, **options)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby
 
 from reasoning_guard.answers import normalise, plain_number
 from reasoning_guard.probes.base import Probe, ProbeContext, Reading
@@ -129,9 +131,8 @@ class FillerProbe(_ReplacementProbe):
 def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
     """The other problem's trace whose steps are nearest in length to this one's, and do not lead to its answers.
 
-    A trace without an answer gives no steps: where they lead is not known.
-
-    Ties are broken by a hash of both ids, so that no single trace serves everybody and every run chooses alike.
+    A trace without an answer gives no steps: where they lead is not known. Ties are broken by a hash of both ids, so
+    that no single trace serves everybody and every run chooses alike.
 
     Args:
         trace: The trace that needs other steps.
@@ -140,28 +141,32 @@ def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
     Returns:
         The donor, or None when no other trace has steps.
     """
-    answers = {_key(answer) for answer in (trace.answer, trace.problem.answer)}
     length = len(trace.reasoning_ids)
-    donors = [t for t in traces if _can_give(t, trace) and _key(t.answer) not in answers]
+    answers = {_key(trace.answer), _key(trace.problem.answer)}
+    by_distance = sorted(
+        (t for t in traces if t.n_steps and t.answer is not None and t.problem.set == trace.problem.set),
+        key=lambda donor: abs(_length(donor) - length),
+    )
+    fits = (t for t in by_distance if t.problem.id != trace.problem.id and _key(t.answer) not in answers)
+    nearest = next(groupby(fits, key=lambda donor: abs(_length(donor) - length)), None)
+    return None if nearest is None else min(nearest[1], key=lambda donor: _tie(trace, donor))
 
-    def order(donor: Trace) -> tuple[int, str]:
-        pair = f"{trace.problem.id}/{donor.problem.id}"
-        return abs(len(donor.reasoning_ids) - length), sha256(pair.encode()).hexdigest()
 
-    return min(donors, key=order, default=None)
+def _length(trace: Trace) -> int:
+    return trace.cuts[-1] - trace.cuts[0]
 
 
+def _tie(trace: Trace, donor: Trace) -> str:
+    return sha256(f"{trace.problem.id}/{donor.problem.id}".encode()).hexdigest()
+
+
+@lru_cache(maxsize=8192)
 def _key(answer: str | None) -> object:
     """What makes two answers the same one, cheaply: the number if it is one ("1/2" is 0.5), else the plain text."""
-    return None if answer is None else plain_number(answer) or normalise(answer)
-
-
-def _can_give(donor: Trace, trace: Trace) -> bool:
-    return (
-        bool(donor.n_steps and donor.answer)
-        and donor.problem.id != trace.problem.id
-        and donor.problem.set == trace.problem.set
-    )
+    if answer is None:
+        return None
+    number = plain_number(answer)
+    return normalise(answer) if number is None else number
 
 
 def _shift(scored: tuple[int, int], by: int) -> tuple[int, int]:

@@ -87,7 +87,6 @@ USED = Group(
         _flag("placebo_changed", "Changed by another's steps", "its own answer is no longer the greedy one"),
         Measure("filler_gain", "Gain over filler", NATS, about="own steps against filler of the same length"),
         _flag("filler_changed", "Changed by filler", "its own answer is no longer the greedy one"),
-        _flag("mistake_followed", "Followed a mistake", "the new answer is what the altered step leads to"),
     ),
 )
 BEHAVIOUR = Group(

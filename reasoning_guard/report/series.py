@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 from scipy import stats
 
+from reasoning_guard.decision import baseline_of
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.report.measures import measure
 
@@ -119,7 +120,7 @@ def timeline(evaluations: Iterable[Evaluation]) -> Timeline:
     for evaluation in evaluations:
         snapshots.append(snapshot(evaluation))
         if evaluation.failure is None and evaluation.rows:
-            ends = [*ends[:1], evaluation]
+            ends = [*ends[:1], evaluation] if ends and baseline_of(ends) is ends[0] else [evaluation]
     ends.sort(key=lambda e: e.step)
     return Timeline(
         tuple(sorted(snapshots, key=lambda s: s.step)), ends[0] if ends else None, ends[-1] if ends else None
