@@ -244,7 +244,7 @@ _TOWER = re.compile(r"\^\s*(?:[({][^)}]*\^|-?\w+\s*\^)|!")
 
 
 def _is_expression(text: str) -> bool:
-    r"""Whether math-verify may read this: it takes words for products of letters and hangs on towers and great powers."""
+    r"""Whether math-verify may read this: it takes words for products of letters and hangs on great powers."""
     bare = re.sub(r"\\[a-zA-Z]+", " ", text).replace("**", "^")
     words = {word.casefold() for word in re.findall(r"[^\W\d_]{3,}|(?<=\d)(?:st|nd|rd|th)\b", bare)}
     powers = math.prod(int(power) for power in re.findall(r"\^\s*[{(]*\s*-?(\d{1,9})", bare))

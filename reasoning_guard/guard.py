@@ -367,8 +367,8 @@ def _why_chance(evaluation: Evaluation, format: str) -> str:
     answered = sum(row.answer is not None for row in rows)
     cut = sum("cut off" in row.notes for row in rows)
     return (
-        f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} of "
-        f"{len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that is "
+        f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} "
+        f"of {len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that is "
         "not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
         f"prompts look as they do in training. The first trace: {rows[0].completion[:300]!r}"
     )
