@@ -190,6 +190,9 @@ def test_without_room_for_a_copy_there_is_none_and_it_says_what_to_do(
     assert "reference=" in caplog.text
     assert "copy" in caplog.text
     assert totals(taken(model, "copy")) == pytest.approx(plain(model), abs=1e-4)
+    monkeypatch.setattr("reasoning_guard.reference.free_memory", lambda device: 6 * size)
+    assert take_reference(model, TOKENIZER, FORMAT) is not None
+    model.requires_grad_(False)  # nothing will be trained, so training will take nothing
     monkeypatch.setattr("reasoning_guard.reference.free_memory", lambda device: 3 * size)
     assert take_reference(model, TOKENIZER, FORMAT) is not None
 
