@@ -219,7 +219,8 @@ def _numbers(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """``[M, V]`` logits and ``[M]`` targets to ``[4, M]`` numbers."""
     logprobs = logits.log_softmax(-1)
     top = logprobs.topk(2, dim=-1)
-    entropies = torch.special.entr(logprobs.exp()).sum(-1)
+    # Clamped, so that a token of probability 0 adds 0; `torch.special.entr` says the same in twice the time.
+    entropies = -(logprobs.exp() * logprobs.clamp(min=-1e30)).sum(-1)
     own = logprobs.gather(-1, targets[:, None])[:, 0]
     greedy = (top.indices[:, 0] == targets).to(own.dtype)
     return torch.stack([own, greedy, entropies, top.values[:, 0] - top.values[:, 1]]).cpu()
