@@ -349,7 +349,7 @@ def machine(device: str, rounds: int, quick: bool) -> str:
     command = f"python -m benchmarks.scoring --device {device}{' --quick' if quick else ''}"
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}, Python {platform.python_version()}"
     return (
-        f"`{command}` on {where}: {versions}; Llamas with random {dtype} weights; prompts of {Size(1, 1).prompt} tokens "
+        f"`{command}` on {where}: {versions}; Llamas, random {dtype} weights; prompts of {Size(1, 1).prompt} tokens "
         f"unless said, steps of {Size(1, 1).step}. Medians of {rounds} interleaved rounds, with the range; (a) and (b) "
         "ran once."
     )
