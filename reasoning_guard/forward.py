@@ -3,7 +3,8 @@
 Two ways to the same numbers:
 
 * :func:`score_shared`: the trunk once through plain causal attention into a cache, then all branches in one masked pass
-  over that cache. Costs one forward over the unique tokens.
+  over that cache. Costs one forward over the unique tokens. Trees whose trunks begin alike (completions of one prompt)
+  can share that beginning too: :func:`read_prompt` reads it once.
 * :func:`score_independent`: every branch as a sequence of its own, padded on the right. Right for every causal model,
   and slow: it reads the trunk once a branch.
 
@@ -13,8 +14,10 @@ logit scaling apply and no ``[tokens, vocabulary]`` tensor of the whole trunk ev
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,13 +29,35 @@ from reasoning_guard.model_context import device_of, text_config
 from reasoning_guard.packing import PackedRow, anchored, batch_rows, pack, pad_right
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 
-_LIMIT = 2**25
-"""Elements in one mask or one block of logits: 128 MiB in float32."""
+LIMIT = 2**25
+"""Elements in one mask, one block of logits or one table of attention weights: 128 MiB in float32."""
 
 Scores = list[list[BranchScore]]
 
 
-def score_shared(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan) -> Scores:
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A beginning that several trunks share, read once.
+
+    Attributes:
+        length: Its number of tokens.
+        cache: Keys and values, one row.
+    """
+
+    length: int
+    cache: DynamicCache
+
+
+def read_prompt(model: nn.Module, ids: Sequence[int], limit: int = LIMIT) -> Prompt:
+    """Read what trunks have in common; the caller has put the model in evaluation."""
+    cache = DynamicCache()
+    _feed(model, cache, torch.tensor([list(ids)], device=device_of(model)), limit)
+    return Prompt(len(ids), cache)
+
+
+def score_shared(
+    model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, *, prompt: Prompt | None = None, limit: int = LIMIT
+) -> Scores:
     """Score trees over cached trunks; the caller has put the model in evaluation.
 
     The cache is made without the model's configuration on purpose: a cache made from it drops what has left a sliding
@@ -42,30 +67,60 @@ def score_shared(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan) -
         model: A causal language model.
         trees: Trees to score together; the trunks are padded to the longest.
         plan: How the model takes its masks (see :mod:`reasoning_guard.selftest`).
+        prompt: What all trunks begin with, already read; it is left as it is.
+        limit: Most elements in one mask or one block of logits.
 
     Returns:
         A score a branch, for each tree.
     """
     trees = [anchored(tree) for tree in trees]
-    trunks = pad_right([tree.trunk[: max(b.at for b in tree.branches)] for tree in trees], 0).to(device_of(model))
+    read = prompt.length if prompt else 0
+    trunks = pad_right([tree.trunk[read : max((b.at for b in tree.branches), default=0)] for tree in trees], 0)
     cache = DynamicCache()
+    if prompt:
+        cache = copy.deepcopy(prompt.cache)
+        cache.batch_repeat_interleave(len(trees))
+    _feed(model, cache, trunks.to(device_of(model)), limit)
+    return _score_branches(model, cache, read + trunks.shape[1], [tree.branches for tree in trees], plan, limit)
+
+
+def _feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -> None:
+    """Read ``[R, T]`` ids into the cache, in pieces where attention weights would be held as one large table."""
     keep = {"logits_to_keep": 1} if _keeps_logits(model) else {}
-    model(input_ids=trunks, past_key_values=cache, use_cache=True, **keep)
-    return _score_branches(model, cache, trunks.shape[1], [tree.branches for tree in trees], plan)
+    rows, length = ids.shape
+    piece = length
+    if attention_heads(model):
+        piece = max(1, limit // (rows * attention_heads(model) * (cache.get_seq_length() + length)))
+    for start in range(0, length, max(1, piece)):
+        model(input_ids=ids[:, start : start + piece], past_key_values=cache, use_cache=True, **keep)
+
+
+def attention_heads(model: nn.Module) -> int:
+    """Number of heads whose ``[tokens, keys]`` weights exist at once: all under eager attention, none otherwise."""
+    whole: Any = model
+    if getattr(whole.config, "_attn_implementation", None) != "eager":
+        return 0
+    settings = text_config(model).to_dict()  # not by attribute: some configurations keep the number per layer
+    return int(settings.get("num_attention_heads") or settings.get("n_head") or 1)
 
 
 def _score_branches(
-    model: nn.Module, cache: DynamicCache, trunk_length: int, branches: Sequence[Sequence[Branch]], plan: MaskPlan
+    model: nn.Module,
+    cache: DynamicCache,
+    trunk_length: int,
+    branches: Sequence[Sequence[Branch]],
+    plan: MaskPlan,
+    limit: int,
 ) -> Scores:
     """One masked pass over the cache, or two over half the branches each where masks or logits would grow too large."""
     rows = [pack(each) for each in branches]
-    if _too_large(model, trunk_length, rows) and max(map(len, branches)) > 1:
-        halves = [len(each) // 2 for each in branches]
-        first = [each[:half] or each[:1] for each, half in zip(branches, halves, strict=True)]
+    if _too_large(model, trunk_length, rows, limit) and max(map(len, branches)) > 1:
+        halves = [(len(each) + 1) // 2 for each in branches]
+        first = [each[:half] for each, half in zip(branches, halves, strict=True)]
         second = [each[half:] for each, half in zip(branches, halves, strict=True)]
-        left = _score_branches(model, cache, trunk_length, first, plan)
-        right = _score_branches(model, cache, trunk_length, second, plan)
-        return [a[:half] + b for a, b, half in zip(left, right, halves, strict=True)]
+        left = _score_branches(model, cache, trunk_length, first, plan, limit)
+        right = _score_branches(model, cache, trunk_length, second, plan, limit)
+        return [a + b for a, b in zip(left, right, strict=True)]
     batch = batch_rows(rows, device_of(model))
     logits = model(
         input_ids=batch.ids,
@@ -79,20 +134,20 @@ def _score_branches(
     return _read(logits, rows)
 
 
-def _too_large(model: nn.Module, trunk_length: int, rows: Sequence[PackedRow]) -> bool:
+def _too_large(model: nn.Module, trunk_length: int, rows: Sequence[PackedRow], limit: int) -> bool:
     width = max(len(row.ids) for row in rows)
-    mask = len(rows) * width * (trunk_length + width)
+    mask = len(rows) * width * (trunk_length + width) * max(1, attention_heads(model))
     wanted = max(row.n_wanted for row in rows) if _keeps_logits(model) else width
-    return max(mask, len(rows) * wanted * text_config(model).vocab_size) > _LIMIT
+    return max(mask, len(rows) * wanted * text_config(model).vocab_size) > limit
 
 
 def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget: int) -> Scores:
-    """Score every branch as a sequence of its own: the always-right path.
+    """Score every branch as a sequence of its own: the always-right path. Branches that hide nothing only.
 
     Args:
         model: A causal language model in evaluation.
         trees: Trees to score.
-        token_budget: Most tokens, padding included, in one forward.
+        token_budget: Most tokens, padding included, in one forward; 1 for a forward a sequence, without padding.
 
     Returns:
         A score a branch, for each tree.
@@ -154,7 +209,7 @@ def _token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[
     table = logits.flatten(0, 1)
     rows = torch.tensor(flat, device=logits.device)
     wanted = torch.tensor(targets, device=logits.device)
-    block = max(1, _LIMIT // table.shape[-1])
+    block = max(1, LIMIT // 4 // table.shape[-1])
     parts = [_numbers(table[rows[i : i + block]].float(), wanted[i : i + block]) for i in range(0, len(flat), block)]
     logprobs, greedy, entropies, margins = torch.cat(parts, dim=1).tolist()
     return list(zip(logprobs, map(bool, greedy), entropies, margins, strict=True))
@@ -164,7 +219,8 @@ def _numbers(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """``[M, V]`` logits and ``[M]`` targets to ``[4, M]`` numbers."""
     logprobs = logits.log_softmax(-1)
     top = logprobs.topk(2, dim=-1)
-    entropies = torch.special.entr(logprobs.exp()).sum(-1)
+    # Clamped, so that a token of probability 0 adds 0; `torch.special.entr` says the same in twice the time.
+    entropies = -(logprobs.exp() * logprobs.clamp(min=-1e30)).sum(-1)
     own = logprobs.gather(-1, targets[:, None])[:, 0]
     greedy = (top.indices[:, 0] == targets).to(own.dtype)
     return torch.stack([own, greedy, entropies, top.values[:, 0] - top.values[:, 1]]).cpu()

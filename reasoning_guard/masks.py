@@ -35,12 +35,11 @@ class MaskPlan:
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         """Additive masks ``[R, 1, B, T + B]``: 0 where a token is seen, the dtype's minimum where it is not."""
         seen = visible(trunk_length, batch)
-        distance = _distance(trunk_length, batch)
         if not self.by_layer_type:
-            return additive(seen if self.window is None else seen & (distance < self.window), dtype)
+            return additive(seen if self.window is None else seen & _near(trunk_length, batch, self.window), dtype)
         masks = {FULL: additive(seen, dtype)}
         if self.window is not None:
-            masks[SLIDING] = additive(seen & (distance < self.window), dtype)
+            masks[SLIDING] = additive(seen & _near(trunk_length, batch, self.window), dtype)
         if self.chunk is not None:
             masks[CHUNKED] = additive(seen & _same_chunk(trunk_length, batch, self.chunk), dtype)
         return masks
@@ -73,6 +72,8 @@ def visible(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
     """Which keys each packed token sees, ``[R, B, T + B]`` bool, before any window."""
     places = torch.arange(trunk_length, device=batch.at.device)
     on_trunk = places < batch.at[:, :, None]
+    if bool(batch.hide_stop.any()):
+        on_trunk &= (places < batch.hide_start[:, :, None]) | (places >= batch.hide_stop[:, :, None])
     query, key = batch.enter[:, :, None], batch.enter[:, None, :]
     on_branch = (key <= query) & (query < batch.leave[:, None, :])
     return torch.cat([on_trunk, on_branch], dim=-1)
@@ -83,13 +84,13 @@ def _key_positions(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
     return torch.cat([trunk, batch.positions], dim=-1)
 
 
-def _distance(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
-    return batch.positions[:, :, None] - _key_positions(trunk_length, batch)[:, None, :]
+def _near(trunk_length: int, batch: PackedBatch, window: int) -> torch.Tensor:
+    # Compared, not subtracted: a table of distances would take eight times the memory of the mask's own booleans.
+    return _key_positions(trunk_length, batch)[:, None, :] > (batch.positions - window)[:, :, None]
 
 
 def _same_chunk(trunk_length: int, batch: PackedBatch, chunk: int) -> torch.Tensor:
-    keys = _key_positions(trunk_length, batch)
-    return batch.positions[:, :, None] // chunk == keys[:, None, :] // chunk
+    return (_key_positions(trunk_length, batch) // chunk)[:, None, :] == (batch.positions // chunk)[:, :, None]
 
 
 def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -26,6 +26,7 @@ class _Node:
 
     token: int
     at: int
+    hide: tuple[int, int]
     position: int
     children: dict[int, int] = field(default_factory=dict)
     wanted: bool = False
@@ -46,7 +47,9 @@ class PackedRow:
     Attributes:
         ids: ``[B]`` token ids, the ``n_wanted`` tokens whose next-token distribution is wanted first.
         positions: ``[B]`` positions, counted from the first trunk token.
-        at: ``[B]`` number of trunk tokens that each token sees.
+        at: ``[B]`` number of trunk tokens that stand before each token's branch.
+        hide_start: ``[B]`` where the slice of the trunk begins that a token does not see, though it stands before it.
+        hide_stop: ``[B]`` where that slice ends.
         enter: ``[B]`` depth-first number of each token in its trie.
         leave: ``[B]`` one past the depth-first number of its last descendant: token ``j`` stands before token ``i`` on
             the same branch (or is ``i``) exactly if ``enter[j] <= enter[i] < leave[j]``.
@@ -57,6 +60,8 @@ class PackedRow:
     ids: tuple[int, ...]
     positions: tuple[int, ...]
     at: tuple[int, ...]
+    hide_start: tuple[int, ...]
+    hide_stop: tuple[int, ...]
     enter: tuple[int, ...]
     leave: tuple[int, ...]
     n_wanted: int
@@ -76,10 +81,11 @@ def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
     start, stop = branch.scored
     ids = branch.ids[:stop]
     if start > 0:
-        return Branch(branch.at, ids, (start, stop))
+        return Branch(branch.at, ids, (start, stop), branch.hide)
     if branch.at < 2:
         raise ValueError("a branch that scores its first token needs at least two trunk tokens before it; got 1")
-    return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1))
+    hide = (min(branch.hide[0], branch.at - 1), min(branch.hide[1], branch.at - 1))
+    return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1), hide)
 
 
 def pack(branches: Sequence[Branch]) -> PackedRow:
@@ -97,7 +103,7 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
         ((7, 8), (3, 4), 2)
     """
     nodes: list[_Node] = []
-    roots: dict[tuple[int, int], int] = {}
+    roots: dict[_Root, int] = {}
     asked = [_insert(branch, nodes, roots) for branch in branches]
     enter, leave = _depth_first(nodes, roots.values())
     order = sorted(range(len(nodes)), key=lambda i: (not nodes[i].wanted, enter[i]))
@@ -106,6 +112,8 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
         ids=tuple(nodes[i].token for i in order),
         positions=tuple(nodes[i].position for i in order),
         at=tuple(nodes[i].at for i in order),
+        hide_start=tuple(nodes[i].hide[0] for i in order),
+        hide_stop=tuple(nodes[i].hide[1] for i in order),
         enter=tuple(enter[i] for i in order),
         leave=tuple(leave[i] for i in order),
         n_wanted=sum(node.wanted for node in nodes),
@@ -113,15 +121,18 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
     )
 
 
-def _insert(branch: Branch, nodes: list[_Node], roots: dict[tuple[int, int], int]) -> list[tuple[int, int]]:
+_Root = tuple[int, tuple[int, int], int]
+
+
+def _insert(branch: Branch, nodes: list[_Node], roots: dict[_Root, int]) -> list[tuple[int, int]]:
     """Add a branch to the trie; return its (node, target) pairs."""
     start, stop = branch.scored
     path: list[int] = []
     for depth, token in enumerate(branch.ids[: stop - 1]):
-        siblings, key = (nodes[path[-1]].children, token) if path else (roots, (branch.at, token))
+        siblings, key = (nodes[path[-1]].children, token) if path else (roots, (branch.at, branch.hide, token))
         if key not in siblings:
             siblings[key] = len(nodes)  # type: ignore[index]
-            nodes.append(_Node(token, branch.at, branch.at + depth))
+            nodes.append(_Node(token, branch.at, branch.hide, branch.at + depth))
         path.append(siblings[key])  # type: ignore[index]
     pairs = [(path[i - 1], branch.ids[i]) for i in range(start, stop)]
     for node, _ in pairs:
@@ -153,7 +164,9 @@ class PackedBatch:
     Attributes:
         ids: ``[R, B]`` token ids.
         positions: ``[R, B]`` positions.
-        at: ``[R, B]`` number of visible trunk tokens; padding sees one, so that no softmax is empty.
+        at: ``[R, B]`` number of trunk tokens before the branch; padding sees one, so that no softmax is empty.
+        hide_start: ``[R, B]`` begin of the hidden slice of the trunk.
+        hide_stop: ``[R, B]`` end of the hidden slice of the trunk.
         enter: ``[R, B]`` depth-first numbers.
         leave: ``[R, B]``; padding leaves before it enters, so nobody sees it.
         n_wanted: How many leading tokens of every row the head must run over.
@@ -162,6 +175,8 @@ class PackedBatch:
     ids: torch.Tensor
     positions: torch.Tensor
     at: torch.Tensor
+    hide_start: torch.Tensor
+    hide_stop: torch.Tensor
     enter: torch.Tensor
     leave: torch.Tensor
     n_wanted: int
@@ -173,6 +188,8 @@ def batch_rows(rows: Sequence[PackedRow], device: torch.device | str = "cpu") ->
         "ids": 0,
         "positions": 1,
         "at": 1,
+        "hide_start": 0,
+        "hide_stop": 0,
         "enter": _NOBODY,
         "leave": 0,
     }

@@ -8,7 +8,8 @@ local windows and chunks break one or the other, most of them silently. So befor
    rounding, and a window of 4,096 tokens cannot hide behind a short test.
 2. The **user's own model** is scored both ways on one of the trees it was asked about, within its dtype's noise.
 
-The first plan that passes both is used; otherwise every branch is scored on its own, which is always right.
+The first plan that passes both is used; otherwise every branch is scored on its own, in padded batches where padding
+is seen to change nothing and one by one where it does, which is the definition itself.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from __future__ import annotations
 import copy
 import logging
 import random
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from reasoning_guard.forward import Scores, mask_dtype, score_independent, score_shared
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.forward import Scores, mask_dtype, read_prompt, score_independent, score_shared
 from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import device_of, reading, text_config
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 _TWIN_TOLERANCE = 1e-4
 _WINDOW = 8
 _VOCABULARY = 96
+_LARGEST_TWIN = 20_000_000
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope", "su"}
 
 
@@ -46,11 +50,13 @@ class Verdict:
         plan: Mask plan of the shared path, or None: score every branch on its own.
         reason: In words, for the log.
         difference: Largest difference in log-probability that the test saw between the two ways, in nats.
+        pads: Whether branches that are scored on their own may be padded to a batch.
     """
 
     plan: MaskPlan | None
     reason: str
     difference: float = 0.0
+    pads: bool = True
 
 
 _twins: dict[str, Verdict] = {}
@@ -99,7 +105,7 @@ def _test_twin(model: nn.Module) -> Verdict:
     with reading(twin, dense_masks=True):
         trees = twin_trees(_VOCABULARY)
         try:
-            truth = score_independent(twin, trees, token_budget=256)
+            truth = score_independent(twin, trees, token_budget=1)
         except Exception as error:  # the always-right path itself does not run on the twin: nothing to compare with
             return Verdict(None, f"a small model of its kind did not run ({error})")
         return _first_exact(twin, trees, truth)
@@ -118,8 +124,11 @@ def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> 
 
 
 def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores) -> float:
+    """Largest difference from the truth, without and with a beginning that is read ahead, as groups share one."""
+    beginning = trees[0].trunk[: len(trees[0].trunk) // 2]
     try:
-        return largest_difference(score_shared(model, trees, plan), truth)
+        ahead = score_shared(model, trees[:1], plan, prompt=read_prompt(model, beginning))
+        return max(largest_difference(score_shared(model, trees, plan), truth), largest_difference(ahead, truth[:1]))
     except Exception as error:  # a mask or a cache that the architecture refuses is an answer: not this plan
         logger.debug("mask plan %s failed on %s: %s", plan, type(model).__name__, error)
         return float("inf")
@@ -130,25 +139,47 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> V
 
     Args:
         model: The user's model.
-        verdict: What the twin said, with a plan.
+        verdict: What the twin said.
         trees: Trees that are about to be scored; the shortest is used, with at most four of its branches.
 
+    Raises:
+        ConfigurationError: The model is not causal.
+
     Returns:
-        The verdict with the plan scaled to this model's windows, or the fallback.
+        The verdict with the plan scaled to this model's windows, or the fallback and whether it may pad.
     """
-    if verdict.plan is None:
-        return verdict
-    plan = _scaled(verdict.plan, text_config(model))
     tree = min(trees, key=lambda tree: len(tree.trunk))
-    spread = tree.branches[:: max(1, len(tree.branches) // 4)][:4]
-    sample = [TraceTree(tree.trunk, spread)]
+    last = len(tree.branches) - 1
+    spread = dict.fromkeys(i * last // 3 for i in range(4))  # the first, the last and two between
+    sample = [TraceTree(tree.trunk, tuple(tree.branches[i] for i in spread))]
     truth = score_independent(model, sample, token_budget=1)
-    difference = _try(model, sample, plan, truth)
+    _refuse_bidirectional(model, sample, truth)
     worst = max(abs(p) for score in truth[0] for p in score.logprobs)
     allowed = noise(mask_dtype(model), _autocast(model)) * (1 + worst)
-    if difference <= allowed:
-        return Verdict(plan, f"{verdict.reason} and within {difference:.2g} nats on this one", difference)
-    return Verdict(None, f"sharing the trunk changes scores on this model by {difference:.2g} nats", difference)
+    if verdict.plan is not None:
+        plan = _scaled(verdict.plan, text_config(model))
+        difference = _try(model, sample, plan, truth)
+        if difference <= allowed:
+            return Verdict(plan, f"{verdict.reason} and within {difference:.2g} nats on this one", difference)
+        reason = f"sharing the trunk changes scores on this model by {difference:.2g} nats"
+        verdict = Verdict(None, reason, difference)
+    padded = score_independent(model, sample, token_budget=sys.maxsize)
+    return replace(verdict, pads=largest_difference(padded, truth) <= allowed)
+
+
+def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> None:
+    """What stands behind a token must not change its score, else every answer would be read off itself."""
+    i = max(range(len(truth[0])), key=lambda i: len(truth[0][i].logprobs))
+    branch = trees[0].branches[i]
+    start = branch.scored[0]
+    first = TraceTree(trees[0].trunk, (replace(branch, scored=(start, start + 1)),))
+    [[alone]] = score_independent(model, [first], token_budget=1)
+    within = truth[0][i].logprobs[0]
+    if abs(alone.total - within) > 10 * noise(mask_dtype(model), _autocast(model)) * (1 + abs(within)):
+        raise ConfigurationError(
+            f"{type(model).__name__} reads tokens behind the one that it predicts ({alone.total:.3g} nats without "
+            f"them, {within:.3g} with them): expected a causal language model (an encoder needs `is_decoder=True`)"
+        )
 
 
 def noise(dtype: torch.dtype, autocast: bool = False) -> float:
@@ -213,12 +244,15 @@ def twin_trees(vocabulary: int, seed: int = 0) -> list[TraceTree]:
 
 _SIZES = {
     "vocab_size": _VOCABULARY, "hidden_size": 64, "n_embd": 64, "d_model": 64, "word_embed_proj_dim": 64,
-    "intermediate_size": 64, "ffn_dim": 64, "n_inner": 64, "moe_intermediate_size": 32, "ffn_hidden_size": 64,
+    "intermediate_size": 64, "ffn_dim": 64, "n_inner": 64, "moe_intermediate_size": 32,
+    "vocab_size_per_layer_input": _VOCABULARY, "hidden_size_per_layer_input": 16, "ffn_hidden_size": 64,
     "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
     "global_head_dim": 16, "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2,
     "n_group": 1, "topk_group": 1,
     "rotary_dim": 16, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 16, "kv_lora_rank": 16,
     "q_lora_rank": 16, "sliding_window": _WINDOW, "attention_chunk_size": 16, "window_size": _WINDOW,
+    "decoder_layers": 2, "encoder_layers": 2, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64,
+    "decoder_attention_heads": 4, "encoder_attention_heads": 4,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -233,23 +267,56 @@ def build_twin(model: nn.Module) -> nn.Module:
     Returns:
         The twin, on the CPU, with every kind of layer that the model has.
     """
-    config = shrink(text_config(model))
-    config._attn_implementation = "eager" if getattr(model.config, "_attn_implementation", "") == "eager" else "sdpa"
+    attention = "eager" if getattr(model.config, "_attn_implementation", "") == "eager" else "sdpa"
+    return build_small(text_config(model), attention)
+
+
+def build_small(config: Any, attention: str = "sdpa", seed: int = 0, **changes: Any) -> nn.Module:
+    """A tiny random float32 model of a configuration's architecture, on the CPU, in training mode.
+
+    Args:
+        config: A Transformers configuration of any size; copied.
+        attention: Attention implementation; eager where the architecture has no other.
+        seed: Seed of the weights.
+        changes: Settings that are set after shrinking.
+
+    Raises:
+        ValueError: If what can be shrunk is shrunk and the model is still large.
+    """
+    small = shrink(config)
+    small._attn_implementation = attention
+    for name, value in changes.items():
+        _resize(small, name, value)
+    _refuse_large(small)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(0)
-        try:
-            twin = AutoModelForCausalLM.from_config(config)
-        except ValueError:  # the architecture has no scaled-dot-product attention
-            config._attn_implementation = "eager"
-            twin = AutoModelForCausalLM.from_config(config)
-        _enlarge(twin)
-    return twin.float()
+        torch.manual_seed(seed)
+        model = _from_config(small)
+        _enlarge(model)
+    return model.float()
+
+
+def _refuse_large(config: Any) -> None:
+    """Count the parameters without making them: a size that goes by an unknown name stays as large as the user's."""
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in _from_config(copy.deepcopy(config)).parameters())
+    if size > _LARGEST_TWIN:
+        raise ValueError(f"shrunk as far as its sizes are known, it still has {size:,} parameters")
+
+
+def _from_config(config: Any) -> nn.Module:
+    try:
+        return AutoModelForCausalLM.from_config(config)
+    except ValueError:  # the architecture has no scaled-dot-product attention
+        config._attn_implementation = "eager"
+        return AutoModelForCausalLM.from_config(config)
 
 
 def shrink(config: Any) -> Any:
     """A copy of a configuration with every size small, keeping one or two layers of every kind."""
     small = copy.deepcopy(config)
     small.dtype = None
+    small.allow_global_per_layer_attribute_access = True  # else configurations with sizes a layer refuse to be read
+    every_head = getattr(small, "num_key_value_heads", None) in (None, getattr(small, "num_attention_heads", None))
     for name, size in _SIZES.items():
         _resize(small, name, size)
     types = list(getattr(config, "layer_types", None) or ())
@@ -257,12 +324,23 @@ def shrink(config: Any) -> Any:
     depth = max(2, 2 * len(kinds))
     for name in _DEPTHS:
         _resize(small, name, depth)
-    if getattr(config, "num_key_value_heads", None) == getattr(config, "num_attention_heads", None):
-        _resize(small, "num_key_value_heads", _SIZES["num_attention_heads"])
+    if every_head:
+        _fill(small, "num_key_value_heads", _SIZES["num_attention_heads"])
+    for name in ("head_dim", "num_experts_per_tok"):
+        _fill(small, name, _SIZES[name])
+    if getattr(config, "num_kv_shared_layers", None):
+        _resize(small, "num_kv_shared_layers", depth // 2)
     if kinds:
         with suppress(AttributeError):  # some architectures derive the kinds of their layers from the depth
             small.layer_types = (kinds * depth)[:depth]
     return small
+
+
+def _fill(config: Any, name: str, size: int) -> None:
+    """Set a size that the configuration knows by name, also where it is left to be derived."""
+    with suppress(AttributeError):
+        if hasattr(config, name):
+            setattr(config, name, size)
 
 
 def _resize(config: Any, name: str, size: int) -> None:

@@ -6,6 +6,7 @@ me how likely the slice ``scored`` of them is". :mod:`reasoning_guard.scorer` an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -17,15 +18,22 @@ class Branch:
         at: Number of trunk tokens that stand before the branch, at least 1.
         ids: Token ids of the branch.
         scored: Half-open slice ``(start, stop)`` of ``ids`` whose log-probabilities are wanted.
+        hide: Half-open slice of the trunk that no token of the branch attends to; default nothing. Hiding the steps
+            leaves what the prompt alone says to the answer, hiding the prompt what goes through the steps ("attention
+            knockout", Geva et al. 2023, https://arxiv.org/abs/2304.14767). The trunk itself is read as ever, so what
+            its other tokens have taken over from the hidden ones stays.
     """
 
     at: int
     ids: tuple[int, ...]
     scored: tuple[int, int]
+    hide: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         """Refuse a branch that asks for nothing or stands on nothing."""
         start, stop = self.scored
+        if not 0 <= self.hide[0] <= self.hide[1] <= self.at:
+            raise ValueError(f"`hide` must be a slice of the {self.at} trunk tokens before the branch; got {self.hide}")
         if self.at < 1:
             raise ValueError(f"`at` must leave at least one trunk token before the branch; got {self.at}")
         if not 0 <= start < stop <= len(self.ids):
@@ -49,6 +57,38 @@ class TraceTree:
         for branch in self.branches:
             if branch.at > len(self.trunk):
                 raise ValueError(f"a branch attaches at {branch.at}, but the trunk has {len(self.trunk)} tokens")
+
+
+def ask_once(trees: Sequence[TraceTree], shared: int) -> tuple[list[TraceTree], list[list[tuple[int, int]]]]:
+    """Drop branches that several trees ask at the same place of a beginning that they share.
+
+    Args:
+        trees: Trees whose trunks have their first ``shared`` tokens in common.
+        shared: Number of those tokens.
+
+    Returns:
+        The trees with every such branch in the first tree only; and for each branch of the trees as they came, which
+        (tree, branch) of the new ones stands for it.
+
+    Example:
+        >>> tree = TraceTree((1, 2, 3), (Branch(2, (7,), (0, 1)), Branch(3, (7,), (0, 1))))
+        >>> once, sources = ask_once([tree, tree], 2)
+        >>> [len(each.branches) for each in once], sources
+        ([2, 1], [[(0, 0), (0, 1)], [(0, 0), (1, 0)]])
+    """
+    first: dict[Branch, tuple[int, int]] = {}
+    kept: list[list[Branch]] = [[] for _ in trees]
+    sources: list[list[tuple[int, int]]] = [[] for _ in trees]
+    for i, tree in enumerate(trees):
+        for branch in tree.branches:
+            place = first.get(branch)
+            if place is None:
+                place = (i, len(kept[i]))
+                kept[i].append(branch)
+                if branch.at <= shared:
+                    first[branch] = place
+            sources[i].append(place)
+    return [TraceTree(tree.trunk, tuple(own)) for tree, own in zip(trees, kept, strict=True)], sources
 
 
 @dataclass(frozen=True, slots=True)

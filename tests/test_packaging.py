@@ -27,7 +27,10 @@ ROOMS = {
     "numbers": ("packing", "masks", "statistics"),
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
-    "models": ("processes", "model_context", "forward", "selftest", "scorer", "reference", "generation"),
+    "models": (
+        *("processes", "model_context", "forward", "selftest", "effort", "branch_scorer", "scorer"),
+        *("reference", "generation"),
+    ),
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),

@@ -215,11 +215,12 @@ def test_tokens_through_the_layers_are_the_unique_tokens_of_the_tree() -> None:
     assert sum(seen) == trace.cuts[-1] + (trace.n_steps + 1) * 3
 
 
-def test_many_branches_are_scored_in_parts_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_branches_are_scored_in_parts_with_the_same_result() -> None:
     model = tiny_model("llama")
     whole = AnswerScorer(model, TOKENIZER, FORMAT).score(MIXED)
-    monkeypatch.setattr("reasoning_guard.forward._LIMIT", 2_000)
-    parts = AnswerScorer(model, TOKENIZER, FORMAT).score(MIXED)
+    scorer = AnswerScorer(model, TOKENIZER, FORMAT)
+    scorer.effort.elements = 2_000
+    parts = scorer.score(MIXED)
     for a, b in zip(parts, whole, strict=True):
         assert_same(a, b)
 

@@ -1,0 +1,182 @@
+"""Trees in, scores out: which path, how much at once, and what to do when memory runs out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from reasoning_guard.effort import Effort
+from reasoning_guard.forward import Prompt, Scores, read_prompt, score_independent, score_shared
+from reasoning_guard.model_context import context_length, device_of, reading
+from reasoning_guard.selftest import Verdict, confirm, verdict_of_twin
+from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
+
+logger = logging.getLogger(__name__)
+
+_CPU_BUDGET, _GPU_BUDGET = 2_048, 32_768
+
+
+class BranchScorer:
+    """Scores branches on trunks with one causal language model.
+
+    Args:
+        model: The model to read, in whatever state it is; it is left in that state.
+        token_budget: Most tokens, padding included, in one batch of traces; default 2,048 on a CPU, where small
+            batches win, and 32,768 elsewhere. Halved when memory runs out, and kept there.
+        shared: None lets the self-test decide; False scores every branch on its own.
+
+    Attributes:
+        verdict: How the model is scored and why; None before the first trees came.
+        effort: How much is asked of the device at once, as learnt so far.
+
+    Example:
+        >>> from reasoning_guard.tree import Branch, TraceTree
+        >>> scorer = BranchScorer(model)                                      # doctest: +SKIP
+        >>> scorer.score_trees([TraceTree((5, 6, 7), (Branch(3, (8, 9), (1, 2)),))])   # doctest: +SKIP
+    """
+
+    def __init__(self, model: nn.Module, *, token_budget: int | None = None, shared: bool | None = None) -> None:
+        self.model = model
+        default = _CPU_BUDGET if device_of(model).type == "cpu" else _GPU_BUDGET
+        self.effort = Effort(token_budget or default)
+        self.verdict = Verdict(None, "asked for") if shared is False else None
+
+    @property
+    def token_budget(self) -> int:
+        """Most tokens, padding included, in one batch of traces."""
+        return self.effort.tokens
+
+    def score_trees(self, trees: Sequence[TraceTree]) -> Scores:
+        """Score every branch of every tree, in order.
+
+        Memory that runs out makes the parts smaller, and the work goes on from where it was.
+
+        Args:
+            trees: Trees to score; one without branches is fine.
+
+        Returns:
+            A score a branch, for each tree. NaN for branches beyond the model's context, and for those that hide
+            tokens where the model can't be given masks.
+        """
+        return self._read([trees], self._score_fitting)[0]
+
+    def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
+        """Score groups of trees whose trunks begin alike, e.g. several completions of one prompt.
+
+        What a group's trunks have in common is read once, and so is every branch that attaches there.
+
+        Args:
+            groups: Groups of trees. A group that has nothing in common costs what its trees cost alone.
+
+        Returns:
+            For each group, what :meth:`score_trees` returns for its trees.
+        """
+        return self._read(groups, self._score_group)
+
+    def _read(
+        self, groups: Sequence[Sequence[TraceTree]], score: Callable[[Sequence[TraceTree]], Scores]
+    ) -> list[Scores]:
+        limit = context_length(self.model)
+
+        def fits(branch: Branch) -> bool:
+            return limit is None or branch.at + len(branch.ids) - 1 <= limit
+
+        asked = [[_only(tree, fits) for tree in group] for group in groups]
+        with reading(self.model, dense_masks=True):
+            self._settle([tree for group in asked for tree in group])
+            found = [score(group) for group in asked]
+        return [
+            [_with_gaps(tree, fits, scores) for tree, scores in zip(group, each, strict=True)]
+            for group, each in zip(groups, found, strict=True)
+        ]
+
+    def _settle(self, trees: Sequence[TraceTree]) -> None:
+        """Decide once, on the first trees, which path is exact for this model, and say so."""
+        trees = [each for each in (_only(tree, _sees_all) for tree in trees) if each.branches]
+        if self.verdict is not None or not trees:
+            return
+        self.verdict = confirm(self.model, verdict_of_twin(self.model), trees)
+        path = "one shared pass" if self.verdict.plan else "a pass of its own for every branch (slower, always right)"
+        level = logging.INFO if self.verdict.plan else logging.WARNING
+        logger.log(level, "scoring %s by %s: %s", type(self.model).__name__, path, self.verdict.reason)
+
+    def _score_group(self, trees: Sequence[TraceTree]) -> Scores:
+        beginning = _common([tree.trunk for tree in trees]) if len(trees) > 1 else ()
+        once, sources = ask_once(trees, len(beginning))
+        found = self._score_fitting(once, beginning)
+        return [[found[i][j] for i, j in places] for places in sources]
+
+    def _score_fitting(self, trees: Sequence[TraceTree], beginning: Sequence[int] = ()) -> Scores:
+        """Batches of trees sorted by length; a batch that memory is too small for is tried again, smaller."""
+        sizes = [_size(tree) - len(beginning) for tree in trees]
+        found: dict[int, list[BranchScore]] = {}
+        prompt: Prompt | None = None
+        pending = sorted((i for i, tree in enumerate(trees) if tree.branches), key=lambda i: sizes[i])
+        while pending:
+            batch = self._next_batch(sizes, pending)
+            shared = self._shares([sizes[i] for i in batch])
+            try:
+                if shared and beginning and prompt is None:
+                    prompt = read_prompt(self.model, beginning, self.effort.elements)
+                scores = self._score_batch([trees[i] for i in batch], shared, prompt)
+            except torch.OutOfMemoryError:
+                scores = None
+            if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                self.effort.shrink([sizes[i] for i in batch], shared)
+                continue
+            found.update(zip(batch, scores, strict=True))
+            pending = pending[len(batch) :]
+        return [found.get(i, []) for i in range(len(trees))]
+
+    def _shares(self, sizes: Sequence[int]) -> bool:
+        return self.verdict is not None and self.verdict.plan is not None and max(sizes) < self.effort.alone_from
+
+    def _score_batch(self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None) -> Scores:
+        assert self.verdict is not None
+        if shared and self.verdict.plan is not None:
+            return score_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=self.effort.elements)
+        seeing = [_only(tree, _sees_all) for tree in trees]
+        budget = self.effort.tokens if self.verdict.pads and self.effort.alone_from == math.inf else 1
+        scores = score_independent(self.model, seeing, budget)
+        return [_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)]
+
+    def _next_batch(self, sizes: Sequence[int], pending: Sequence[int]) -> list[int]:
+        """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
+        fitting = [n for n, i in enumerate(pending, 1) if n * sizes[i] <= self.effort.tokens]
+        return list(pending[: max(fitting, default=1)])
+
+
+def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """The longest beginning that all trunks share."""
+    shortest, longest = min(trunks), max(trunks)  # what the first and the last in order share, all of them share
+    n = next((i for i, (a, b) in enumerate(zip(shortest, longest, strict=False)) if a != b), len(shortest))
+    return shortest[:n]
+
+
+def _size(tree: TraceTree) -> int:
+    return len(tree.trunk) + sum(len(branch.ids) for branch in tree.branches)
+
+
+def _sees_all(branch: Branch) -> bool:
+    return branch.hide[0] == branch.hide[1]
+
+
+def _only(tree: TraceTree, keep: Callable[[Branch], bool]) -> TraceTree:
+    return TraceTree(tree.trunk, tuple(filter(keep, tree.branches)))
+
+
+def _with_gaps(tree: TraceTree, kept: Callable[[Branch], bool], found: Sequence[BranchScore]) -> list[BranchScore]:
+    """The scores in the order of the tree's own branches, NaN for those that were not kept."""
+    scored = iter(found)
+    return [next(scored) if kept(branch) else _unscored(branch) for branch in tree.branches]
+
+
+def _unscored(branch: Branch) -> BranchScore:
+    n = branch.scored[1] - branch.scored[0]
+    return BranchScore((math.nan,) * n, (False,) * n, (math.nan,) * n, (math.nan,) * n)

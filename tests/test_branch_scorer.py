@@ -1,0 +1,227 @@
+"""Groups, hidden trunks, long traces, small memory and the number of operations."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.architectures import plain_loop
+from reasoning_guard.branch_scorer import BranchScorer
+from reasoning_guard.effort import Effort
+from reasoning_guard.tree import Branch, TraceTree
+from tiny_models import tiny_model
+
+
+def ids(rng: random.Random, n: int) -> tuple[int, ...]:
+    return tuple(rng.randrange(3, 60) for _ in range(n))
+
+
+def make_tree(rng: random.Random, prompt: tuple[int, ...], n_steps: int, asked: tuple[int, ...]) -> TraceTree:
+    """A completion of ``prompt`` with steps of 2 to 7 tokens; the same question at each of its cuts."""
+    trunk, cuts = prompt, [len(prompt)]
+    for _ in range(n_steps):
+        trunk += ids(rng, rng.randint(2, 7))
+        cuts.append(len(trunk))
+    return TraceTree(trunk, tuple(Branch(cut, asked, (1, len(asked))) for cut in cuts))
+
+
+def groups_of(rng: random.Random) -> list[list[TraceTree]]:
+    """Groups of one, of several, of one without steps, and of twins."""
+    prompts = [ids(rng, n) for n in (30, 12, 17)]
+    asked = ids(rng, 4)
+    first = [make_tree(rng, prompts[0], n, asked) for n in (3, 9, 0, 5)]
+    return [first, [make_tree(rng, prompts[1], 4, asked)], [make_tree(rng, prompts[2], 2, asked)] * 3]
+
+
+def totals(scores: Sequence[Sequence[object]]) -> list[float]:
+    return [p for each in scores for score in each for p in score.logprobs]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3", "gpt_oss", "gpt2", "mamba"])
+def test_groups_score_as_a_plain_loop_does(name: str) -> None:
+    model = tiny_model(name)
+    groups = groups_of(random.Random(0))
+    found = BranchScorer(model, token_budget=150).score_tree_groups(groups)  # the first group takes several batches
+    model.eval()
+    for group, scores in zip(groups, found, strict=True):
+        truth = [p for tree in group for p in plain_loop(model, tree)]
+        assert totals(scores) == pytest.approx(truth, abs=1e-4)
+
+
+def fed_tokens(model: torch.nn.Module) -> list[int]:
+    seen: list[int] = []
+    layer = model.model.layers[0].mlp.gate_proj  # type: ignore[union-attr]
+    layer.register_forward_hook(lambda _m, args, _o: seen.append(args[0].shape[0] * args[0].shape[1]))
+    return seen
+
+
+def test_a_group_reads_its_prompt_and_the_answer_without_steps_once() -> None:
+    model, rng = tiny_model("llama"), random.Random(1)
+    prompt, asked = ids(rng, 40), ids(rng, 3)
+    completions = [ids(rng, 12) for _ in range(8)]
+    group = [TraceTree(prompt + c, tuple(Branch(at, asked, (1, 3)) for at in (40, 46, 52))) for c in completions]
+    scorer = BranchScorer(model)
+    scorer.score_tree_groups([group])
+    seen = fed_tokens(model)
+    scorer.score_tree_groups([group])
+    tokens = 40 + 8 * 12 + (1 + 8 * 2) * 2
+    assert tokens <= sum(seen) <= tokens + 7 * 2  # rows are padded to the first, which alone asks without steps
+
+
+def hidden_truth(model: torch.nn.Module, tree: TraceTree, branch: Branch) -> list[float]:
+    """One row per branch under a dense mask: its own causal triangle, less the hidden columns in the branch's rows."""
+    row = torch.tensor([tree.trunk[: branch.at] + branch.ids])
+    n = row.shape[1]
+    seen = torch.ones(n, n).tril().bool()
+    seen[branch.at :, slice(*branch.hide)] = False
+    mask = torch.zeros(1, 1, n, n).masked_fill(~seen, torch.finfo(torch.float32).min)
+    with torch.no_grad():
+        logprobs = model(input_ids=row, attention_mask=mask, position_ids=torch.arange(n)[None]).logits[0]
+    logprobs = logprobs.log_softmax(-1)
+    return [logprobs[branch.at + i - 1, branch.ids[i]].item() for i in range(*branch.scored)]
+
+
+def test_a_branch_can_hide_the_prompt_or_the_steps() -> None:
+    model, rng = tiny_model("llama"), random.Random(2)
+    trunk, asked = ids(rng, 50), ids(rng, 5)
+    slices = [(0, 0), (0, 20), (20, 50), (7, 9)]
+    tree = TraceTree(trunk, tuple(Branch(50, asked, (2, 5), hide) for hide in slices))
+    [found] = BranchScorer(model).score_trees([tree])
+    model.eval()
+    for score, branch in zip(found, tree.branches, strict=True):
+        assert score.logprobs == pytest.approx(hidden_truth(model, tree, branch), abs=1e-4)
+    assert len({round(score.total, 2) for score in found}) == len(slices), "hiding must matter"
+
+
+def test_what_cannot_be_hidden_is_nan_and_the_rest_is_scored() -> None:
+    model, rng = tiny_model("mamba"), random.Random(3)
+    tree = TraceTree(ids(rng, 30), tuple(Branch(30, (5, 6, 7), (1, 3), hide) for hide in ((0, 4), (0, 0))))
+    [[hidden, plain]] = BranchScorer(model).score_trees([tree])
+    assert hidden.total != hidden.total
+    assert plain.total < 0
+    with pytest.raises(ValueError, match="`hide` must be a slice of the 3 trunk tokens"):
+        Branch(3, (5,), (0, 1), (0, 4))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_long_traces_are_read_in_parts(attention: str) -> None:
+    model = tiny_model("llama", num_hidden_layers=2, max_position_embeddings=4096)
+    model.set_attn_implementation(attention)
+    rng = random.Random(4)
+    tree = make_tree(rng, ids(rng, 50), 60, ids(rng, 4))
+    scorer = BranchScorer(model)
+    scorer.effort.elements = 20_000
+    largest = 0
+
+    def watch(_module: object, _args: object, kwargs: dict[str, object]) -> None:
+        nonlocal largest
+        mask = kwargs.get("attention_mask")
+        largest = max(largest, mask.numel() if isinstance(mask, torch.Tensor) else 0)
+
+    for layer in model.model.layers:
+        layer.self_attn.register_forward_pre_hook(watch, with_kwargs=True)
+    scorer.score_trees([tree])  # with the self-test
+    largest = 0
+    found = scorer.score_trees([tree])
+    assert 0 < largest <= 20_000
+    model.eval()
+    assert totals(found) == pytest.approx(plain_loop(model, tree), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_sixteen_thousand_tokens_and_two_hundred_steps() -> None:
+    model = tiny_model("llama", num_hidden_layers=1, max_position_embeddings=20_000)
+    rng = random.Random(5)
+    trunk, asked = ids(rng, 16_000), ids(rng, 6)
+    cuts = range(80, 16_001, 80)
+    tree = TraceTree(trunk, tuple(Branch(cut, asked, (2, 6)) for cut in cuts))
+    [found] = BranchScorer(model).score_trees([tree])
+    model.eval()
+    few = [0, 99, 199]
+    truth = plain_loop(model, TraceTree(trunk, tuple(tree.branches[i] for i in few)))
+    assert totals([[found[i] for i in few]]) == pytest.approx(truth, abs=1e-3)
+
+
+def operations(model: torch.nn.Module, scorer: BranchScorer, tree: TraceTree) -> int:
+    with FlopCounterMode(display=False) as counter:
+        scorer.score_trees([tree])
+    return counter.get_total_flops()
+
+
+def test_operations_are_those_of_the_unique_tokens() -> None:
+    """Counted by PyTorch, computed by hand: linear layers a unique token, attention a (query, key) pair, head a row."""
+    model = tiny_model("llama")
+    model.set_attn_implementation("eager")
+    scorer, rng = BranchScorer(model), random.Random(6)
+    trunk, asked = ids(rng, 60), ids(rng, 5)
+    tree = TraceTree(trunk, tuple(Branch(at, asked, (2, 5)) for at in range(12, 61, 6)))
+    scorer.score_trees([tree])
+    config, branch_tokens, wanted = model.config, 9 * 4, 9 * 3
+    linear = sum(m.weight.numel() for m in model.model.modules() if isinstance(m, torch.nn.Linear))
+    pairs = 60 * 60 + branch_tokens * (60 + branch_tokens)
+    attention = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * pairs
+    head = model.lm_head.weight.numel() * (1 + wanted)
+    assert operations(model, scorer, tree) == 2 * (linear * (60 + branch_tokens) + attention + head)
+
+
+def test_operations_grow_in_line_with_the_steps() -> None:
+    model = tiny_model("llama")
+    scorer, rng = BranchScorer(model), random.Random(7)
+    trunk, asked = ids(rng, 400), ids(rng, 5)
+    counts = []
+    for n in (10, 20, 30):
+        tree = TraceTree(trunk, tuple(Branch(400 - i, asked, (2, 5)) for i in range(n)))
+        scorer.score_trees([tree])
+        counts.append(operations(model, scorer, tree))
+    first, second = counts[1] - counts[0], counts[2] - counts[1]
+    assert second == pytest.approx(first, rel=0.05)
+
+
+def fails_when(model: torch.nn.Module, too_much: object) -> None:
+    inner = model.forward
+
+    def limited(*args: object, **kwargs: object) -> object:
+        if too_much(kwargs):  # type: ignore[operator]
+            raise torch.OutOfMemoryError("a small device")
+        return inner(*args, **kwargs)
+
+    model.forward = limited  # type: ignore[method-assign]
+
+
+def test_one_trace_that_does_not_fit_is_read_in_smaller_parts(caplog: pytest.LogCaptureFixture) -> None:
+    model, rng = tiny_model("llama"), random.Random(8)
+    tree = make_tree(rng, ids(rng, 30), 12, ids(rng, 4))
+    scorer = BranchScorer(model)
+    whole = scorer.score_trees([tree])
+    scorer.effort.elements = 2**21
+    fails_when(model, lambda kwargs: scorer.effort.elements > 2**20)
+    assert totals(scorer.score_trees([tree])) == pytest.approx(totals(whole), abs=1e-4)
+    assert scorer.effort.elements == 2**18
+    assert "smaller parts" in caplog.text
+
+
+def test_one_trace_without_room_for_a_cache_goes_branch_by_branch(caplog: pytest.LogCaptureFixture) -> None:
+    model, rng = tiny_model("llama"), random.Random(9)
+    trees = [make_tree(rng, ids(rng, 30), n, ids(rng, 4)) for n in (3, 12)]
+    scorer = BranchScorer(model)
+    whole = scorer.score_trees(trees)
+    fails_when(model, lambda kwargs: kwargs.get("use_cache") and kwargs["input_ids"].shape[1] > 60)
+    assert totals(scorer.score_trees(trees)) == pytest.approx(totals(whole), abs=1e-4)
+    assert "one by one" in caplog.text
+    assert scorer.effort.alone_from < float("inf")
+
+
+def test_effort_shrinks_in_order_and_then_gives_up() -> None:
+    effort = Effort(1000, elements=2**20)
+    effort.shrink([40, 50], shared=True)
+    assert effort.tokens == 50
+    effort.shrink([50], shared=True)
+    assert effort.elements == 2**17
+    effort.shrink([50], shared=True)
+    assert effort.alone_from == 50
+    with pytest.raises(torch.OutOfMemoryError, match="single trace of 50 tokens"):
+        effort.shrink([50], shared=False)
