@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,10 @@ from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import from_main_process, is_main_process
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference, take_reference
-from reasoning_guard.rules import AXES, RULES, Rule, names_of
+from reasoning_guard.rules import AXES, EFFECTS, RULES, Rule, names_of
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.sinks import Sink
+from reasoning_guard.statistics import Effect
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +54,9 @@ class Guard:
         format: How a completion is read: the name of a preset or a :class:`~reasoning_guard.formats.TraceFormat`.
         probes: What to ask; default :func:`~reasoning_guard.probes.default_probes`.
         rules: What must not happen; default :data:`~reasoning_guard.rules.RULES`.
+        effects: The smallest changes that matter, by value name, where they differ from
+            :data:`~reasoning_guard.rules.EFFECTS`; :func:`~reasoning_guard.rules.calibrate` makes them from a healthy
+            run.
         action: What an *alarm* does: "warn" says so, "stop" asks the host to save and stop, a callable receives every
             new alert (notices too). A notice never stops a run.
         alpha: Chance of any false alarm over the whole run.
@@ -77,6 +81,7 @@ class Guard:
         format: str | TraceFormat = "plain",
         probes: Sequence[Probe] | None = None,
         rules: Sequence[Rule] | None = None,
+        effects: Mapping[str, Effect] | None = None,
         action: Action = "warn",
         alpha: float = 0.05,
         patience: int = 2,
@@ -90,6 +95,7 @@ class Guard:
         self.problems = load_problems(problems, format=self.reader.format)
         self.probes = list(default_probes() if probes is None else probes)
         self.rules = list(RULES if rules is None else rules)
+        self.effects: dict[str, Effect] = {**EFFECTS, **(effects or {})}
         self.action = action
         self.alpha, self.patience = alpha, patience
         self.max_new_tokens = max_new_tokens
@@ -282,7 +288,7 @@ class Guard:
                 warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
 
     def _decide(self) -> list[Alert]:
-        return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience)
+        return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
 
     def _say_what_rests(self) -> None:
         for name, reason in resting(self.evaluations, self.rules).items():
@@ -336,6 +342,7 @@ class Guard:
             "probes": [type(probe).__name__ for probe in self.probes],
             "rules": [rule.name for rule in self.rules],
             "action": self.action if isinstance(self.action, str) else "callable",
+            "effects": {name: [effect.relative, effect.absolute] for name, effect in self.effects.items()},
             "alpha": self.alpha,
             "patience": self.patience,
             "max_new_tokens": self.max_new_tokens,
