@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Action = Literal["warn", "stop"] | Callable[[Alert], None]
+Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
 
 
 class Guard:
@@ -57,8 +57,9 @@ class Guard:
         effects: The smallest changes that matter, by value name, where they differ from
             :data:`~reasoning_guard.rules.EFFECTS`; :func:`~reasoning_guard.rules.calibrate` makes them from a healthy
             run.
-        action: What an *alarm* does: "warn" says so, "stop" asks the host to save and stop, a callable receives every
-            new alert (notices too). A notice never stops a run.
+        action: What an *alarm* does: "warn" says so, "stop" asks the host to save and stop, "rollback" asks it to
+            end with the weights from before the alarm if one is open at the end, a callable receives every new alert
+            (notices too). A notice never does either.
         alpha: Chance of any false alarm over the whole run.
         patience: Evaluations in a row at which a rule must hold before it raises an alert.
         reference: The frozen reader: "auto", "copy", None or a model (see
@@ -104,6 +105,7 @@ class Guard:
         self.evaluations: list[Evaluation] = []
         self.alerts: list[Alert] = []
         self.sinks: list[Sink] = []
+        self.kept_checkpoint: str | None = None  # set by the host that rolled back
         self.reference: Reference | None = None
         self._reference_choice = reference
         self._history = History(Path(directory)) if directory is not None else None
@@ -194,9 +196,15 @@ class Guard:
         return self.action == "stop" and any(alert.open for alert in self.alarms)
 
     @property
+    def unhealthy_since(self) -> int | None:
+        """The step at which the oldest open alarm began; None while there is none. Models from before are healthy."""
+        return min((alert.since for alert in self.alarms if alert.open), default=None)
+
+    @property
     def stop_reason(self) -> str | None:
-        """The text of the alarm that asks to stop, or None."""
-        return next((alert.text() for alert in self.alarms if alert.open), None) if self.should_stop else None
+        """The text of the open alarm for which the run is stopped or rolled back, or None."""
+        acts = self.action in ("stop", "rollback")
+        return next((alert.text() for alert in self.alarms if alert.open), None) if acts else None
 
     def scalars(self, evaluation: Evaluation) -> dict[str, float]:
         """The evaluation's means under the names that trackers show.
@@ -352,8 +360,8 @@ class Guard:
 
 
 def _check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:
-    if action not in ("warn", "stop") and not callable(action):
-        raise ConfigurationError(f"`action` must be 'warn', 'stop' or a callable; got {action!r}")
+    if action not in ("warn", "stop", "rollback") and not callable(action):
+        raise ConfigurationError(f"`action` must be 'warn', 'stop', 'rollback' or a callable; got {action!r}")
     if not 0 < alpha < 1:
         raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
     if patience < 1:

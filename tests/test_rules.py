@@ -362,3 +362,9 @@ def test_a_healthy_run_widens_what_matters_and_never_narrows_it() -> None:
 def test_calibration_needs_a_run(run: list[Evaluation]) -> None:
     with pytest.raises(ValueError, match="a baseline and at least one later evaluation"):
         calibrate(run, RULES)
+
+
+def test_a_smallest_effect_of_zero_lets_every_fall_count() -> None:
+    run = [evaluation(0), *(evaluation(s, placebo_changed=2.75) for s in (10, 20))]
+    assert decide(run) == []
+    assert names(decide(run, effects={**EFFECTS, "placebo_changed": Effect(0.0, 0.0)})) == ["accuracy_trap"]

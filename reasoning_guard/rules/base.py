@@ -103,8 +103,12 @@ class Comparison:
     def fallen(self, names: Sequence[str]) -> tuple[Change, ...]:
         """The changes of those ``names`` that fell, the deepest fall (in smallest effects) first."""
         each = [name for name in expand(names, self.baseline) if self.fell(name)]
-        each.sort(key=lambda name: sum(c.difference / self.effect(name).at(c.baseline) for c in self.changes(name)))
-        return self.changes(*each)
+        return self.changes(*sorted(each, key=self._depth))
+
+    def _depth(self, name: str) -> float:
+        """The change of ``name`` in smallest effects, which may be 0."""
+        change = self.change(name)
+        return change.difference / max(self.effect(name).at(change.baseline), 1e-12) if change else 0.0
 
     def risen(self, names: Sequence[str]) -> tuple[Change, ...]:
         """The changes of those ``names`` that rose."""
