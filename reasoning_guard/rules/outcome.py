@@ -101,7 +101,7 @@ class Entropy(Rule):
     """The model writes with far less, or far more, entropy, and accuracy is not higher for it.
 
     Training trades entropy for accuracy (Cui et al., arXiv 2505.22617), so a fall that buys accuracy is what training
-    does; a fall that buys none leaves nothing to explore with.
+    does; a fall that buys none leaves nothing to explore with. Above 90 % accuracy there is little to explore for.
     """
 
     name: str = "entropy"
@@ -113,7 +113,8 @@ class Entropy(Rule):
     def check(self, comparison: Comparison) -> Finding | None:
         """See :class:`Rule`."""
         lower, higher = comparison.fallen(self.falls), comparison.risen(self.rises)
-        if not (lower or higher) or comparison.rose("accuracy"):
+        solved = any(change.current > 0.9 for change in comparison.changes("accuracy"))
+        if not (lower or higher) or comparison.rose("accuracy") or (lower and solved):
             return None
         return Finding(
             message=f"entropy has {'collapsed' if lower else 'exploded'} and accuracy is not higher for it",
