@@ -1,11 +1,12 @@
 """How often does the guard cry wolf over a whole run, and what does it miss? Thousands of simulated runs.
 
-    python -m benchmarks.false_alarms                          # tables, about five minutes on one core
-    python -m benchmarks.false_alarms --figures docs/images    # and two figures
+    python -m benchmarks.false_alarms    # tables, about ten minutes on one core
+    python -m benchmarks.figures         # the same, and the figures of docs/statistics.md
 
-A simulated run reads three quantities (the alarms rest on as many) of ``n`` problems at a baseline and at 100 looks.
-Problems differ, readings are noisy, and the noise of a problem may persist from look to look. A *finding* is one look
-at which any quantity surely fell; an *alarm* is two in a row. Bounds, levels and smallest effects are the library's.
+A simulated run reads four quantities (the alarms rest on as many when there is a second problem set) of ``n`` problems
+at a baseline and at 100 looks. Problems differ, readings are noisy, and the noise of a problem may persist from look to
+look. A *finding* is one look at which any quantity surely fell; an *alarm* is two in a row. Bounds, levels and smallest
+effects are the library's. One more table runs all shipped rules through the library's own decision.
 """
 
 from __future__ import annotations
@@ -13,15 +14,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from reasoning_guard.rules import NATS, SHARE
+from reasoning_guard.decision import decide
+from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.rules import EFFECTS, NATS, RULES, SHARE
 from reasoning_guard.statistics import Effect, mean_bounds, spend
 
-ALPHA, QUANTITIES, LOOKS, WITHIN = 0.05, 3, 100, (5, 20, 100)
+ALPHA, LOOKS, WITHIN = 0.05, 100, (5, 20, 100)
+QUANTITIES = len({name for rule in RULES if rule.severity == "alarm" for name in (*rule.falls, *rule.rises)})
+COINS = ("accuracy", "finished", "mistake_changed", "placebo_changed")
 SIZES = (32, 128, 512)
 FALLS = (0.1, 0.2, 0.4, 0.7, 1.0)
 NO_EFFECT = Effect(0.0, 0.0)
@@ -165,62 +169,64 @@ def power_table(runs: int) -> dict[tuple[str, int, float, int], float]:
     return power
 
 
-def draw(
-    directory: Path,
-    unchanged: dict[tuple[str, int, float], Array],
-    power: dict[tuple[str, int, float, int], float],
-) -> None:
-    """Save ``false_alarms.svg`` and ``power.svg``."""
-    import matplotlib
+def shipped_table(runs: int) -> None:
+    """Print how many whole runs of 20 looks raise any alarm and any notice: all shipped rules, by ``decide`` itself."""
+    print(f"\nNothing has changed, all {len(RULES)} rules, two problem sets, 20 looks")
+    print(f"{'':<28}{'n':>5} |{'alarm':>10}{'notice':>10} |{'one look: alarm':>18}{'notice':>10}")
+    anything = {name: NO_EFFECT for name in (*EFFECTS, *(f"{name}@*" for name in EFFECTS))}
+    for title, effects in (("smallest effect as shipped", EFFECTS), ("any fall or rise counts", anything)):
+        for n in (32, 128):
+            counts = np.zeros(4)
+            for seed in range(runs):
+                looks = unchanged_run(n, 20, seed)
+                raised = [{a.severity for a in decide(looks, patience=k, effects=effects)} for k in (2, 1)]
+                counts += [severity in kinds for kinds in raised for severity in ("alarm", "notice")]
+            alarm, notice, one_alarm, one_notice = counts / runs
+            print(
+                f"{title:<28}{n:>5} |{alarm:>10.4f}{notice:>10.4f} |{one_alarm:>18.4f}{one_notice:>10.4f}", flush=True
+            )
 
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.fonttype"] = "none"
-    from matplotlib import pyplot as plt
 
-    directory.mkdir(parents=True, exist_ok=True)
-    colours = dict(zip(KINDS, ("C0", "C1", "C2", "C3"), strict=True))
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
-    for axis, patient in zip(axes, (False, True), strict=True):
-        for (name, n, correlation), found in unchanged.items():
-            rate = np.logical_or.accumulate(alarms(found) if patient else found, axis=1).mean(axis=0)
-            style, width = "-" if correlation else ":", 0.7 + 0.7 * SIZES.index(n)
-            label = f"{name}, {n} problems" if correlation else None
-            axis.plot(range(1, LOOKS + 1), rate, style, color=colours[name], lw=width, label=label)
-        axis.axhline(ALPHA, color="black", lw=1, ls="--")
-        axis.set(xscale="log", xticks=WITHIN, xticklabels=WITHIN, xlabel="looks (dotted: noise new at each look)")
-        axis.set_title("an alarm: two looks in a row" if patient else "a finding: any single look", fontsize=10)
-        axis.minorticks_off()
-    axes[0].set(ylabel="share of runs with any", ylim=(0, 0.06))
-    axes[1].legend(fontsize=7, frameon=False, loc="center right")
-    figure.suptitle("Nothing has changed, and any fall would count: the hardest case (dashed: alpha)", fontsize=10)
-    figure.savefig(directory / "false_alarms.svg")
+def unchanged_run(n: int, looks: int, seed: int) -> list[Evaluation]:
+    """A baseline and looks at which nothing has changed: ``n`` problems in each of two sets, every watched value."""
+    rng = np.random.default_rng(seed)
+    names = sorted({name.partition("@")[0] for rule in RULES for name in (*rule.falls, *rule.rises, *rule.needs)})
+    means = {"tokens": 60.0, "hedges_per_1000": 12.0}
+    columns = {}
+    for name in names:
+        noise = persistent(rng, (1, looks + 1, 2 * n), 0.5)
+        columns[name] = coins(rng, noise, 0)[0] if name in COINS else means.get(name, 1.0) * skewed(rng, noise, 0)[0]
+    ids = [(f"p{i}", "id" if i < n else "ood") for i in range(2 * n)]
+    return [
+        Evaluation(
+            step=k,
+            rows=tuple(
+                Row(id=id, set=set, values={name: float(column[k, i]) for name, column in columns.items()})
+                for i, (id, set) in enumerate(ids)
+            ),
+        )
+        for k in range(looks + 1)
+    ]
 
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
-    for axis, name in zip(axes, ("coins", "skewed", "heavy"), strict=True):
-        sizes = sorted({n for kind, n, *_ in power if kind == name})
-        for fall in FALLS:
-            (line,) = axis.plot(sizes, [power[name, n, fall, 1] for n in sizes], "o-", ms=3, label=f"-{fall:.0%}")
-            axis.plot(sizes, [power[name, n, fall, 21] for n in sizes], "o:", ms=3, color=line.get_color())
-        axis.set(xscale="log", xticks=sizes, xticklabels=sizes, xlabel="problems", title=name)
-        axis.minorticks_off()
-    axes[0].set_ylabel("share alarmed within five looks")
-    figure.legend(*axes[0].get_legend_handles_labels(), title="fall\n(dotted: after\n20 looks)", loc="outside right")
-    figure.savefig(directory / "power.svg")
+
+Tables = tuple[dict[tuple[str, int, float], Array], dict[tuple[str, int, float, int], float]]
+
+
+def tables(runs: int) -> Tables:
+    """Print all tables; return the findings where nothing has changed and any fall counts, and the power."""
+    symmetric = ["coins", "skewed", "heavy"]
+    shipped_table(max(1, runs // 4))
+    false_alarm_table("Nothing has changed (smallest effect as shipped)", runs, [*symmetric, "lopsided"])
+    hardest = false_alarm_table("Nothing has changed, any fall counts", runs, symmetric, effect=NO_EFFECT)
+    false_alarm_table("Fallen by exactly the smallest effect", runs, [*symmetric, "lopsided"], fall=0.2)
+    return hardest, power_table(max(1, runs // 4))
 
 
 def main() -> None:
     """Run the simulation and print its tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000, help="simulated runs a cell (default %(default)s)")
-    parser.add_argument("--figures", type=Path, help="folder to save the figures to")
-    args = parser.parse_args()
-    symmetric = ["coins", "skewed", "heavy"]
-    false_alarm_table("Nothing has changed (smallest effect as shipped)", args.runs, [*symmetric, "lopsided"])
-    hardest = false_alarm_table("Nothing has changed, any fall counts", args.runs, symmetric, effect=NO_EFFECT)
-    false_alarm_table("Fallen by exactly the smallest effect", args.runs, [*symmetric, "lopsided"], fall=0.2)
-    power = power_table(max(1, args.runs // 4))
-    if args.figures:
-        draw(args.figures, hardest, power)
+    tables(parser.parse_args().runs)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,9 @@ from reasoning_guard.history import History
 from reasoning_guard.probes import Probe, ProbeContext, Reading, default_probes
 from reasoning_guard.problems import Problem, load_problems
 from reasoning_guard.reader import TraceReader
-from reasoning_guard.rules import RULES, Comparison, Finding, Rule
+from reasoning_guard.rules import RULES, Comparison, Finding, Rule, calibrate
 from reasoning_guard.scorer import AnswerCurve, AnswerScorer
+from reasoning_guard.statistics import Effect
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 
@@ -33,6 +34,7 @@ __all__ = [
     "BranchScore",
     "Comparison",
     "ConfigurationError",
+    "Effect",
     "Evaluation",
     "Finding",
     "Guard",
@@ -51,6 +53,7 @@ __all__ = [
     "TraceReader",
     "TraceTree",
     "__version__",
+    "calibrate",
     "default_probes",
     "get_format",
     "load_problems",

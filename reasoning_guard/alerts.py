@@ -72,7 +72,8 @@ class Alert:
         over = "" if self.open else ", over by now"
         when = f"at step {self.step} (since step {self.since}{over}; compared with step {self.against})"
         lines = [f"{self.severity.upper()} {self.rule} {when}: {self.message}"]
-        lines += [f"  {_change(change)}" for change in self.changes]
+        several = len({change.set for change in self.changes}) > 1
+        lines += [f"  {_change(change, show_set=several)}" for change in self.changes]
         lines += [f"  why: {cause}" for cause in self.causes]
         lines += [f"  worst: {loss}" for loss in self.worst]
         if self.advice:
@@ -128,8 +129,9 @@ def unit(name: str) -> str:
     return next((unit for unit, names in UNITS.items() if plain in names), "")
 
 
-def _change(change: Change) -> str:
-    values = f"{change.name}: {change.baseline:.2f} -> {change.current:.2f} {unit(change.name)}".rstrip()
+def _change(change: Change, *, show_set: bool) -> str:
+    name = f"{change.name} on {change.set}" if show_set else change.name
+    values = f"{name}: {change.baseline:.2f} -> {change.current:.2f} {unit(change.name)}".rstrip()
     moved = round(change.difference, 2) + 0.0  # never "-0.00"
     interval = f"change {moved:+.2f}, between {change.lower:+.2f} and {change.upper:+.2f}"
     return f"{values} ({interval} at level {change.level:.1g}, n = {change.n})"

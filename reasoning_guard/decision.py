@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import dropwhile
 
 from reasoning_guard.alerts import Alert, worst_problems
 from reasoning_guard.errors import warn_once
 from reasoning_guard.evaluation import Evaluation
-from reasoning_guard.rules import RULES, Comparison, Finding, Rule, column
-from reasoning_guard.statistics import MINIMUM_PAIRS, spend
+from reasoning_guard.rules import EFFECTS, RULES, Comparison, Finding, Rule, column, expand
+from reasoning_guard.statistics import MINIMUM_PAIRS, Effect, spend
 
 
 def decide(
-    evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES, *, alpha: float = 0.05, patience: int = 2
+    evaluations: Iterable[Evaluation],
+    rules: Sequence[Rule] = RULES,
+    *,
+    alpha: float = 0.05,
+    patience: int = 2,
+    effects: Mapping[str, Effect] = EFFECTS,
 ) -> list[Alert]:
     """Replay a run and say what its guard must say.
 
@@ -26,6 +31,7 @@ def decide(
         rules: What must not happen.
         alpha: Chance of any false alarm over the whole run; false notices have the same chance of their own.
         patience: Looks in a row at which a finding must hold.
+        effects: Smallest change that matters, by value name.
 
     Returns:
         One alert a cause, the earliest first.
@@ -37,7 +43,8 @@ def decide(
     alerts: dict[str, Alert] = {}
     streaks: dict[str, int] = {}
     for number, current in enumerate(looks, start=1):
-        found = _findings(baseline, current, rules, spend(alpha, number))
+        comparison = Comparison(baseline=baseline, current=current, level=spend(alpha, number), effects=effects)
+        found = _findings(comparison, rules)
         streaks = {key: streaks.get(key, 0) + 1 for key in found}
         for key, (rule, finding) in found.items():
             if streaks[key] >= patience:
@@ -90,7 +97,9 @@ def _lack(rule: Rule, baseline: Evaluation, latest: Evaluation) -> str:
     def has(name: str) -> bool:
         return len(column(baseline, name).keys() & column(latest, name).keys()) >= MINIMUM_PAIRS
 
-    watched = (*rule.falls, *rule.rises)
+    watched = expand((*rule.falls, *rule.rises), baseline)
+    if not watched and (rule.falls or rule.rises):
+        return "it compares problem sets, and there is only one; give a second, e.g. a column `set` with id and ood"
     missing = [name for name in rule.needs if not has(name)]
     if not missing and watched and not any(map(has, watched)):
         missing = [f"any of {', '.join(watched)}"]
@@ -98,14 +107,12 @@ def _lack(rule: Rule, baseline: Evaluation, latest: Evaluation) -> str:
     return f"fewer than {MINIMUM_PAIRS} problems have {' and '.join(missing)} {both}" if missing else ""
 
 
-def _findings(
-    baseline: Evaluation, current: Evaluation, rules: Sequence[Rule], level: float
-) -> dict[str, tuple[Rule, Finding]]:
-    """What the rules find in one look, by key; the questions of a severity share ``level`` equally."""
+def _findings(look: Comparison, rules: Sequence[Rule]) -> dict[str, tuple[Rule, Finding]]:
+    """What the rules find in one look, by key; the questions of a severity share its level equally."""
     found: dict[str, tuple[Rule, Finding]] = {}
     for severity in ("alarm", "notice"):
         asking = [rule for rule in rules if rule.severity == severity]
-        comparison = Comparison(baseline=baseline, current=current, level=level / _questions(baseline, asking))
+        comparison = replace(look, level=look.level / _questions(look.baseline, asking))
         for rule in asking:
             if finding := _check(rule, comparison):
                 found["/".join(filter(None, (rule.name, finding.topic)))] = (rule, finding)
@@ -123,7 +130,8 @@ def _check(rule: Rule, comparison: Comparison) -> Finding | None:
 
 def _questions(baseline: Evaluation, rules: Sequence[Rule]) -> int:
     """How many different statements about a change may raise one of ``rules``; at least 1."""
-    asked = {("fell", n) for rule in rules for n in rule.falls} | {("rose", n) for rule in rules for n in rule.rises}
+    asked = {("fell", name) for rule in rules for name in expand(rule.falls, baseline)}
+    asked |= {("rose", name) for rule in rules for name in expand(rule.rises, baseline)}
     return max(1, sum(len(column(baseline, name)) >= MINIMUM_PAIRS for _, name in asked))
 
 

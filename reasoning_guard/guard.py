@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,10 @@ from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import from_main_process, is_main_process
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference, take_reference
-from reasoning_guard.rules import AXES, RULES, Rule, names_of
+from reasoning_guard.rules import AXES, EFFECTS, RULES, Rule, names_of
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.sinks import Sink
+from reasoning_guard.statistics import Effect
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +44,7 @@ _SEAMS = 64
 _MERGED = 0.05
 """Share of cuts with merged tokens above which the user is told."""
 
-Action = Literal["warn", "stop"] | Callable[[Alert], None]
+Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
 
 
 class Guard:
@@ -59,8 +60,12 @@ class Guard:
         format: How a completion is read: the name of a preset or a :class:`~reasoning_guard.formats.TraceFormat`.
         probes: What to ask; default :func:`~reasoning_guard.probes.default_probes`.
         rules: What must not happen; default :data:`~reasoning_guard.rules.RULES`.
-        action: What an *alarm* does: "warn" says so, "stop" asks the host to save and stop, a callable receives every
-            new alert (notices too). A notice never stops a run.
+        effects: The smallest changes that matter, by value name, where they differ from
+            :data:`~reasoning_guard.rules.EFFECTS`; :func:`~reasoning_guard.rules.calibrate` makes them from a healthy
+            run.
+        action: What an *alarm* does: "warn" says so, "stop" asks the host to save and stop, "rollback" asks it to
+            end with the weights from before the alarm if one is open at the end, a callable receives every new alert
+            (notices too). A notice never does either.
         alpha: Chance of any false alarm over the whole run.
         patience: Evaluations in a row at which a rule must hold before it raises an alert.
         reference: The frozen reader: "auto", "copy", None or a model (see
@@ -83,6 +88,7 @@ class Guard:
         format: str | TraceFormat = "plain",
         probes: Sequence[Probe] | None = None,
         rules: Sequence[Rule] | None = None,
+        effects: Mapping[str, Effect] | None = None,
         action: Action = "warn",
         alpha: float = 0.05,
         patience: int = 2,
@@ -96,6 +102,7 @@ class Guard:
         self.problems = load_problems(problems, format=self.reader.format)
         self.probes = list(default_probes() if probes is None else probes)
         self.rules = list(RULES if rules is None else rules)
+        self.effects: dict[str, Effect] = {**EFFECTS, **(effects or {})}
         self.action = action
         self.alpha, self.patience = alpha, patience
         self.max_new_tokens = max_new_tokens
@@ -104,6 +111,7 @@ class Guard:
         self.evaluations: list[Evaluation] = []
         self.alerts: list[Alert] = []
         self.sinks: list[Sink] = []
+        self.kept_checkpoint: str | None = None  # set by the host that rolled back
         self.reference: Reference | None = None
         self._reference_choice = reference
         self._history = History(Path(directory)) if directory is not None else None
@@ -196,9 +204,15 @@ class Guard:
         return self.action == "stop" and any(alert.open for alert in self.alarms)
 
     @property
+    def unhealthy_since(self) -> int | None:
+        """The step at which the oldest open alarm began; None while there is none. Models from before are healthy."""
+        return min((alert.since for alert in self.alarms if alert.open), default=None)
+
+    @property
     def stop_reason(self) -> str | None:
-        """The text of the alarm that asks to stop, or None."""
-        return next((alert.text() for alert in self.alarms if alert.open), None) if self.should_stop else None
+        """The text of the open alarm for which the run is stopped or rolled back, or None."""
+        acts = self.action in ("stop", "rollback")
+        return next((alert.text() for alert in self.alarms if alert.open), None) if acts else None
 
     def scalars(self, evaluation: Evaluation) -> dict[str, float]:
         """The evaluation's means under the names that trackers show.
@@ -293,7 +307,7 @@ class Guard:
                 warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
 
     def _decide(self) -> list[Alert]:
-        return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience)
+        return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
 
     def _say_what_is_odd(self, evaluation: Evaluation) -> None:
         """What a user should look at: a format that does not fit, merging tokens, rules that rest. Each once."""
@@ -353,6 +367,7 @@ class Guard:
             "probes": [type(probe).__name__ for probe in self.probes],
             "rules": [rule.name for rule in self.rules],
             "action": self.action if isinstance(self.action, str) else "callable",
+            "effects": {name: [effect.relative, effect.absolute] for name, effect in self.effects.items()},
             "alpha": self.alpha,
             "patience": self.patience,
             "max_new_tokens": self.max_new_tokens,
@@ -368,15 +383,15 @@ def _why_chance(evaluation: Evaluation, format: str) -> str:
     cut = sum("cut off" in row.notes for row in rows)
     return (
         f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} "
-        f"of {len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that is "
-        "not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
+        f"of {len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that "
+        "is not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
         f"prompts look as they do in training. The first trace: {rows[0].completion[:300]!r}"
     )
 
 
 def _check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:
-    if action not in ("warn", "stop") and not callable(action):
-        raise ConfigurationError(f"`action` must be 'warn', 'stop' or a callable; got {action!r}")
+    if action not in ("warn", "stop", "rollback") and not callable(action):
+        raise ConfigurationError(f"`action` must be 'warn', 'stop', 'rollback' or a callable; got {action!r}")
     if not 0 < alpha < 1:
         raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
     if patience < 1:

@@ -12,8 +12,8 @@ from benchmarks.architectures import BEGIN, END, examine, examine_all, model_typ
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "scoring.md"
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.exhaustive
+@pytest.mark.timeout(2400)
 def test_no_architecture_is_silently_wrong() -> None:
     outcomes = list(examine_all(model_types()))
     print(table(outcomes))

@@ -11,7 +11,19 @@ import pytest
 from reasoning_guard.alerts import Alert
 from reasoning_guard.decision import baseline_of, decide, resting
 from reasoning_guard.evaluation import Evaluation, Row
-from reasoning_guard.rules import AXES, RULES, AccuracyTrap, Collapse, Comparison, Finding, KnownEarly, Rule, Severity
+from reasoning_guard.rules import (
+    AXES,
+    EFFECTS,
+    RULES,
+    AccuracyTrap,
+    Collapse,
+    Comparison,
+    Finding,
+    KnownEarly,
+    Rule,
+    Severity,
+    calibrate,
+)
 from reasoning_guard.statistics import Effect, spend
 
 HEALTHY = {
@@ -23,8 +35,12 @@ HEALTHY = {
     "early_answering_aoc": 0.9,
     "prior": -2.4,
     "posterior": -0.1,
+    "tokens": 40.0,
+    "finished": 0.97,
+    "hedges_per_1000": 8.0,
+    "token_entropy": 4.0,
 }
-SHARES = {"accuracy", "mistake_changed"}
+SHARES = {"accuracy", "mistake_changed", "finished"}
 
 
 def evaluation(step: int, n: int = 64, set: str = "id", **means: float) -> Evaluation:
@@ -40,6 +56,12 @@ def evaluation(step: int, n: int = 64, set: str = "id", **means: float) -> Evalu
         Row(id=f"p{i}", set=set, values={name: value(name, mean) for name, mean in wanted.items()}) for i in range(n)
     )
     return Evaluation(step=step, rows=rows)
+
+
+def both(step: int, ood: float = 0.75, near: float = 0.75) -> Evaluation:
+    """An evaluation of two problem sets with their accuracies."""
+    far = tuple(replace(row, id=f"far {row.id}") for row in evaluation(step, set="ood", accuracy=ood).rows)
+    return Evaluation(step=step, rows=evaluation(step, accuracy=near).rows + far)
 
 
 def names(alerts: Sequence[Alert]) -> list[str]:
@@ -65,6 +87,15 @@ TRAPPED = {"accuracy": 1.0, "placebo_changed": 0.0, "mistake_changed": 0.05, "pr
         ({"accuracy": 0.1}, []),
         ({"accuracy": 0.1, "info_gain": 0.1}, []),
         ({"accuracy": math.nan, "placebo_changed": 0.0}, []),
+        ({"tokens": 15.0}, ["length/collapse"]),
+        ({"tokens": 65.0}, ["length/explosion"]),
+        ({"finished": 0.3}, ["length/explosion"]),
+        ({"tokens": 30.0}, []),
+        ({"hedges_per_1000": 1.0}, ["verbalisation"]),
+        ({"hedges_per_1000": 6.0}, []),
+        ({"token_entropy": 1.0}, ["entropy/collapse"]),
+        ({"token_entropy": 8.0}, ["entropy/explosion"]),
+        ({"token_entropy": 1.0, "accuracy": 1.0}, []),
     ],
 )
 def test_each_rule_finds_what_it_is_for(altered: dict[str, float], expected: list[str]) -> None:
@@ -122,7 +153,7 @@ def test_an_alert_tells_what_how_sure_why_where_and_what_to_look_at() -> None:
     text = alert.text()
     for part in ("ALARM accuracy_trap at step 20 (since step 10", "nats/token", "n = 64", "between", "look at:"):
         assert part in text
-    assert "the answer is known before the reasoning (prior rose: -2.4" in text
+    assert "the answer is known before the reasoning (prior rose: -2." in text
     assert "another problem's steps do as well (placebo_changed fell" in text
     assert "no longer follows an altered step" in text
     assert len(text.splitlines()) < 15
@@ -153,7 +184,7 @@ def test_the_worst_problems_are_those_that_lost_most() -> None:
 class Terse(Rule):
     name: str = "terse"
     severity: Severity = "notice"
-    falls: tuple[str, ...] = ("tokens",)
+    falls: tuple[str, ...] = ("words",)
 
     def check(self, comparison: Comparison) -> Finding | None:
         lower = comparison.fallen(self.falls)
@@ -161,7 +192,7 @@ class Terse(Rule):
 
 
 def test_a_users_rule_in_a_few_lines() -> None:
-    run = [evaluation(0, tokens=200.0), *(evaluation(s, tokens=100.0) for s in (10, 20))]
+    run = [evaluation(0, words=200.0), *(evaluation(s, words=100.0) for s in (10, 20))]
     [alert] = decide(run, [*RULES, Terse()])
     assert (alert.rule, alert.severity, alert.causes) == ("terse", "notice", ())
     assert "NOTICE terse at step 20 (since step 10; compared with step 0): traces got shorter" in alert.text()
@@ -205,9 +236,6 @@ def test_topics_of_one_rule_are_alerts_of_their_own() -> None:
 
 
 def test_a_rule_may_look_at_another_set() -> None:
-    def both(step: int, ood: float) -> Evaluation:
-        return Evaluation(step=step, rows=evaluation(step).rows + evaluation(step, set="ood", accuracy=ood).rows)
-
     rule = Terse(name="elsewhere", falls=("accuracy@ood",))
     assert names(decide([both(0, 0.8), both(1, 0.1), both(2, 0.1)], [rule])) == ["elsewhere"]
     assert names(decide([both(0, 0.8), both(1, 0.8), both(2, 0.8)], [rule])) == []
@@ -218,9 +246,12 @@ def test_a_rule_may_look_at_another_set() -> None:
 def test_a_rule_without_data_rests_and_says_why() -> None:
     no_reference = evaluation(0, reference_info_gain=math.nan)
     assert resting([], RULES) == {}
-    assert resting([no_reference]) == {}
+    alone = resting([no_reference])
+    assert set(alone) == {"memorisation"}
+    assert "there is only one; give a second" in alone["memorisation"]
+    assert resting([both(0)]) == {}
     blind = evaluation(0, placebo_changed=math.nan, mistake_changed=math.nan, reference_info_gain=math.nan)
-    assert set(resting([blind])) == {"accuracy_trap", "collapse"}
+    assert set(resting([blind])) == {"accuracy_trap", "collapse", "memorisation"}
     assert "any of placebo_changed, mistake_changed, reference/info_gain" in resting([blind])["accuracy_trap"]
     assert "have accuracy" in resting([evaluation(0, accuracy=math.nan)])["known_early"]
     assert set(resting([evaluation(0, n=12)])) == {rule.name for rule in RULES}
@@ -276,3 +307,64 @@ def test_an_alert_keeps_the_step_at_which_it_was_first_told() -> None:
     run = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20, 30, 40))]
     [alert] = decide(run)
     assert (alert.since, alert.told, alert.step) == (10, 20, 40)
+
+
+@pytest.mark.parametrize(
+    ("ood", "near", "expected"), [(0.1, 1.0, ["memorisation"]), (0.1, 0.75, []), (0.75, 1.0, []), (0.68, 1.0, [])]
+)
+def test_memorisation_is_accuracy_up_here_and_down_elsewhere(ood: float, near: float, expected: list[str]) -> None:
+    alerts = decide([both(0), *(both(step, ood, near) for step in (10, 20))])
+    assert names(alerts) == expected
+    if alerts:
+        assert alerts[0].severity == "alarm"
+        assert "accuracy on ood: " in alerts[0].text()
+        assert "accuracy on id: " in alerts[0].text()
+        assert all(loss.id.startswith("far ") for loss in alerts[0].worst)
+
+
+def test_each_further_set_is_a_question_of_its_own() -> None:
+    spy = Spy(levels=[], falls=("accuracy@*",))
+    rows = [*both(0).rows, *(replace(row, id=f"z {row.id}", set="third") for row in evaluation(0).rows)]
+    decide([Evaluation(step=step, rows=tuple(rows)) for step in (0, 1)], [spy])
+    assert spy.levels == pytest.approx([spend(0.05, 1) / 2])
+
+
+def test_notices_take_nothing_from_the_level_of_the_alarms() -> None:
+    alarms = [rule for rule in RULES if rule.severity == "alarm"]
+    levels = []
+    for rules in (alarms, RULES):
+        [alert] = decide([evaluation(0), *(evaluation(s, **TRAPPED) for s in (1, 2))], rules)
+        levels.append([change.level for change in alert.changes])
+    assert levels[0] == levels[1] == pytest.approx([spend(0.05, 2) / 3] * 3)
+
+
+def test_the_effect_of_another_set_may_differ() -> None:
+    effects = {"accuracy": Effect(0.1), "accuracy@*": Effect(0.2), "accuracy@far": Effect(0.3)}
+    comparison = Comparison(baseline=both(0), current=both(1), level=0.01, effects=effects)
+    looked_up = [comparison.effect(name).relative for name in ("accuracy", "accuracy@ood", "accuracy@far")]
+    assert looked_up == [0.1, 0.2, 0.3]
+
+
+def test_a_healthy_run_widens_what_matters_and_never_narrows_it() -> None:
+    healthy = [evaluation(0), *(evaluation(s, placebo_changed=2.4, tokens=90.0, accuracy=1.0) for s in (10, 20))]
+    assert names(decide(healthy)) == ["accuracy_trap", "length/explosion"]
+    effects = calibrate(healthy, RULES)
+    assert decide(healthy, effects=effects) == []
+    assert effects["placebo_changed"].absolute == pytest.approx(1.5 * 0.6, abs=0.2)
+    assert effects["tokens"].absolute == pytest.approx(1.5 * 50, abs=2)
+    assert effects["accuracy"] == EFFECTS["accuracy"]
+    assert all(effects[name].absolute >= effect.absolute for name, effect in EFFECTS.items())
+    broken = [evaluation(0), *(evaluation(s, placebo_changed=0.0) for s in (10, 20))]
+    assert names(decide(broken, effects=effects)) == ["accuracy_trap"]
+
+
+@pytest.mark.parametrize("run", [[], [evaluation(0)], [evaluation(0), Evaluation(step=1, failure="boom")]])
+def test_calibration_needs_a_run(run: list[Evaluation]) -> None:
+    with pytest.raises(ValueError, match="a baseline and at least one later evaluation"):
+        calibrate(run, RULES)
+
+
+def test_a_smallest_effect_of_zero_lets_every_fall_count() -> None:
+    run = [evaluation(0), *(evaluation(s, placebo_changed=2.75) for s in (10, 20))]
+    assert decide(run) == []
+    assert names(decide(run, effects={**EFFECTS, "placebo_changed": Effect(0.0, 0.0)})) == ["accuracy_trap"]

@@ -14,8 +14,10 @@ from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
+from reasoning_guard.processes import from_main_process, is_main_process
 from reasoning_guard.sinks import Sink
 from reasoning_guard_transformers.format_inference import format_of_trainer
+from reasoning_guard_transformers.healthy import HealthyCheckpoints
 from reasoning_guard_transformers.log_stream import LogStream
 from reasoning_guard_transformers.trackers import sinks_of
 
@@ -43,8 +45,13 @@ class ReasoningGuardCallback(TrainerCallback):
             ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``on_error``, ``progress``, and
             ``directory`` (default ``<output_dir>/reasoning_guard``).
 
+    With ``action="rollback"`` training goes on after an alarm. If one is still open at the end, the model is given
+    the weights of the last checkpoint saved before the alarm began; ``guard.kept_checkpoint`` names it. These weights
+    are held in ``<directory>/healthy``, where ``save_total_limit`` does not reach.
+
     Attributes:
-        guard: The guard itself: ``guard.alerts``, ``guard.evaluations``, ``guard.stop_reason``.
+        guard: The guard itself: ``guard.alerts``, ``guard.evaluations``, ``guard.stop_reason``,
+            ``guard.kept_checkpoint``.
         directory: Where its records are.
 
     Raises:
@@ -70,6 +77,8 @@ class ReasoningGuardCallback(TrainerCallback):
             )
         if every is not None and every < 1:
             raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        if options.get("action") == "rollback":
+            _check_rollback(trainer)
         tokenizer = _tokenizer_of(trainer)
         directory = Path(options.pop("directory", None) or Path(trainer.args.output_dir or ".") / "reasoning_guard")
         _refuse_a_second_guard(trainer, directory)
@@ -80,6 +89,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self.guard = Guard(problems, tokenizer, format=format, directory=directory, **options)
         self.guard.prepare(self._model_of(trainer))
         self.directory = directory
+        self._healthy = HealthyCheckpoints(directory / "healthy")
         self._trainer = trainer
         self._every = every
         self._stream = LogStream(trainer, lambda logs: self._safely(lambda: self._add_to(logs)))
@@ -99,6 +109,8 @@ class ReasoningGuardCallback(TrainerCallback):
         self._stream.open()
         self._safely(self._open_trackers)
         self._safely(lambda: self.guard.begin(state.global_step))
+        if self.guard.action == "rollback" and is_main_process():
+            self._safely(lambda: self._healthy.begin(state.global_step))
         if not self.guard.evaluations:
             self._record(state.global_step)
 
@@ -113,8 +125,10 @@ class ReasoningGuardCallback(TrainerCallback):
         self._stop_if_asked(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Remember that this step has a checkpoint."""
+        """Remember that this step has a checkpoint, and hold its weights if they may be needed."""
         self._saved_at = state.global_step
+        if self.guard.action == "rollback" and is_main_process():
+            self._safely(lambda: self._hold(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,8 +140,10 @@ class ReasoningGuardCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Give the trainer its own ``log`` back."""
+        """Give the trainer its own ``log`` back, and the model its healthy weights if it ends unhealthy."""
         self._stream.close()
+        if self.guard.action == "rollback":
+            self._safely(self._roll_back)
 
     # ---------------------------------------------------------------------------------------------------------- parts
 
@@ -197,6 +213,32 @@ class ReasoningGuardCallback(TrainerCallback):
             control.should_training_stop = True
             control.should_save = True
 
+    def _hold(self, checkpoint: Path) -> None:
+        """Hold the weights until no alarm can begin before them: one that is told now began ``patience`` looks ago."""
+        self._healthy.keep(checkpoint)
+        looks = self.guard.evaluations[-self.guard.patience :]
+        oldest = looks[0].step if looks else 0
+        since = self.guard.unhealthy_since
+        self._healthy.drop_older_than_last_before(oldest if since is None else min(since, oldest))
+
+    def _roll_back(self) -> None:
+        """Give the model the weights of the last checkpoint from before the open alarm, or say why that can't be."""
+        since = self.guard.unhealthy_since
+        if since is None:
+            return
+        found = from_main_process(lambda: self._healthy.last_before(since))
+        if found is None:
+            logger.warning("cannot roll back: no checkpoint was saved before step %d; the last model is kept", since)
+            return
+        try:
+            # The trainer's own way to load full models, shards and adapters; it has no public name.
+            self._trainer._load_from_checkpoint(str(found))  # pyright: ignore[reportPrivateUsage]
+        except Exception as error:
+            logger.warning("cannot roll back: %s could not be loaded (%s); the last model is kept", found, error)
+            return
+        self.guard.kept_checkpoint = str(found)
+        logger.warning("rolled back: the model has the weights of %s, from before the alarm of step %d", found, since)
+
     def _safely(self, act: Callable[[], None]) -> None:
         """An error of ours never ends the user's run; wrong configuration and foreign records do, before step 1."""
         try:
@@ -207,6 +249,17 @@ class ReasoningGuardCallback(TrainerCallback):
             if self.guard.on_error == "raise":
                 raise
             logger.exception("reasoning_guard failed; training goes on")
+
+
+def _check_rollback(trainer: Trainer) -> None:
+    if trainer.args.save_strategy == "no":
+        raise ConfigurationError(
+            'action="rollback" goes back to a checkpoint, and the trainer saves none: give it save_strategy="steps"'
+        )
+    if trainer.is_deepspeed_enabled:
+        raise ConfigurationError(
+            'action="rollback" cannot load a DeepSpeed checkpoint back; use action="stop", which saves and stops'
+        )
 
 
 def _refuse_a_second_guard(trainer: Trainer, directory: Path) -> None:

@@ -1,14 +1,9 @@
-"""What must not happen: rules that read a comparison with the baseline.
-
-A rule asks its questions through a :class:`Comparison` and returns a :class:`Finding` or None. It knows nothing of
-looks, levels or patience; :mod:`reasoning_guard.decision` does. To add one: subclass :class:`Rule`, and put it into
-:data:`RULES` or pass it to the guard.
-"""
+"""What a rule is: a question to a :class:`Comparison` of two evaluations that is answered by a :class:`Finding`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -34,10 +29,18 @@ sure of its answer (its gain over a placebo falls by 40 %) and follows its text 
 
 EFFECTS: Mapping[str, Effect] = {
     "accuracy": Effect(relative=0.05, absolute=0.02),
+    "accuracy@*": TENTH,
+    "tokens": Effect(relative=0.5, absolute=8.0),
+    "finished": TENTH,
+    "hedges_per_1000": Effect(relative=0.5, absolute=2.0),
+    "token_entropy": Effect(relative=0.5, absolute=0.05),
     **dict.fromkeys(("prior", "posterior", "reference/posterior", "placebo_gain"), NATS),
     **{name: effect for axis in AXES.values() for name, effect in axis.items()},
 }
-"""The smallest change that matters, by value name; names that are not listed take ``Effect()``."""
+"""The smallest change that matters, by value name; names that are not listed take ``Effect()``.
+
+``"accuracy@*"`` is the accuracy of every set but the first: some loss elsewhere is the price of specialising.
+"""
 
 
 def names_of(*axes: str) -> tuple[str, ...]:
@@ -49,7 +52,8 @@ def names_of(*axes: str) -> tuple[str, ...]:
 class Comparison:
     """Two evaluations of the same problems, and how sure a statement about them must be.
 
-    Names mean the first problem set; ``"accuracy@ood"`` is the accuracy of the set "ood".
+    Names mean the first problem set; ``"accuracy@ood"`` is the accuracy of the set "ood", ``"accuracy@*"`` that of
+    every set but the first.
 
     Attributes:
         baseline: The evaluation to compare with.
@@ -73,7 +77,9 @@ class Comparison:
 
     def effect(self, name: str) -> Effect:
         """The smallest change of ``name`` that matters."""
-        return self.effects.get(_split(name)[0], Effect())
+        plain, set = _split(name)
+        keys = (name, f"{plain}@*", plain) if set else (name,)
+        return next((self.effects[key] for key in keys if key in self.effects), Effect())
 
     def fell(self, name: str) -> bool:
         """Whether ``name`` surely lies lower by more than the smallest effect; False without data."""
@@ -91,12 +97,35 @@ class Comparison:
 
     def changes(self, *names: str) -> tuple[Change, ...]:
         """The changes of those ``names`` on which there are data."""
-        return tuple(change for name in names if (change := self.change(name)))
+        each = expand(names, self.baseline)
+        return tuple(change for name in each if (change := self.change(name)))
 
     def fallen(self, names: Sequence[str]) -> tuple[Change, ...]:
         """The changes of those ``names`` that fell, the deepest fall (in smallest effects) first."""
-        fallen = self.changes(*filter(self.fell, names))
-        return tuple(sorted(fallen, key=lambda c: c.difference / self.effect(c.name).at(c.baseline)))
+        each = [name for name in expand(names, self.baseline) if self.fell(name)]
+        return self.changes(*sorted(each, key=self._depth))
+
+    def _depth(self, name: str) -> float:
+        """The change of ``name`` in smallest effects, which may be 0."""
+        change = self.change(name)
+        return change.difference / max(self.effect(name).at(change.baseline), 1e-12) if change else 0.0
+
+    def risen(self, names: Sequence[str]) -> tuple[Change, ...]:
+        """The changes of those ``names`` that rose."""
+        return self.changes(*filter(self.rose, expand(names, self.baseline)))
+
+
+def expand(names: Sequence[str], evaluation: Evaluation) -> tuple[str, ...]:
+    """``names`` with each ``"value@*"`` replaced by that value of every set of ``evaluation`` but the first.
+
+    >>> from reasoning_guard.evaluation import Row
+    >>> two = Evaluation(step=0, rows=(Row(id="p0", set="near"), Row(id="p1", set="far")))
+    >>> expand(("tokens", "accuracy@*"), two)
+    ('tokens', 'accuracy@far')
+    """
+    others = evaluation.sets[1:]
+    each = ([f"{name[:-1]}{set}" for set in others] if name.endswith("@*") else [name] for name in names)
+    return tuple(name for some in each for name in some)
 
 
 def column(evaluation: Evaluation, name: str) -> dict[str, float]:
@@ -131,27 +160,6 @@ class Finding:
     topic: str = ""
 
 
-CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
-    ("prior", Change.rose, "the answer is known before the reasoning"),
-    ("reference/posterior", Change.fell, "the text tells an independent reader less"),
-    ("posterior", Change.fell, "the model is less sure of the right answer after its own text"),
-    ("placebo_gain", Change.fell, "its own text adds less to the answer than it did, over another problem's steps"),
-    ("placebo_changed", Change.fell, "the model no longer reads its own text: another problem's steps do as well"),
-    ("mistake_changed", Change.fell, "the answer no longer follows an altered step"),
-)
-"""Value, how it moved, and what that says about the reasoning."""
-
-
-def explain(comparison: Comparison) -> tuple[str, ...]:
-    """The :data:`CAUSES` that hold, with their numbers."""
-    said: list[str] = []
-    for name, moved, meaning in CAUSES:
-        change = comparison.change(name)
-        if change is not None and moved(change, comparison.effect(name)):
-            said.append(f"{meaning} ({name} {moved.__name__}: {change.baseline:.2f} -> {change.current:.2f})")
-    return tuple(said)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Rule(ABC):
     """Base of all rules.
@@ -184,74 +192,3 @@ class Rule(ABC):
     @abstractmethod
     def check(self, comparison: Comparison) -> Finding | None:
         """What this rule finds in ``comparison``, or None."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyTrap(Rule):
-    """Accuracy is not lower, yet the text is used less or says less."""
-
-    name: str = "accuracy_trap"
-    falls: tuple[str, ...] = names_of("used", "informative")
-    needs: tuple[str, ...] = ("accuracy",)
-
-    def check(self, comparison: Comparison) -> Finding | None:
-        """See :class:`Rule`."""
-        lower = comparison.fallen(self.falls)
-        if not lower or not comparison.not_lower("accuracy"):
-            return None
-        return Finding(
-            message="the reasoning stops carrying the answers, and accuracy does not show it",
-            changes=lower,
-            beside=comparison.changes("accuracy"),
-            causes=explain(comparison),
-            advice="the traces of the worst problems; a shortcut in the prompts; training chains that are wrong though "
-            "their answer is right; accuracy on problems from elsewhere",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownEarly(Rule):
-    """Accuracy is not lower, the text is still used and says as much, but the model knows the answer without it."""
-
-    name: str = "known_early"
-    severity: Severity = "notice"
-    falls: tuple[str, ...] = names_of("needed")
-    needs: tuple[str, ...] = ("accuracy",)
-
-    def check(self, comparison: Comparison) -> Finding | None:
-        """See :class:`Rule`."""
-        lower = comparison.fallen(self.falls)
-        if not lower or not comparison.not_lower("accuracy") or comparison.fallen(names_of("used", "informative")):
-            return None
-        return Finding(
-            message="the answer is known before the reasoning is complete; the reasoning is still sound and used",
-            changes=lower,
-            beside=comparison.changes("accuracy"),
-            causes=explain(comparison),
-            advice="whether the prompts give the answer away or the problems have become easy; no fault in itself",
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Collapse(Rule):
-    """Accuracy and reasoning are both lower."""
-
-    name: str = "collapse"
-    falls: tuple[str, ...] = names_of("used", "informative")
-    needs: tuple[str, ...] = ("accuracy",)
-
-    def check(self, comparison: Comparison) -> Finding | None:
-        """See :class:`Rule`."""
-        lower = comparison.fallen(self.falls)
-        if not lower or not comparison.fell("accuracy"):
-            return None
-        return Finding(
-            message="accuracy and reasoning both fell",
-            changes=lower + comparison.changes("accuracy"),
-            causes=explain(comparison),
-            advice="the learning rate; the length limit; the format of the completions",
-        )
-
-
-RULES: tuple[Rule, ...] = (AccuracyTrap(), KnownEarly(), Collapse())
-"""The rules that a guard follows unless told otherwise."""

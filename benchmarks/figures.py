@@ -1,0 +1,72 @@
+"""Draw the figures of docs/statistics.md again: ``python -m benchmarks.figures``, or ``make figures``.
+
+The simulation behind them is :mod:`benchmarks.false_alarms`; its tables are printed on the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from benchmarks.false_alarms import ALPHA, FALLS, KINDS, LOOKS, SIZES, WITHIN, Array, alarms, tables
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+
+def draw_false_alarms(directory: Path, unchanged: dict[tuple[str, int, float], Array]) -> None:
+    """Save ``false_alarms.svg``: the share of runs with any finding, and with any alarm, by number of looks."""
+    colours = dict(zip(KINDS, ("C0", "C1", "C2", "C3"), strict=True))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True, layout="constrained")
+    for axis, patient in zip(axes, (False, True), strict=True):
+        for (name, n, correlation), found in unchanged.items():
+            rate = np.logical_or.accumulate(alarms(found) if patient else found, axis=1).mean(axis=0)
+            style, width = "-" if correlation else ":", 0.7 + 0.7 * SIZES.index(n)
+            label = f"{name}, {n} problems" if correlation else None
+            axis.plot(range(1, LOOKS + 1), rate, style, color=colours[name], lw=width, label=label)
+        axis.axhline(ALPHA, color="black", lw=1, ls="--")
+        axis.set(xscale="log", xticks=WITHIN, xticklabels=WITHIN, xlabel="looks (dotted: noise new at each look)")
+        axis.set_title("an alarm: two looks in a row" if patient else "a finding: any single look", fontsize=10)
+        axis.minorticks_off()
+    axes[0].set(ylabel="share of runs with any", ylim=(0, 0.06))
+    axes[1].legend(fontsize=7, frameon=False, loc="center right")
+    figure.suptitle("Nothing has changed, and any fall would count: the hardest case (dashed: alpha)", fontsize=10)
+    figure.savefig(directory / "false_alarms.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def draw_power(directory: Path, power: dict[tuple[str, int, float, int], float]) -> None:
+    """Save ``power.svg``: the share of falls that are alarmed within five looks, by number of problems."""
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
+    for axis, name in zip(axes, ("coins", "skewed", "heavy"), strict=True):
+        sizes = sorted({n for kind, n, *_ in power if kind == name})
+        for fall in FALLS:
+            (line,) = axis.plot(sizes, [power[name, n, fall, 1] for n in sizes], "o-", ms=3, label=f"-{fall:.0%}")
+            axis.plot(sizes, [power[name, n, fall, 21] for n in sizes], "o:", ms=3, color=line.get_color())
+        axis.set(xscale="log", xticks=sizes, xticklabels=sizes, xlabel="problems", title=name)
+        axis.minorticks_off()
+    axes[0].set_ylabel("share alarmed within five looks")
+    figure.legend(*axes[0].get_legend_handles_labels(), title="fall\n(dotted: after\n20 looks)", loc="outside right")
+    figure.savefig(directory / "power.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    """Simulate, print, draw."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split(":")[0])
+    parser.add_argument("--runs", type=int, default=2000, help="simulated runs a cell (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder (default %(default)s)")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    # Text stays text, and a figure drawn twice is the same file.
+    matplotlib.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "reasoning_guard"})
+    unchanged, power = tables(options.runs)
+    draw_false_alarms(options.out, unchanged)
+    draw_power(options.out, power)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Rules on what is written and what comes out: accuracy elsewhere, length, hedging, entropy.
+
+Only lost accuracy is an alarm: it is a harm by itself, and the user gave the second set to say what must not be lost.
+The others say where to look: fine-tuning may change length, tone and certainty for good reasons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memorisation(Rule):
+    """Accuracy on the first set is higher, and lower on another. Rests without a second set.
+
+    It fires only where both statements hold, so it is wrong only if the fall is; one question is all it spends.
+    """
+
+    name: str = "memorisation"
+    falls: tuple[str, ...] = ("accuracy@*",)
+    needs: tuple[str, ...] = ("accuracy",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        """See :class:`Rule`."""
+        lower = comparison.fallen(self.falls)
+        if not lower or not comparison.rose("accuracy"):
+            return None
+        return Finding(
+            message=f"accuracy rises on the first set and falls on {', '.join(change.set for change in lower)}",
+            changes=lower,
+            beside=comparison.changes("accuracy"),
+            advice="training examples that resemble the first set too closely; a shortcut that only they have; fewer "
+            "epochs, a lower learning rate, more varied data",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length(Rule):
+    """Traces have collapsed to half their length, or exploded by half or run into the length limit.
+
+    At the limit the length cannot rise any more, so a fall of ``finished`` counts as well.
+    """
+
+    name: str = "length"
+    severity: Severity = "notice"
+    falls: tuple[str, ...] = ("tokens", "finished")
+    rises: tuple[str, ...] = ("tokens",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        """See :class:`Rule`."""
+        longer = comparison.risen(("tokens",)) + comparison.fallen(("finished",))
+        if longer:
+            return Finding(
+                message="traces have become much longer, or no longer end",
+                changes=longer,
+                beside=comparison.changes("repetition"),
+                advice="repetition; a reward that pays for length; a missing end token in the training data",
+                topic="explosion",
+            )
+        shorter = comparison.fallen(("tokens",))
+        if not shorter:
+            return None
+        return Finding(
+            message="traces have become much shorter",
+            changes=shorter,
+            beside=comparison.changes("n_steps"),
+            advice="training examples with short or no reasoning; a length penalty",
+            topic="collapse",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verbalisation(Rule):
+    """The model has stopped to voice doubt ("wait", "perhaps", "check"), though it did at the baseline.
+
+    Kim et al. (arXiv 2603.24472) saw self-distillation silence such words, and accuracy elsewhere fall with them. A
+    model that hedged less than twice in 1,000 tokens at the baseline cannot raise it.
+    """
+
+    name: str = "verbalisation"
+    severity: Severity = "notice"
+    falls: tuple[str, ...] = ("hedges_per_1000",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        """See :class:`Rule`."""
+        lower = comparison.fallen(self.falls)
+        if not lower:
+            return None
+        return Finding(
+            message="the model voices far less doubt than it did",
+            changes=lower,
+            beside=comparison.changes("accuracy"),
+            advice="whether training chains had their doubts and checks removed; accuracy on problems from elsewhere",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entropy(Rule):
+    """The model writes with far less, or far more, entropy, and accuracy is not higher for it.
+
+    Training trades entropy for accuracy (Cui et al., arXiv 2505.22617), so a fall that buys accuracy is what training
+    does; a fall that buys none leaves nothing to explore with. Above 90 % accuracy there is little to explore for.
+    """
+
+    name: str = "entropy"
+    severity: Severity = "notice"
+    falls: tuple[str, ...] = ("token_entropy",)
+    rises: tuple[str, ...] = ("token_entropy",)
+    needs: tuple[str, ...] = ("accuracy",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        """See :class:`Rule`."""
+        lower, higher = comparison.fallen(self.falls), comparison.risen(self.rises)
+        solved = any(change.current > 0.9 for change in comparison.changes("accuracy"))
+        if not (lower or higher) or comparison.rose("accuracy") or (lower and solved):
+            return None
+        return Finding(
+            message=f"entropy has {'collapsed' if lower else 'exploded'} and accuracy is not higher for it",
+            changes=lower or higher,
+            beside=comparison.changes("accuracy"),
+            advice="the learning rate, the sampling temperature; in reinforcement learning the KL or entropy bonus",
+            topic="collapse" if lower else "explosion",
+        )

@@ -1,0 +1,96 @@
+"""Rules on the reasoning: is the text still used, does it still inform, is it still needed?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity, names_of
+from reasoning_guard.statistics import Change, Effect
+
+CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
+    ("prior", Change.rose, "the answer is known before the reasoning"),
+    ("reference/posterior", Change.fell, "the text tells an independent reader less"),
+    ("posterior", Change.fell, "the model is less sure of the right answer after its own text"),
+    ("placebo_gain", Change.fell, "its own text adds less to the answer than it did, over another problem's steps"),
+    ("placebo_changed", Change.fell, "the model no longer reads its own text: another problem's steps do as well"),
+    ("mistake_changed", Change.fell, "the answer no longer follows an altered step"),
+)
+"""Value, how it moved, and what that says about the reasoning."""
+
+
+def explain(comparison: Comparison) -> tuple[str, ...]:
+    """The :data:`CAUSES` that hold, with their numbers."""
+    said: list[str] = []
+    for name, moved, meaning in CAUSES:
+        change = comparison.change(name)
+        if change is not None and moved(change, comparison.effect(name)):
+            said.append(f"{meaning} ({name} {moved.__name__}: {change.baseline:.2f} -> {change.current:.2f})")
+    return tuple(said)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyTrap(Rule):
+    """Accuracy is not lower, yet the text is used less or says less."""
+
+    name: str = "accuracy_trap"
+    falls: tuple[str, ...] = names_of("used", "informative")
+    needs: tuple[str, ...] = ("accuracy",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        """See :class:`Rule`."""
+        lower = comparison.fallen(self.falls)
+        if not lower or not comparison.not_lower("accuracy"):
+            return None
+        return Finding(
+            message="the reasoning stops carrying the answers, and accuracy does not show it",
+            changes=lower,
+            beside=comparison.changes("accuracy"),
+            causes=explain(comparison),
+            advice="the traces of the worst problems; a shortcut in the prompts; training chains that are wrong though "
+            "their answer is right; accuracy on problems from elsewhere",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownEarly(Rule):
+    """Accuracy is not lower, the text is still used and says as much, but the model knows the answer without it."""
+
+    name: str = "known_early"
+    severity: Severity = "notice"
+    falls: tuple[str, ...] = names_of("needed")
+    needs: tuple[str, ...] = ("accuracy",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        """See :class:`Rule`."""
+        lower = comparison.fallen(self.falls)
+        if not lower or not comparison.not_lower("accuracy") or comparison.fallen(names_of("used", "informative")):
+            return None
+        return Finding(
+            message="the answer is known before the reasoning is complete; the reasoning is still sound and used",
+            changes=lower,
+            beside=comparison.changes("accuracy"),
+            causes=explain(comparison),
+            advice="whether the prompts give the answer away or the problems have become easy; no fault in itself",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collapse(Rule):
+    """Accuracy and reasoning are both lower."""
+
+    name: str = "collapse"
+    falls: tuple[str, ...] = names_of("used", "informative")
+    needs: tuple[str, ...] = ("accuracy",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        """See :class:`Rule`."""
+        lower = comparison.fallen(self.falls)
+        if not lower or not comparison.fell("accuracy"):
+            return None
+        return Finding(
+            message="accuracy and reasoning both fell",
+            changes=lower + comparison.changes("accuracy"),
+            causes=explain(comparison),
+            advice="the learning rate; the length limit; the format of the completions",
+        )
