@@ -56,10 +56,10 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 bench: $(READY)
-	$(if $(wildcard benchmarks/run.py),$(BIN)/python -m benchmarks.run,@ls benchmarks)
+	$(BIN)/python -m benchmarks.scoring --out benchmarks/RESULTS.md
 
 figures: $(READY)
-	$(if $(wildcard benchmarks/figures.py),$(BIN)/python -m benchmarks.figures,@ls benchmarks)
+	$(BIN)/python -m benchmarks.figures
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

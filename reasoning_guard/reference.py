@@ -128,8 +128,8 @@ def take_reference(
     if choice == "auto" and (needed == 0 or needed > _SHARE_OF_FREE_MEMORY * free):
         logger.warning(
             "no frozen reference: a copy of the model takes %.1f GiB of the %.1f GiB that training leaves free, so "
-            "whether the text stays informative to an independent reader is not measured. Pass `reference=` a smaller model of "
-            "the same tokenizer, or 'copy' to make the copy all the same.",
+            "whether the text stays informative to an independent reader is not measured. Pass `reference=` a smaller "
+            "model of the same tokenizer, or 'copy' to make the copy all the same.",
             needed / 2**30,
             free / 2**30,
         )

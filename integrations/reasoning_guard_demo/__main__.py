@@ -96,8 +96,8 @@ def _table(stories: Sequence[Story]) -> Table:
 
 def said(story: Story) -> str:
     """The guard's alerts of one story in a few words."""
-    words = [f"{alert.severity} at step {alert.told}: {alert.rule}" for alert in story.alerts]
-    return "; ".join(words) or "silent"
+    told = {kind: [f"{a.rule} {a.told}" for a in story.alerts if a.severity == kind] for kind in ("alarm", "notice")}
+    return "; ".join(f"{kind}: {', '.join(each)}" for kind, each in told.items() if each) or "silent"
 
 
 def markdown_table(stories: Sequence[Story]) -> str:
