@@ -177,7 +177,7 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 def test_importing_the_core_loads_no_foreign_framework() -> None:
     code = """
 import importlib, pkgutil, sys
-import accelerate, torch, torchmetrics, transformers
+import accelerate, torch, transformers
 theirs = set(sys.modules)
 import reasoning_guard
 for found in pkgutil.walk_packages(reasoning_guard.__path__, "reasoning_guard."):
