@@ -24,7 +24,7 @@ AXES: Mapping[str, Mapping[str, Effect]] = {
 """The values on which each axis rests, with the smallest change of each that matters.
 
 *used* rests on shares, not on ``placebo_gain`` in nats: a model that has seen honest slips in its training data is less
-sure of its answer (its gain over a placebo falls by 40 %) and follows its text as before. The demo's table shows it.
+sure of its answer (its gain over a placebo falls by a third) and follows its text as before. The demo's table shows it.
 """
 
 EFFECTS: Mapping[str, Effect] = {
