@@ -368,3 +368,17 @@ def test_a_smallest_effect_of_zero_lets_every_fall_count() -> None:
     run = [evaluation(0), *(evaluation(s, placebo_changed=2.75) for s in (10, 20))]
     assert decide(run) == []
     assert names(decide(run, effects={**EFFECTS, "placebo_changed": Effect(0.0, 0.0)})) == ["accuracy_trap"]
+
+
+def _answers_that_follow(step: int, share: float, n: int = 128) -> Evaluation:
+    """Whether the answer changes under another problem's steps, as the 0 or 1 that it is for each problem."""
+    changed = round(share * n)
+    rows = (Row(id=f"p{i}", values={"accuracy": 1.0, "placebo_changed": float(i < changed)}) for i in range(n))
+    return Evaluation(step=step, rows=tuple(rows))
+
+
+@pytest.mark.parametrize(("share", "alarmed"), [(1.0, False), (0.97, False), (0.92, False), (0.6, True), (0.0, True)])
+def test_the_headline_alarm_on_zeros_and_ones(share: float, alarmed: bool) -> None:
+    """All differences equal, or few of them discordant: the shapes that shares really take."""
+    run = [_answers_that_follow(0, 1.0), *(_answers_that_follow(step, share) for step in (10, 20))]
+    assert [alert.rule for alert in decide(run) if alert.severity == "alarm"] == (["accuracy_trap"] if alarmed else [])
