@@ -24,6 +24,7 @@ from reasoning_guard.generation import Generator
 from reasoning_guard.history import History, digest
 from reasoning_guard.model_context import context_length
 from reasoning_guard.probes import Probe, default_probes
+from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import from_main_process, is_main_process
 from reasoning_guard.reader import TraceReader
@@ -235,6 +236,7 @@ class Guard:
             prefix = "guard/" if i == 0 else f"guard/{set}/"
             names = evaluation.names() if i == 0 else ("accuracy", *names_of(*AXES))
             means = {name: evaluation.mean(name, set) for name in names}
+            means["ece"] = expected_calibration_error(evaluation, set)
             found |= {prefix + name: mean for name, mean in means.items() if math.isfinite(mean)}
         found["guard/unscored_fraction"] = evaluation.unscored_fraction("info_gain")
         found["guard/seconds"] = evaluation.seconds.get("total", math.nan)
