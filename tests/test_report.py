@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import html
-import http.server
-import json
 import math
 import random
 import re
-import shutil
-import subprocess
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, NONE_FOUND, ask
 from reasoning_guard.alerts import Alert
 from reasoning_guard.decision import decide
 from reasoning_guard.errors import ConfigurationError, HistoryError
@@ -33,7 +27,7 @@ from reasoning_guard.report.verdict import verdict
 from reasoning_guard.rules import RULES
 from reasoning_guard.statistics import Change, paired_change
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+Browse = Callable[[str, str, int], dict[str, Any]]
 STEPS = (0, 30, 60, 90, 120, 150)
 
 Arm = dict[str, tuple[float, float, float | None]]
@@ -238,6 +232,14 @@ def test_chart_leaves_a_gap_where_a_value_is_missing_and_marks_the_alert() -> No
     assert 'aria-label="a &lt; b"' in drawing
 
 
+def test_a_marks_label_keeps_off_the_head_of_another() -> None:
+    line = Line("x", tuple(Dot(k, 1.0) for k in range(101)))
+    alone = chart([line], [Mark(60, 100, "alarm", "alarm since step 60")], about="")
+    beside = chart([line], [Mark(40, 50, "notice"), Mark(60, 100, "alarm", "alarm since step 60")], about="")
+    assert 'text-anchor="end"' in alone
+    assert 'text-anchor="end"' not in beside
+
+
 def test_chart_of_nothing_is_nothing() -> None:
     assert chart([Line("x", (Dot(0, math.nan),))], about="") == ""
 
@@ -382,53 +384,17 @@ def hostile_run() -> Run:
     )
 
 
-Browse = Callable[[str, str, int], dict[str, Any]]
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--window-size=1400,900",
-    "--dump-dom",
-)
-OUTER = """<!doctype html><iframe id="f" src="PAGE" width="WIDTH" height="800"></iframe><pre id="result"></pre><script>
-onload = () => {
-  const win = document.getElementById("f").contentWindow, doc = win.document;
-  const all = (query) => [...doc.querySelectorAll(query)];
-  const said = (() => { BODY })();
-  document.getElementById("result").textContent = JSON.stringify(said);
-};</script>"""
-
-
 @pytest.fixture
-def browse(tmp_path: Path) -> Iterator[Browse]:
+def browse(tmp_path: Path) -> Browse:
     """Open a page of ``tmp_path`` in a frame of a given width, run a function body over it, return what it returns."""
     if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+        pytest.skip(NONE_FOUND)
 
     def open_page(page: str, body: str, width: int) -> dict[str, Any]:
-        outer = OUTER.replace("PAGE", page).replace("WIDTH", str(width)).replace("BODY", body)
-        (tmp_path / "outer.html").write_text(outer)
-        place = f"http://127.0.0.1:{server.server_port}/outer.html"
-        command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tempfile.mkdtemp(dir=tmp_path)}", place]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        found = re.search(r'<pre id="result">(.*)</pre>', done.stdout, re.DOTALL)
-        assert found, done.stderr[-2000:]
-        complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line and "favicon" not in line]
-        assert complaints == []
-        return json.loads(html.unescape(found[1]))
+        name, _, anchor = page.partition("#")
+        return ask(tmp_path / name, body, width=width, anchor=f"#{anchor}" if anchor else "")
 
-    yield open_page
-    server.shutdown()
-    server.server_close()
+    return open_page
 
 
 def test_viewer_sorts_switches_and_follows_links(tmp_path: Path, browse: Browse, healthy: Run, shortcut: Run) -> None:
@@ -490,10 +456,11 @@ def test_hostile_traces_are_shown_as_text(tmp_path: Path, browse: Browse) -> Non
     assert texts[5].startswith("🦊👩‍👩‍👧 = 3 ?")
 
 
-@pytest.mark.slow
 def test_a_long_history_stays_small_and_opens_at_once(tmp_path: Path, browse: Browse) -> None:
+    """As many points, problems and steps as a long run has; benchmarks/report_size.py tries it from files on disk."""
     ends = [evaluation(SHORTCUT, 0.06, step, 500, 256, 40) for step in (0, 500)]
-    middle = [replace(ends[0], step=step) for step in range(1, 499)]
+    thin = replace(ends[0], rows=tuple(replace(row, completion="", steps=()) for row in ends[0].rows[::16]))
+    middle = [replace(thin, step=step) for step in range(1, 499)]
     run = Run(name="long", evaluations=[ends[0], *middle, ends[1]])
     page = write_report(tmp_path / "r.html", [run])
     assert page.stat().st_size < 10e6
