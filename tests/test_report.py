@@ -20,7 +20,7 @@ from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.history import History
 from reasoning_guard.report import Run, load_run, write_report
-from reasoning_guard.report.charts import Dot, Line, Mark, chart, thinned
+from reasoning_guard.report.charts import Dot, Frame, Line, Mark, chart, thinned
 from reasoning_guard.report.pairs import MOST_PAIRS, pairs
 from reasoning_guard.report.series import estimate, timeline
 from reasoning_guard.report.verdict import verdict
@@ -234,8 +234,9 @@ def test_chart_leaves_a_gap_where_a_value_is_missing_and_marks_the_alert() -> No
 
 def test_a_marks_label_keeps_off_the_head_of_another() -> None:
     line = Line("x", tuple(Dot(k, 1.0) for k in range(101)))
-    alone = chart([line], [Mark(60, 100, "alarm", "alarm since step 60")], about="")
-    beside = chart([line], [Mark(40, 50, "notice"), Mark(60, 100, "alarm", "alarm since step 60")], about="")
+    notice, alarm, frame = Mark(40, 50, "notice"), Mark(60, 100, "alarm", "alarm since step 60"), Frame(width=560)
+    alone = chart([line], [alarm], about="", frame=frame)
+    beside = chart([line], [notice, alarm], about="", frame=frame)
     assert 'text-anchor="end"' in alone
     assert 'text-anchor="end"' not in beside
 
