@@ -34,7 +34,7 @@ ROOMS = {
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("guard", "rewards"),
+    "guarding": ("settings", "records", "scalars", "announce", "guard", "rewards"),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}
