@@ -23,7 +23,7 @@ FOREIGN = ("trl", "lightning", "pytorch_lightning", "tensorboard", "torch.utils.
 # Lowest first. A module imports from its own room and from lower ones.
 ROOMS = {
     "errors": ("errors",),
-    "values": ("problems", "formats", "answers", "tokens", "traces", "tree", "evaluation"),
+    "values": ("problems", "formats", "format_inference", "answers", "tokens", "traces", "tree", "evaluation"),
     "numbers": ("packing", "masks", "statistics"),
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
@@ -34,7 +34,7 @@ ROOMS = {
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("settings", "records", "scalars", "announce", "guard", "rewards"),
+    "guarding": ("settings", "records", "scalars", "announce", "guard", "rewards", "healthy", "hosting"),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}
