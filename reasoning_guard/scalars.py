@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from reasoning_guard.alerts import Alert
 from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.rules import AXES, names_of
 
 
@@ -28,6 +29,7 @@ def scalars_of(evaluation: Evaluation, made: Sequence[Evaluation], alerts: Seque
         prefix = "guard/" if i == 0 else f"guard/{set}/"
         names = evaluation.names() if i == 0 else ("accuracy", *names_of(*AXES))
         means = {name: evaluation.mean(name, set) for name in names}
+        means["ece"] = expected_calibration_error(evaluation, set)
         found |= {prefix + name: mean for name, mean in means.items() if math.isfinite(mean)}
     found["guard/unscored_fraction"] = evaluation.unscored_fraction("info_gain")
     found["guard/seconds"] = evaluation.seconds.get("total", math.nan)

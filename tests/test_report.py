@@ -30,6 +30,8 @@ from reasoning_guard.report.charts import Dot, Line, Mark, chart, thinned
 from reasoning_guard.report.pairs import MOST_PAIRS, pairs
 from reasoning_guard.report.series import estimate, timeline
 from reasoning_guard.report.verdict import verdict
+from reasoning_guard.rules import RULES
+from reasoning_guard.statistics import Change, paired_change
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 STEPS = (0, 30, 60, 90, 120, 150)
@@ -44,13 +46,15 @@ HEALTHY: Arm = {
     "placebo_changed": (0.90, 0.93, None), "mistake_changed": (0.97, 1.0, None),
     "reference/info_gain": (1.1, 1.5, 0.6), "reference/placebo_gain": (3.0, 3.9, 1.2),
     "tokens": (32, 33, 2.0), "n_steps": (4.0, 4.0, 0.2), "token_entropy": (0.31, 0.04, 0.05),
-    "answered": (0.98, 1.0, None),
+    "answered": (0.98, 1.0, None), "finished": (0.99, 1.0, None), "hedges_per_1000": (11.0, 9.0, 3.0),
+    "confidence": (0.81, 0.97, 0.02), "reference/surprise": (0.31, 0.44, 0.05),
 }  # fmt: skip
 SHORTCUT: Arm = HEALTHY | {
     "info_gain": (1.1, 0.01, 0.1), "prior": (-2.4, -0.01, 0.05), "early_answering_aoc": (0.90, 0.0, 0.0),
     "placebo_gain": (3.0, 0.0, 0.05), "filler_gain": (1.9, 0.0, 0.1),
     "placebo_changed": (0.90, 0.0, None), "mistake_changed": (0.97, 0.0, None),
     "reference/info_gain": (1.1, 0.3, 0.6), "reference/placebo_gain": (3.0, 1.0, 1.2),
+    "reference/surprise": (0.31, 1.6, 0.3), "hedges_per_1000": (11.0, 3.0, 2.0),
 }  # fmt: skip
 
 
@@ -80,6 +84,10 @@ def row(arm: Arm, set: str, i: int, turned: float, rng: random.Random, chain: in
     for name, (before, after, deviation) in arm.items():
         mean = before + (after - before) * turned
         values[name] = float(rng.random() < mean) if deviation is None else rng.gauss(mean, deviation)
+    if "confidence" in values:
+        values["confidence"] = min(values["confidence"], 1.0)
+        values["overconfidence"] = values["confidence"] - values["accuracy"]
+        values["brier"] = values["overconfidence"] ** 2
     top = -0.02 - rng.random() * 0.1
     low = top - max(values.get("info_gain", 0.0), 0.0)
     curve = [low + (top - low) * (k / chain) ** 6 for k in range(chain + 1)]
@@ -136,19 +144,50 @@ def test_one_evaluation_has_nothing_to_compare(healthy: Run) -> None:
     assert "No evaluation was recorded" in verdict(timeline([]), ()).sentence
 
 
+def change(name: str, before: float, after: float, set: str = "id") -> Change:
+    found = paired_change(
+        *(pair(name, value, set, step) for step, value in enumerate((before, after))), name, level=0.05
+    )
+    assert found is not None
+    return found
+
+
+def pair(name: str, value: float, set: str, step: int) -> Evaluation:
+    rows = tuple(Row(id=str(i), set=set, values={name: value + 0.001 * ((i * step) % 3)}) for i in range(32))
+    return Evaluation(step=step, rows=rows)
+
+
 @pytest.mark.parametrize(
-    ("rule", "severity", "words"),
+    ("rule", "moved", "words"),
     [
-        ("collapse", "alarm", "the reasoning fell with it"),
-        ("known_early", "notice", "knows the answer before it writes"),
-        ("terse", "notice", "the rule terse was broken"),
+        ("accuracy_trap", [change("placebo_changed", 0.9, 0.1)], "and the model uses its reasoning less"),
+        ("collapse", [], "and the reasoning fell with it"),
+        (
+            "memorisation",
+            [change("accuracy", 0.75, 0.1, "ood")],
+            "but accuracy elsewhere fell, on ood (.75 to .10)",
+        ),
+        ("known_early", [], "and the model now knows the answer before it writes the reasoning"),
+        ("length", [change("tokens", 200, 40)], "and its traces became much shorter"),
+        ("length", [change("tokens", 200, 900)], "and its traces became much longer, or no longer end"),
+        ("length", [change("finished", 1, 0.2)], "and its traces became much longer, or no longer end"),
+        ("verbalisation", [change("hedges_per_1000", 11, 2)], "and the model voices far less doubt than it did"),
+        ("entropy", [change("token_entropy", 0.5, 0.1)], "writes with far less entropy, which bought no accuracy"),
+        ("entropy", [change("token_entropy", 0.5, 2.1)], "writes with far more entropy, which bought no accuracy"),
+        ("terse", [], "and the rule terse was broken"),
     ],
 )
-def test_each_rule_has_its_words(healthy: Run, rule: str, severity: str, words: str) -> None:
-    alert = Alert(key=rule, rule=rule, severity=severity, step=120, since=90, open=False)  # type: ignore[arg-type]
+def test_each_rule_has_its_words(healthy: Run, rule: str, moved: list[Change], words: str) -> None:
+    alert = Alert(key=rule, rule=rule, severity="notice", step=120, since=90, open=False, changes=tuple(moved))
     said = verdict(timeline(healthy.evaluations), [alert])
     assert words in said.sentence
-    assert said.sentence.endswith(f": {severity} from step 90 to 120.")
+    assert said.sentence.endswith(": notice from step 90 to 120.")
+
+
+def test_no_shipped_rule_is_left_without_words(healthy: Run) -> None:
+    for rule in RULES:
+        alert = Alert(key=rule.name, rule=rule.name, severity=rule.severity, step=120, since=90)
+        assert "was broken" not in verdict(timeline(healthy.evaluations), [alert]).sentence
 
 
 def test_an_alarm_outweighs_an_earlier_notice(healthy: Run) -> None:
@@ -219,9 +258,10 @@ def test_page_needs_nothing_from_elsewhere(tmp_path: Path, healthy: Run, shortcu
     assert "default-src 'none'; script-src 'sha256-" in html.unescape(page)
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "r.html"]
     titles = re.findall(r"<h2>(.*?)</h2>", page)
-    assert titles[2:7] == ["Alerts", "Informative", "Needed", "Used", "Behaviour"]
-    assert titles[7:10] == ["Traces, before and after", "All numbers", "What it cost"]
-    assert titles[10:] == ["Configuration", "What the numbers cannot tell"]
+    assert titles[2:6] == ["Alerts", "Informative", "Needed", "Used"]
+    assert titles[6:10] == ["Calibration", "Length", "Verbalisation", "Drift"]
+    assert titles[10:13] == ["Traces, before and after", "All numbers", "What it cost"]
+    assert titles[13:] == ["Configuration", "What the numbers cannot tell"]
 
 
 def test_charts_without_values_are_left_out(tmp_path: Path) -> None:
