@@ -28,7 +28,7 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "forward", "selftest", "effort", "branch_scorer", "scorer"),
+        *("processes", "model_context", "logits", "forward", "selftest", "effort", "branch_scorer", "scorer"),
         *("reference", "generation"),
     ),
     "evaluating": ("gate", "evaluate"),
