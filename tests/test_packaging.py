@@ -23,18 +23,18 @@ FOREIGN = ("trl", "lightning", "pytorch_lightning", "tensorboard", "torch.utils.
 # Lowest first. A module imports from its own room and from lower ones.
 ROOMS = {
     "errors": ("errors",),
-    "values": ("problems", "formats", "answers", "tokens", "traces", "tree", "evaluation"),
+    "values": ("problems", "formats", "format_inference", "answers", "tokens", "traces", "tree", "evaluation"),
     "numbers": ("packing", "masks", "statistics"),
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "forward", "selftest", "effort", "branch_scorer", "scorer"),
+        *("processes", "model_context", "logits", "forward", "selftest", "effort", "branch_scorer", "scorer"),
         *("reference", "generation"),
     ),
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("guard", "rewards"),
+    "guarding": ("settings", "records", "scalars", "announce", "guard", "rewards", "healthy", "hosting"),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}

@@ -10,14 +10,15 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reasoning_guard.errors import ConfigurationError, HistoryError
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
+from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
+from reasoning_guard.hosting import safely, take_over_sinks
 from reasoning_guard.processes import from_main_process, is_main_process
 from reasoning_guard.sinks import Sink
 from reasoning_guard_transformers.format_inference import format_of_trainer
-from reasoning_guard_transformers.healthy import HealthyCheckpoints
 from reasoning_guard_transformers.log_stream import LogStream
 from reasoning_guard_transformers.trackers import sinks_of
 
@@ -155,9 +156,7 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def _open_trackers(self) -> None:
         """The trackers of this training, beside whatever sinks the user has added."""
-        theirs = [sink for sink in self.guard.sinks if sink not in self._own_sinks]
-        self._own_sinks = sinks_of(self._trainer)
-        self.guard.sinks = [*theirs, *self._own_sinks]
+        self._own_sinks = take_over_sinks(self.guard, self._own_sinks, sinks_of(self._trainer))
 
     def _add_to(self, logs: dict[str, float]) -> None:
         """Put our numbers into the trainer's own evaluation record, once a step."""
@@ -216,10 +215,7 @@ class ReasoningGuardCallback(TrainerCallback):
     def _hold(self, checkpoint: Path) -> None:
         """Hold the weights until no alarm can begin before them: one that is told now began ``patience`` looks ago."""
         self._healthy.keep(checkpoint)
-        looks = self.guard.evaluations[-self.guard.patience :]
-        oldest = looks[0].step if looks else 0
-        since = self.guard.unhealthy_since
-        self._healthy.drop_older_than_last_before(oldest if since is None else min(since, oldest))
+        self._healthy.drop_older_than_last_before(oldest_return(self.guard))
 
     def _roll_back(self) -> None:
         """Give the model the weights of the last checkpoint from before the open alarm, or say why that can't be."""
@@ -240,15 +236,7 @@ class ReasoningGuardCallback(TrainerCallback):
         logger.warning("rolled back: the model has the weights of %s, from before the alarm of step %d", found, since)
 
     def _safely(self, act: Callable[[], None]) -> None:
-        """An error of ours never ends the user's run; wrong configuration and foreign records do, before step 1."""
-        try:
-            act()
-        except (ConfigurationError, HistoryError):
-            raise
-        except Exception:
-            if self.guard.on_error == "raise":
-                raise
-            logger.exception("reasoning_guard failed; training goes on")
+        safely(self.guard, act)
 
 
 def _check_rollback(trainer: Trainer) -> None:
