@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from reasoning_guard.sinks.base import Sink, worst_rows
 from reasoning_guard.sinks.layout import Layout, layout
+from reasoning_guard.sinks.line import one_line
 from reasoning_guard.sinks.tensorboard import TensorBoardSink
 from reasoning_guard.sinks.wandb import WandbSink
 
-__all__ = ["Layout", "Sink", "TensorBoardSink", "WandbSink", "layout", "worst_rows"]
+__all__ = ["Layout", "Sink", "TensorBoardSink", "WandbSink", "layout", "one_line", "worst_rows"]
