@@ -160,7 +160,7 @@ def test_every_host_package_is_in_the_table() -> None:
     assert there <= HOSTS.keys(), "a new host: enter it in HOSTS and in pyproject.toml"
 
 
-@pytest.mark.parametrize("package", ["reasoning_guard_transformers", "reasoning_guard_demo"])
+@pytest.mark.parametrize("package", ["reasoning_guard_transformers", "reasoning_guard_trl", "reasoning_guard_demo"])
 def test_a_missing_framework_is_named_with_its_extra(package: str) -> None:
     hide = "import sys; sys.modules.update(transformers=None, trl=None); "
     done = run_python(f"{hide}sys.path[:0] = ['.', 'integrations']; import {package}")
