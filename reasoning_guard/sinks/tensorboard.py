@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
 from typing import Any
 
@@ -88,7 +89,7 @@ def write_layout(writer: Any, page: Layout) -> None:
     """
     plain = {
         category: {
-            title: ["Margin", next(chart.series())] if chart.bands else ["Multiline", chart.tags]
+            title: ["Margin", next(chart.series())] if chart.bands else ["Multiline", [*map(_exactly, chart.tags)]]
             for title, chart in charts.items()
         }
         for category, charts in page.items()
@@ -100,6 +101,11 @@ def write_layout(writer: Any, page: Layout) -> None:
     except (AttributeError, KeyError) as error:  # a writer of another make
         logger.info("margin charts show their first line only: %s has no %s", type(writer).__name__, error)
         writer.add_custom_scalars(plain)
+
+
+def _exactly(tag: str) -> str:
+    """TensorBoard reads a line's tag as a regular expression: ``info_gain`` would draw ``info_gain_share`` as well."""
+    return f"^{re.escape(tag)}$"
 
 
 def _home(writer: Any) -> str:
