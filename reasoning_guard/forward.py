@@ -23,6 +23,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from reasoning_guard.divergences import with_divergences
 from reasoning_guard.logits import Numbers, head_of, token_numbers
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import device_of, text_config
@@ -200,7 +201,8 @@ def _read(logits: torch.Tensor, rows: Sequence[PackedRow]) -> Scores:
     queries = [(r, q) for r, row in enumerate(rows) for branch in row.queries for q in branch]
     flat = [r * logits.shape[1] + q.place for r, q in queries]
     numbers = iter(token_numbers(logits, flat, [q.target for _, q in queries]))
-    return [[_branch_score([next(numbers) for _ in branch]) for branch in row.queries] for row in rows]
+    scores = [[_branch_score([next(numbers) for _ in branch]) for branch in row.queries] for row in rows]
+    return with_divergences(scores, logits, rows)
 
 
 def _branch_score(numbers: Sequence[Numbers]) -> BranchScore:

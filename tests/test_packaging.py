@@ -28,8 +28,8 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "logits", "forward", "selftest", "effort", "branch_scorer", "scorer"),
-        *("reference", "generation"),
+        *("processes", "model_context", "logits", "divergences", "forward", "selftest", "effort"),
+        *("branch_scorer", "scorer", "reference", "generation"),
     ),
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),

@@ -33,9 +33,9 @@ from reasoning_guard.probes import (
 )
 from reasoning_guard.probes.behaviour import HEDGES, repetition
 from reasoning_guard.probes.controls import nearest_donor
+from reasoning_guard.probes.corrupters import perturb_number
 from reasoning_guard.probes.early_answering import answered_at, area_over_curve
 from reasoning_guard.probes.information import watermark_gain
-from reasoning_guard.probes.mistakes import perturb_number
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerScorer

@@ -7,6 +7,8 @@ from reasoning_guard.probes.controls import FillerProbe, PlaceboProbe
 from reasoning_guard.probes.drift import DriftProbe
 from reasoning_guard.probes.early_answering import EarlyAnsweringProbe
 from reasoning_guard.probes.information import InfoGainProbe, PreCommitmentProbe
+from reasoning_guard.probes.links import LinkProbe
+from reasoning_guard.probes.mediation import MediationProbe
 from reasoning_guard.probes.mistakes import MistakeProbe
 
 
@@ -34,6 +36,8 @@ __all__ = [
     "EarlyAnsweringProbe",
     "FillerProbe",
     "InfoGainProbe",
+    "LinkProbe",
+    "MediationProbe",
     "MistakeProbe",
     "PlaceboProbe",
     "PreCommitmentProbe",
