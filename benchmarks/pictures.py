@@ -60,9 +60,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder (default %(default)s)")
     options = parser.parse_args()
     screenshot((options.run / "report.html").resolve().as_uri(), options.out.resolve() / "report.png", size=(1280, 700))
-    with tensorboard(options.run) as address:
+    with tensorboard(options.run / "trap-0") as address:
         picture = options.out.resolve() / "tensorboard.png"
-        screenshot(f"{address}#custom_scalars", picture, size=(1280, 1000), wait=20_000)
+        screenshot(f"{address}#custom_scalars&_smoothingWeight=0", picture, size=(1160, 800), wait=20_000)
 
 
 if __name__ == "__main__":

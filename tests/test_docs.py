@@ -27,7 +27,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_guard_is_given_arguments_that_exist() -> None:
-    """Blocks that are run would fail, but only if the callback came to check them: it takes any option and hands it on."""
+    """Also in blocks that construct a guard and never use it."""
     known = {*inspect.signature(ReasoningGuardCallback).parameters, *inspect.signature(Guard).parameters}
     found = [call for page in PAGES for block in blocks(page, "python") for call in ast.walk(ast.parse(block.code))]
     calls = [call for call in found if isinstance(call, ast.Call) and _name(call) == "ReasoningGuardCallback"]

@@ -108,7 +108,8 @@ def test_layout_opens_with_accuracy_and_info_gain_on_one_chart_with_margins(run:
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     titles = [category.title for category in layout.category]
     assert titles == ["Reasoning guard", "Faithfulness", "Calibration", "Behaviour", "Cost"]
-    first, by_set = layout.category[0].chart
+    by_set, first = layout.category[0].chart  # the page shows the last margin chart first
+    assert first.title == "accuracy and InfoGain"
     assert [(s.value, s.lower, s.upper) for s in first.margin.series] == [
         (f"eval/guard/{name}", f"guard_intervals/{name}/lower", f"guard_intervals/{name}/upper")
         for name in ("accuracy", "info_gain")
