@@ -157,6 +157,12 @@ def model(folder: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(folder / "base")
 
 
+def right(completions: list[str], solution: list[str], **columns: Any) -> list[float]:
+    """Somebody's accuracy reward."""
+    pairs = zip(completions, solution, strict=True)
+    return [float(text.split("#### ")[-1] == known.split("#### ")[-1]) for text, known in pairs]
+
+
 def args(folder: Path) -> SFTConfig:
     return SFTConfig(output_dir=str(folder / "runs/new"), max_length=None, **SETTINGS)
 
@@ -173,6 +179,8 @@ FIXTURES: Mapping[str, Callable[[Path], Any]] = {
     "problems": lambda folder: problems(),
     "args": args,
     "trainer": trainer,
+    "settings": lambda folder: SETTINGS,
+    "right": lambda folder: right,
 }
 
 
