@@ -23,7 +23,7 @@ FOREIGN = ("trl", "lightning", "pytorch_lightning", "tensorboard", "torch.utils.
 # Lowest first. A module imports from its own room and from lower ones.
 ROOMS = {
     "errors": ("errors",),
-    "values": ("problems", "formats", "answers", "tokens", "traces", "tree", "evaluation"),
+    "values": ("problems", "formats", "answers", "tokens", "traces", "tree", "evaluation", "format_choice"),
     "numbers": ("packing", "masks", "statistics"),
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
@@ -35,6 +35,7 @@ ROOMS = {
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
     "guarding": ("guard", "rewards"),
+    "offline": ("offline",),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}

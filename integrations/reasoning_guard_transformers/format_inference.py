@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer
 
+from reasoning_guard.format_choice import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 
 logger = logging.getLogger(__name__)
 
 _EXAMPLES = 64
-_ENOUGH = 0.6
-_SPECIFIC_FIRST = ("think", "gsm8k", "boxed", "choice", "plain")
 
 
 def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, problems: Any) -> TraceFormat:
@@ -46,27 +45,6 @@ def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, prob
         "%s or a TraceFormat", ", ".join(PRESETS),
     )  # fmt: skip
     return get_format("plain")
-
-
-def likeliest_format(texts: Iterable[str]) -> str | None:
-    r"""The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
-
-    Example:
-        >>> likeliest_format(["2 + 2 = 4\n#### 4", "so it is 5\n#### 5"])
-        'gsm8k'
-    """
-    texts = list(texts)
-    for name in _SPECIFIC_FIRST if texts else ():
-        if sum(_states(name, text) for text in texts) >= _ENOUGH * len(texts):
-            return name
-    return None
-
-
-def _states(name: str, text: str) -> bool:
-    preset = PRESETS[name]
-    if preset.reasoning_close is not None and preset.reasoning_close not in text:
-        return False
-    return preset.answer_in(text) is not None
 
 
 def _texts(dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
