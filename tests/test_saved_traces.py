@@ -11,7 +11,7 @@ import pytest
 
 from reasoning_guard import Problem, Row, TraceFormat
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.format_choice import read_format
+from reasoning_guard.format_file import read_format
 from reasoning_guard.offline import curate, load_effects, load_saved_traces, save_effects, write_curated
 from reasoning_guard.offline.store import ScoreFile
 from reasoning_guard.offline.summary import summarise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +12,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from reasoning_guard.format_choice import likeliest_format
-from reasoning_guard.formats import PRESETS, TraceFormat, get_format
-
-logger = logging.getLogger(__name__)
-
-_EXAMPLES = 64
+from reasoning_guard.format_inference import EXAMPLES, infer_format, solutions
+from reasoning_guard.formats import TraceFormat
 
 
 def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, problems: Any) -> TraceFormat:
@@ -32,25 +27,15 @@ def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, prob
     Returns:
         The preset; "plain", with a warning, when none fits most examples.
     """
-    for source, texts in (
-        ("training examples", list(_texts(trainer.train_dataset, tokenizer))),
-        ("held-out solutions", list(_solutions(problems))),
-    ):
-        name = likeliest_format(texts)
-        if name is not None:
-            logger.info("trace format %r, read off %d %s; pass `format=` to choose another", name, len(texts), source)
-            return get_format(name)
-    logger.warning(
-        "no preset format fits the training data, so 'plain' (\"The answer is ...\") is assumed; pass `format=` one of "
-        "%s or a TraceFormat", ", ".join(PRESETS),
-    )  # fmt: skip
-    return get_format("plain")
+    return infer_format(
+        {"training examples": _texts(trainer.train_dataset, tokenizer), "held-out solutions": solutions(problems)}
+    )
 
 
 def _texts(dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     try:
         with _random_states_kept():
-            rows = list(islice(iter(dataset), _EXAMPLES)) if dataset is not None else []
+            rows = list(islice(iter(dataset), EXAMPLES)) if dataset is not None else []
     except TypeError:  # a data set of another kind: nothing can be read off it
         return
     for row in rows:
@@ -80,11 +65,3 @@ def _text(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | N
             return str(value[-1].get("content", ""))
     ids = row.get("input_ids")
     return str(tokenizer.decode(ids, skip_special_tokens=False)) if ids is not None else None
-
-
-def _solutions(problems: Any) -> Iterator[str]:
-    if isinstance(problems, str) or not hasattr(problems, "__iter__"):
-        return
-    for row in islice(iter(problems), _EXAMPLES):
-        if isinstance(row, Mapping):
-            yield from (str(row[c]) for c in ("solution", "answer") if isinstance(row.get(c), str))

@@ -39,7 +39,7 @@ def compare(
     (answers of the base that are no better than chance).
     """
     with terminal(as_json) as say:
-        from reasoning_guard.format_choice import read_format
+        from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import compare_models, format_of_model, load_effects
         from reasoning_guard.report import load_run, write_report
 

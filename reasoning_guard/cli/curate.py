@@ -39,7 +39,7 @@ def curate(
     answer is stated. kept.jsonl holds the lines as they came, best first; rejected.jsonl says why.
     """
     with terminal(as_json) as say:
-        from reasoning_guard.format_choice import read_format
+        from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import curate as choose
         from reasoning_guard.offline import load_saved_traces, score_traces, write_curated
 

@@ -33,7 +33,7 @@ def doctor(
     Exit code 1 if something must be mended first.
     """
     with terminal(as_json) as say:
-        from reasoning_guard.format_choice import read_format
+        from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import advise, examine, format_of_model
 
         chosen = None if format is None else read_format(format)

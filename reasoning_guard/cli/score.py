@@ -38,7 +38,7 @@ def score(
     """
     with terminal(as_json) as say:
         from reasoning_guard.cli.tables import summary_table
-        from reasoning_guard.format_choice import read_format
+        from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import load_saved_traces, score_traces
         from reasoning_guard.offline.scoring import probes_with_mistakes, probes_without_writing
         from reasoning_guard.offline.summary import nested, summarise

@@ -11,7 +11,7 @@ from torch import nn
 
 from reasoning_guard.evaluate import Stopwatch, probe_traces, write_traces
 from reasoning_guard.evaluation import Row
-from reasoning_guard.format_choice import states_answer
+from reasoning_guard.format_inference import states_answer
 from reasoning_guard.formats import PRESETS, TraceFormat
 from reasoning_guard.generation import Generator
 from reasoning_guard.model_context import context_length, device_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.format_choice import likeliest_format
+from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.offline.chat import Said, said
 from reasoning_guard.problems import COLUMNS, Problem, load_problems

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.format_choice import likeliest_format
+from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.generation import Generator
 from reasoning_guard.problems import Problem, load_problems

@@ -1,45 +1,14 @@
-"""Which format is it? Read off texts, or named by a user: a preset, or a JSON file with a format of one's own."""
+"""A format as a user names it where there is no Python: a preset, or a JSON file with a format of one's own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.formats import PRESETS, TraceFormat, get_format
-
-_ENOUGH = 0.6
-_SPECIFIC_FIRST = ("think", "gsm8k", "boxed", "choice", "plain")
-
-
-def likeliest_format(texts: Iterable[str]) -> str | None:
-    r"""The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
-
-    Example:
-        >>> likeliest_format(["2 + 2 = 4\n#### 4", "so it is 5\n#### 5"])
-        'gsm8k'
-    """
-    texts = list(texts)
-    for name in _SPECIFIC_FIRST if texts else ():
-        if sum(states_answer(name, text) for text in texts) >= _ENOUGH * len(texts):
-            return name
-    return None
-
-
-def states_answer(name: str, text: str) -> bool:
-    r"""Whether the preset ``name`` reads an answer in ``text``, and its reasoning tags where it has them.
-
-    Example:
-        >>> states_answer("gsm8k", "#### 4"), states_answer("think", "The answer is 4.")
-        (True, False)
-    """
-    preset = PRESETS[name]
-    if preset.reasoning_close is not None and preset.reasoning_close not in text:
-        return False
-    return preset.answer_in(text) is not None
+from reasoning_guard.formats import TraceFormat, get_format
 
 
 def read_format(name: str) -> TraceFormat:
