@@ -34,7 +34,7 @@ ROOMS = {
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("guard", "healthy", "hosting", "rewards"),
+    "guarding": ("hosting", "guard", "healthy", "rewards"),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}
@@ -160,9 +160,12 @@ def test_every_host_package_is_in_the_table() -> None:
     assert there <= HOSTS.keys(), "a new host: enter it in HOSTS and in pyproject.toml"
 
 
-@pytest.mark.parametrize("package", ["reasoning_guard_transformers", "reasoning_guard_demo"])
+@pytest.mark.parametrize(
+    "package", ["reasoning_guard_transformers", "reasoning_guard_demo", "reasoning_guard_lightning"]
+)
 def test_a_missing_framework_is_named_with_its_extra(package: str) -> None:
-    hide = "import sys; sys.modules.update(transformers=None, trl=None); "
+    names = ("transformers", "trl", "lightning", "pytorch_lightning")
+    hide = f"import sys; sys.modules.update(dict.fromkeys({names})); "
     done = run_python(f"{hide}sys.path[:0] = ['.', 'integrations']; import {package}")
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
