@@ -3,35 +3,37 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from reasoning_guard.alerts import Alert
-from reasoning_guard.decision import baseline_of, decide, resting
+from reasoning_guard.announce import say_what_is_odd, tell
+from reasoning_guard.decision import baseline_of, decide
 from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.generation import Generator
-from reasoning_guard.history import History, check_fingerprint, digest, state_of
+from reasoning_guard.history import check_fingerprint, state_of
 from reasoning_guard.hosting import is_due, safely
 from reasoning_guard.model_context import context_length, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import from_main_process, is_main_process
 from reasoning_guard.reader import TraceReader
+from reasoning_guard.records import Records
 from reasoning_guard.reference import Reference, take_reference
-from reasoning_guard.rules import AXES, EFFECTS, RULES, Rule, names_of
+from reasoning_guard.rules import EFFECTS, RULES, Rule
+from reasoning_guard.scalars import scalars_of
 from reasoning_guard.scorer import AnswerScorer
+from reasoning_guard.settings import Action, OnError, check_context, check_settings, fingerprint_of
 from reasoning_guard.sinks import Sink
 from reasoning_guard.statistics import Effect
 
@@ -39,14 +41,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-_SEAMS = 64
-"""Traces of the first evaluation on which the tokenisation at cuts is checked."""
-
-_MERGED = 0.05
-"""Share of cuts with merged tokens above which the user is told."""
-
-Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
 
 
 class Guard:
@@ -97,7 +91,7 @@ class Guard:
         reference: str | nn.Module | None = "auto",
         directory: str | os.PathLike[str] | None = None,
         max_new_tokens: int = 512,
-        on_error: Literal["record", "raise"] = "record",
+        on_error: OnError = "record",
         progress: bool = True,
     ) -> None:
         self.reader = TraceReader(tokenizer, format)
@@ -108,7 +102,7 @@ class Guard:
         self.action = action
         self.alpha, self.patience = alpha, patience
         self.max_new_tokens = max_new_tokens
-        self.on_error = on_error
+        self.on_error: OnError = on_error
         self.progress = progress
         self.evaluations: list[Evaluation] = []
         self.alerts: list[Alert] = []
@@ -116,12 +110,12 @@ class Guard:
         self.kept_checkpoint: str | None = None  # set by the host that rolled back
         self.reference: Reference | None = None
         self._reference_choice = reference
-        self._history = History(Path(directory)) if directory is not None else None
+        self._records = Records(Path(directory), on_error) if directory is not None else None
         self._scorer: AnswerScorer | None = None
         self._prepared: nn.Module | None = None
         self._begun = False
         self._carried: Mapping[str, Any] = {}  # records that a training checkpoint brought
-        _check_settings(action, alpha, patience, max_new_tokens, on_error)
+        check_settings(action, alpha, patience, max_new_tokens, on_error)
         self.reader.check(self.problems)
 
     # ---------------------------------------------------------------------------------------------------- lifecycle
@@ -143,14 +137,14 @@ class Guard:
                 f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
                 "language model"
             )
-        self._check_context(context_length(model))
+        check_context(self.problems, self.reader, context_length(model))
         choice = self._reference_choice
         self.reference = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
         self._prepared = model
 
     def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
         """Keep records on disk from here on, for a host that learns late where they belong; before :meth:`begin`."""
-        self._history = History(Path(directory))
+        self._records = Records(Path(directory), self.on_error)
 
     def begin(self, step: int = 0) -> None:
         """Take up the records of this run: none at step 0, those up to ``step`` when it is resumed.
@@ -162,20 +156,18 @@ class Guard:
             HistoryError: The records on disk were made with other problems or another format.
         """
         self._begun = True
-        history = self._history
         if self._carried and step > 0:
             self._take_up_carried()
-        if history is None:
+        if self._records is None:
             self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
             self.alerts = self._decide()
             return
-        before = from_main_process(history.run).get("settings", {})
-        self.evaluations = from_main_process(lambda: history.begin(step, self._fingerprint(), self._settings()))
+        before = self._records.settings()
+        self.evaluations = self._records.begin(step, self._fingerprint(), self._settings())
         if self.evaluations:
             self._check_reference(before.get("reference_fingerprint"))
         self.alerts = self._decide()
-        if is_main_process():
-            history.write_alerts(self.alerts)
+        self._records.keep_alerts(self.alerts)
 
     def step(self, model: nn.Module, step: int, *, every: int = 1) -> Evaluation | None:
         """Everything a training loop of one's own needs, in one call a step: begin, baseline, evaluations.
@@ -292,18 +284,7 @@ class Guard:
         Returns:
             Name to value.
         """
-        if evaluation.failure is not None:
-            return {name: math.nan for e in self.evaluations if e.failure is None for name in self.scalars(e)}
-        found: dict[str, float] = {}
-        for i, set in enumerate(evaluation.sets):
-            prefix = "guard/" if i == 0 else f"guard/{set}/"
-            names = evaluation.names() if i == 0 else ("accuracy", *names_of(*AXES))
-            means = {name: evaluation.mean(name, set) for name in names}
-            found |= {prefix + name: mean for name, mean in means.items() if math.isfinite(mean)}
-        found["guard/unscored_fraction"] = evaluation.unscored_fraction("info_gain")
-        found["guard/seconds"] = evaluation.seconds.get("total", math.nan)
-        open_alerts = [alert.severity for alert in self.alerts if alert.open]
-        return found | {f"guard/{kind}s": float(open_alerts.count(kind)) for kind in ("alarm", "notice")}
+        return scalars_of(evaluation, self.evaluations, self.alerts)
 
     # --------------------------------------------------------------------------------------------------------- parts
 
@@ -329,40 +310,21 @@ class Guard:
 
     def _record(self, evaluation: Evaluation) -> Evaluation:
         self.evaluations.append(evaluation)
-        if is_main_process():
-            self._keep(evaluation)
+        if self._records is not None:
+            self._records.keep(evaluation)
         before = {alert.key for alert in self.alerts if alert.open}
         self.alerts = self._decide()
+        if self._records is not None:
+            self._records.keep_alerts(self.alerts)
         if is_main_process():
-            self._write(lambda history: history.write_alerts(self.alerts))
-            self._say_what_is_odd(evaluation)
+            say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
             self._tell(evaluation, [alert for alert in self.alerts if alert.open and alert.key not in before])
         return evaluation
 
-    def _keep(self, evaluation: Evaluation) -> None:
-        self._write(lambda history: history.append(evaluation))
-
-    def _write(self, write: Callable[[History], None]) -> None:
-        """Write to the history, if one is kept; a full disk costs the record on disk, not the alarm."""
-        try:
-            if self._history is not None:
-                write(self._history)
-        except OSError as error:
-            if self.on_error == "raise":
-                raise
-            logger.error("the guard's records could not be written: %s; training goes on", error)
-
     def _tell(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
         """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
-        for alert in new:
-            logger.warning("%s", alert.text())
-        listeners: list[Callable[[Alert], None]] = [sink.alert for sink in self.sinks]
-        if callable(self.action):
-            listeners.append(self.action)
-        calls = [partial(listener, alert) for alert in new for listener in listeners]
-        if evaluation.failure is None:
-            calls += [partial(sink.evaluation, self.baseline or evaluation, evaluation) for sink in self.sinks]
-        for call in calls:
+        action = self.action if callable(self.action) else None
+        for call in tell(self.baseline or evaluation, evaluation, new, self.sinks, action):
             try:
                 call()
             except Exception as error:
@@ -372,18 +334,6 @@ class Guard:
 
     def _decide(self) -> list[Alert]:
         return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
-
-    def _say_what_is_odd(self, evaluation: Evaluation) -> None:
-        """What a user should look at: a format that does not fit, merging tokens, rules that rest. Each once."""
-        if evaluation.rows and evaluation.sets[0] in evaluation.gated:
-            warn_once(_why_chance(evaluation, self.reader.format.name), key=f"{id(self)} chance")
-            return
-        if evaluation.rows and len(self.evaluations) == 1:
-            report = self.reader.seam_report([row.completion for row in evaluation.rows[:_SEAMS]])
-            if max(report.trunk_broken, report.cue_merged) > _MERGED:
-                warn_once(str(report), key=f"{id(self)} seams")
-        for name, reason in resting(self.evaluations, self.rules).items():
-            warn_once(f"rule {name} rests: {reason}", key=f"{id(self)} rests {name}")
 
     def _guarded(self, make: Callable[[], Evaluation], step: int) -> Evaluation:
         """What ``make`` returns, or a failed evaluation that says what went wrong."""
@@ -396,26 +346,16 @@ class Guard:
             failure = "".join(traceback.format_exception_only(error)).strip()
             return Evaluation(step=step, created=_now(), failure=failure)
 
-    def _check_context(self, limit: int | None) -> None:
-        for problem in self.problems:
-            length = len(self.reader.prompt_ids(problem))
-            if limit is not None and length >= limit:
-                raise ConfigurationError(
-                    f"problem {problem.id!r}: its prompt has {length} tokens, the model's context {limit}, which "
-                    "leaves no room for a trace; drop or shorten it"
-                )
-
     def _take_up_carried(self) -> None:
         """Records from a training checkpoint go where ours are kept, and are taken up from there."""
-        run, history = self._carried["run"], self._history
+        state, self._carried = self._carried, {}
+        run = state["run"]
         check_fingerprint(run["fingerprint"], self._fingerprint(), "the checkpoint's records")
-        self.evaluations = [Evaluation.from_dict(record) for record in self._carried["evaluations"]]
-        if history is not None:
-            carried = self._carried
-            from_main_process(lambda: history.restore(carried))
+        self.evaluations = [Evaluation.from_dict(record) for record in state["evaluations"]]
+        if self._records is not None:
+            self._records.restore(state)
         else:
             self._check_reference(run["settings"].get("reference_fingerprint"))
-        self._carried = {}
 
     def _check_reference(self, before: str | None) -> None:
         """A reference with other weights than the baseline was read with says nothing by comparison."""
@@ -428,13 +368,7 @@ class Guard:
             self.reference = None
 
     def _fingerprint(self) -> dict[str, str]:
-        """What must not change if numbers are to be compared."""
-        problems = [(p.id, p.set, p.answer, p.options, p.prompt) for p in self.problems]
-        return {
-            "problems": digest(problems),
-            "format": digest(self.reader.format.to_dict()),
-            "max_new_tokens": str(self.max_new_tokens),
-        }
+        return fingerprint_of(self.problems, self.reader, self.max_new_tokens)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -450,32 +384,6 @@ class Guard:
             "reference": self.reference.description if self.reference else None,
             "reference_fingerprint": self.reference.fingerprint() if self.reference else None,
         }
-
-
-def _why_chance(evaluation: Evaluation, format: str) -> str:
-    """Why an evaluation may be at chance, for whoever has to mend it."""
-    rows = evaluation.rows
-    answered = sum(row.answer is not None for row in rows)
-    cut = sum("cut off" in row.notes for row in rows)
-    return (
-        f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} "
-        f"of {len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that "
-        "is not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
-        f"prompts look as they do in training. The first trace: {rows[0].completion[:300]!r}"
-    )
-
-
-def _check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:
-    if action not in ("warn", "stop", "rollback") and not callable(action):
-        raise ConfigurationError(f"`action` must be 'warn', 'stop', 'rollback' or a callable; got {action!r}")
-    if not 0 < alpha < 1:
-        raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
-    if patience < 1:
-        raise ConfigurationError(f"`patience` counts evaluations in a row, at least 1; got {patience}")
-    if max_new_tokens < 1:
-        raise ConfigurationError(f"`max_new_tokens` must be at least 1; got {max_new_tokens}")
-    if on_error not in ("record", "raise"):
-        raise ConfigurationError(f"`on_error` must be 'record' or 'raise'; got {on_error!r}")
 
 
 def _now() -> str:

@@ -28,13 +28,13 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "forward", "selftest", "effort", "branch_scorer", "scorer"),
-        *("reference", "generation"),
+        *("processes", "model_context", "logits", "divergences", "forward", "selftest", "effort"),
+        *("branch_scorer", "scorer", "reference", "generation"),
     ),
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("hosting", "guard", "healthy", "rewards"),
+    "guarding": ("hosting", "settings", "records", "scalars", "announce", "guard", "rewards", "healthy"),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}
@@ -160,10 +160,9 @@ def test_every_host_package_is_in_the_table() -> None:
     assert there <= HOSTS.keys(), "a new host: enter it in HOSTS and in pyproject.toml"
 
 
-@pytest.mark.parametrize(
-    "package", ["reasoning_guard_transformers", "reasoning_guard_demo", "reasoning_guard_lightning"]
-)
-def test_a_missing_framework_is_named_with_its_extra(package: str) -> None:
+@pytest.mark.parametrize("host", ["transformers", "trl", "lightning", "demo"])
+def test_a_missing_framework_is_named_with_its_extra(host: str) -> None:
+    package = f"reasoning_guard_{host}"
     names = ("transformers", "trl", "lightning", "pytorch_lightning")
     hide = f"import sys; sys.modules.update(dict.fromkeys({names})); "
     done = run_python(f"{hide}sys.path[:0] = ['.', 'integrations']; import {package}")

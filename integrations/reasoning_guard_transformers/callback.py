@@ -17,7 +17,8 @@ from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
 from reasoning_guard.hosting import safely, sinks_for_training
 from reasoning_guard.processes import from_main_process, is_main_process
-from reasoning_guard.sinks import Sink
+from reasoning_guard.sinks import Sink, one_line
+from reasoning_guard_transformers.console import Console
 from reasoning_guard_transformers.format_inference import format_of_trainer
 from reasoning_guard_transformers.log_stream import LogStream
 from reasoning_guard_transformers.trackers import sinks_of
@@ -93,6 +94,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._healthy = HealthyCheckpoints(directory / "healthy")
         self._trainer = trainer
         self._every = every
+        self._console = Console(trainer, self._line)
         self._stream = LogStream(trainer, lambda logs: self._safely(lambda: self._add_to(logs)))
         self._own_sinks: list[Sink] = []
         self._added_at: int | None = None
@@ -108,6 +110,7 @@ class ReasoningGuardCallback(TrainerCallback):
         if self._every is None and args.eval_strategy == "no":
             self._every = max(1, state.max_steps // 10)
         self._stream.open()
+        self._console.open()
         self._safely(self._open_trackers)
         self._safely(lambda: self.guard.begin(state.global_step))
         if self.guard.action == "rollback" and is_main_process():
@@ -143,6 +146,7 @@ class ReasoningGuardCallback(TrainerCallback):
     ) -> None:
         """Give the trainer its own ``log`` back, and the model its healthy weights if it ends unhealthy."""
         self._stream.close()
+        self._console.close()
         if self.guard.action == "rollback":
             self._safely(self._roll_back)
 
@@ -200,6 +204,11 @@ class ReasoningGuardCallback(TrainerCallback):
     def _numbers(self, evaluation: Evaluation) -> dict[str, float]:
         """Scalars under the names of evaluation metrics."""
         return {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
+
+    def _line(self) -> str:
+        """The latest evaluation, for the trainer's console."""
+        latest = self.guard.evaluations[-1]
+        return one_line(self.guard.baseline or latest, latest, self.guard.alerts)
 
     @property
     def _selected_by(self) -> str | None:
