@@ -102,6 +102,7 @@ def probe_traces(
     reference: TreeScorer | None,
     probes: Sequence[Probe],
     watch: Stopwatch | None = None,
+    among: Sequence[Trace] | None = None,
 ) -> list[Row]:
     """Ask all probes about all traces: one scoring call a reader, one generation for all altered prefixes.
 
@@ -113,12 +114,13 @@ def probe_traces(
         reference: Scores with the frozen reference, or None.
         probes: What to ask. A probe that raises is unscored with the error as its reason; the others go on.
         watch: Where to add up the seconds.
+        among: The traces that probes may borrow steps from; default: ``traces`` themselves.
 
     Returns:
         A row a trace.
     """
     watch = watch or Stopwatch()
-    context = ProbeContext(reader=reader, traces=traces)
+    context = ProbeContext(reader=reader, traces=traces if among is None else among)
     asked = [_Asked(probe, traces, context, policy, reference, generator) for probe in probes]
     with watch.part("scoring"):
         _score(policy, traces, [a for a in asked if a.reads("policy")], "policy")

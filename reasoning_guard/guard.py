@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from reasoning_guard.alerts import Alert
@@ -20,7 +21,9 @@ from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.generation import Generator
-from reasoning_guard.model_context import context_length
+from reasoning_guard.history import check_fingerprint, state_of
+from reasoning_guard.hosting import is_due, safely
+from reasoning_guard.model_context import context_length, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import from_main_process, is_main_process
@@ -99,7 +102,7 @@ class Guard:
         self.action = action
         self.alpha, self.patience = alpha, patience
         self.max_new_tokens = max_new_tokens
-        self.on_error = on_error
+        self.on_error: OnError = on_error
         self.progress = progress
         self.evaluations: list[Evaluation] = []
         self.alerts: list[Alert] = []
@@ -110,16 +113,19 @@ class Guard:
         self._records = Records(Path(directory), on_error) if directory is not None else None
         self._scorer: AnswerScorer | None = None
         self._prepared: nn.Module | None = None
+        self._begun = False
+        self._carried: Mapping[str, Any] = {}  # records that a training checkpoint brought
         check_settings(action, alpha, patience, max_new_tokens, on_error)
         self.reader.check(self.problems)
 
     # ---------------------------------------------------------------------------------------------------- lifecycle
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module, device: torch.device | None = None) -> None:
         """Check the model against the problems and take the frozen reference, before any training.
 
         Args:
             model: The model as it is before its first step.
+            device: Where it will be trained, when it is not there yet.
 
         Raises:
             ConfigurationError: A prompt that leaves the model's context no room for a trace.
@@ -132,8 +138,13 @@ class Guard:
                 "language model"
             )
         check_context(self.problems, self.reader, context_length(model))
-        self.reference = take_reference(model, self.reader.tokenizer, self.reader.format, self._reference_choice)
+        choice = self._reference_choice
+        self.reference = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
         self._prepared = model
+
+    def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
+        """Keep records on disk from here on, for a host that learns late where they belong; before :meth:`begin`."""
+        self._records = Records(Path(directory), self.on_error)
 
     def begin(self, step: int = 0) -> None:
         """Take up the records of this run: none at step 0, those up to ``step`` when it is resumed.
@@ -144,17 +155,70 @@ class Guard:
         Raises:
             HistoryError: The records on disk were made with other problems or another format.
         """
+        self._begun = True
+        if self._carried and step > 0:
+            self._take_up_carried()
         if self._records is None:
             self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
             self.alerts = self._decide()
             return
         before = self._records.settings()
-        fingerprint = fingerprint_of(self.problems, self.reader, self.max_new_tokens)
-        self.evaluations = self._records.begin(step, fingerprint, self._settings())
+        self.evaluations = self._records.begin(step, self._fingerprint(), self._settings())
         if self.evaluations:
             self._check_reference(before.get("reference_fingerprint"))
         self.alerts = self._decide()
         self._records.keep_alerts(self.alerts)
+
+    def step(self, model: nn.Module, step: int, *, every: int = 1) -> Evaluation | None:
+        """Everything a training loop of one's own needs, in one call a step: begin, baseline, evaluations.
+
+        Call it at the top of the loop, on every process. The first call takes up the records of a resumed run and
+        makes the baseline if there is none; then an evaluation follows every ``every`` steps. Log
+        :meth:`scalars` of what it returns, and obey :attr:`should_stop`.
+
+        Args:
+            model: The live model, as it is or wrapped for data parallelism or compiled; it is left exactly as it was.
+            step: Training steps done so far.
+            every: Steps between evaluations.
+
+        Returns:
+            The evaluation, or None when none is due.
+
+        Raises:
+            ConfigurationError: Whatever cannot work, at the first call.
+            HistoryError: The run is resumed, and its records were made with other problems or another format.
+
+        Example:
+            >>> for step, batch in enumerate(batches):                         # doctest: +SKIP
+            ...     if evaluation := guard.step(model, step, every=100):
+            ...         accelerator.log(guard.scalars(evaluation), step)
+            ...     if guard.should_stop:
+            ...         break
+        """
+        if every < 1:
+            raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        model = unwrapped(model)
+        if not self._begun:
+            self.prepare(model)
+            safely(lambda: self.begin(step), self.on_error)
+        last = self.evaluations[-1].step if self.evaluations else None
+        return self.evaluate(model, step) if is_due(step, every, last) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The records, for a training checkpoint: plain types only.
+
+        ``accelerator.register_for_checkpointing(guard)`` and Lightning's checkpoints take it from here.
+        """
+        return state_of(self.evaluations, self._fingerprint(), self._settings())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a training checkpoint: :meth:`begin` takes its records up, wherever they were kept.
+
+        Args:
+            state: What :meth:`state_dict` gave.
+        """
+        self._carried = state
+        self._begun = False
 
     def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
         """Read the model on the held-out problems, record what was found, decide, act.
@@ -282,6 +346,17 @@ class Guard:
             failure = "".join(traceback.format_exception_only(error)).strip()
             return Evaluation(step=step, created=_now(), failure=failure)
 
+    def _take_up_carried(self) -> None:
+        """Records from a training checkpoint go where ours are kept, and are taken up from there."""
+        state, self._carried = self._carried, {}
+        run = state["run"]
+        check_fingerprint(run["fingerprint"], self._fingerprint(), "the checkpoint's records")
+        self.evaluations = [Evaluation.from_dict(record) for record in state["evaluations"]]
+        if self._records is not None:
+            self._records.restore(state)
+        else:
+            self._check_reference(run["settings"].get("reference_fingerprint"))
+
     def _check_reference(self, before: str | None) -> None:
         """A reference with other weights than the baseline was read with says nothing by comparison."""
         now = self.reference.fingerprint() if self.reference else None
@@ -291,6 +366,9 @@ class Guard:
                 "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
             )
             self.reference = None
+
+    def _fingerprint(self) -> dict[str, str]:
+        return fingerprint_of(self.problems, self.reader, self.max_new_tokens)
 
     def _settings(self) -> dict[str, Any]:
         return {

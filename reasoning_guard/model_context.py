@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 _MASKED = (None, "eager", "sdpa")
 """Attention implementations that take a dense 4D mask; all others read it wrongly or crash."""
@@ -45,6 +46,25 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                 _set_attention(model, previous)
             for module, training in flags:
                 module.training = training
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile`` and data-parallel wrappers.
+
+    Calling such a wrapper on one process alone may hang it, and it cannot generate.
+
+    >>> linear = nn.Linear(1, 1)
+    >>> unwrapped(torch.compile(nn.DataParallel(linear))) is linear
+    True
+    """
+    while True:
+        if isinstance(model, (DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        else:
+            compiled_from = dict(model.named_children()).get("_orig_mod")  # torch.compile forwards all other names
+            if compiled_from is None:
+                return model
+            model = compiled_from
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -33,6 +33,10 @@ class Records:
         """Take the folder over (see :meth:`History.begin`); every process gets the evaluations."""
         return from_main_process(lambda: self._history.begin(step, fingerprint, settings))
 
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the records that a training checkpoint carries into the folder (see :meth:`History.restore`)."""
+        from_main_process(lambda: self._history.restore(state))
+
     def settings(self) -> dict[str, Any]:
         """The settings that the last run noted."""
         return from_main_process(self._history.run).get("settings", {})
