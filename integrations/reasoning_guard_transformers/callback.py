@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reasoning_guard.errors import ConfigurationError, HistoryError
+from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
@@ -240,10 +240,13 @@ class ReasoningGuardCallback(TrainerCallback):
         logger.warning("rolled back: the model has the weights of %s, from before the alarm of step %d", found, since)
 
     def _safely(self, act: Callable[[], None]) -> None:
-        """An error of ours never ends the user's run; wrong configuration and foreign records do, before step 1."""
+        """An error of ours never ends the user's run; wrong configuration and foreign records do, before step 1.
+
+        So does the loss of another process, which has ended the run already.
+        """
         try:
             act()
-        except (ConfigurationError, HistoryError):
+        except (ConfigurationError, HistoryError, LostProcessError):
             raise
         except Exception:
             if self.guard.on_error == "raise":
