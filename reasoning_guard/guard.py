@@ -130,6 +130,7 @@ class Guard:
         Raises:
             ConfigurationError: A prompt that leaves the model's context no room for a trace.
         """
+        model = unwrapped(model)
         if self._prepared is model:
             return
         if not hasattr(model, "generate"):
@@ -177,7 +178,8 @@ class Guard:
         :meth:`scalars` of what it returns, and obey :attr:`should_stop`.
 
         Args:
-            model: The live model, as it is or wrapped for data parallelism or compiled; it is left exactly as it was.
+            model: The live model, with or without a wrapper (``DistributedDataParallel``, ``torch.compile``); it is
+                left exactly as it was.
             step: Training steps done so far.
             every: Steps between evaluations.
 
@@ -197,7 +199,6 @@ class Guard:
         """
         if every < 1:
             raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
-        model = unwrapped(model)
         if not self._begun:
             self.prepare(model)
             safely(lambda: self.begin(step), self.on_error)
@@ -235,6 +236,7 @@ class Guard:
         """
         if self.evaluations and self.evaluations[-1].step >= step:
             return None
+        model = unwrapped(model)
         if self._prepared is None:
             self.prepare(model)
         evaluation = self._guarded(lambda: self._measure(model, step), step)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import reasoning_guard_lightning
 from reasoning_guard import PRESETS, Guard
 from reasoning_guard.probes import default_probes
 from reasoning_guard.rules import AXES
@@ -27,12 +28,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_readme_passes_arguments_that_exist() -> None:
-    known = {*inspect.signature(ReasoningGuardCallback).parameters, *inspect.signature(Guard).parameters}
+    taken = (ReasoningGuardCallback, reasoning_guard_lightning.ReasoningGuardCallback, Guard)
+    known = {name for one in taken for name in inspect.signature(one).parameters}
     calls = [
         node
         for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
         for node in ast.walk(ast.parse(block))
         if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {c.__name__ for c in taken}
     ]
     assert calls
     for call in calls:
