@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from reasoning_guard.alerts import Alert
-from reasoning_guard.decision import baseline_of, decide, resting
-from reasoning_guard.errors import ConfigurationError, warn_once
+from reasoning_guard.announce import say_what_is_odd, tell
+from reasoning_guard.decision import baseline_of, decide
+from reasoning_guard.errors import ConfigurationError, LostProcessError, warn_once
 from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.generation import Generator
-from reasoning_guard.history import History, digest
-from reasoning_guard.model_context import context_length
+from reasoning_guard.history import check_fingerprint, state_of
+from reasoning_guard.hosting import is_due, safely
+from reasoning_guard.model_context import context_length, is_tensor_parallel, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
-from reasoning_guard.processes import from_main_process, is_main_process
+from reasoning_guard.processes import ALONE, Team, from_main_process, is_main_process, together
 from reasoning_guard.reader import TraceReader
+from reasoning_guard.records import Records
 from reasoning_guard.reference import Reference, take_reference
-from reasoning_guard.rules import AXES, EFFECTS, RULES, Rule, names_of
+from reasoning_guard.rules import EFFECTS, RULES, Rule
+from reasoning_guard.scalars import scalars_of
 from reasoning_guard.scorer import AnswerScorer
+from reasoning_guard.settings import Action, OnError, check_context, check_settings, fingerprint_of
 from reasoning_guard.sinks import Sink
 from reasoning_guard.statistics import Effect
 
@@ -37,14 +41,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-_SEAMS = 64
-"""Traces of the first evaluation on which the tokenisation at cuts is checked."""
-
-_MERGED = 0.05
-"""Share of cuts with merged tokens above which the user is told."""
-
-Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
 
 
 class Guard:
@@ -95,7 +91,7 @@ class Guard:
         reference: str | nn.Module | None = "auto",
         directory: str | os.PathLike[str] | None = None,
         max_new_tokens: int = 512,
-        on_error: Literal["record", "raise"] = "record",
+        on_error: OnError = "record",
         progress: bool = True,
     ) -> None:
         self.reader = TraceReader(tokenizer, format)
@@ -106,7 +102,7 @@ class Guard:
         self.action = action
         self.alpha, self.patience = alpha, patience
         self.max_new_tokens = max_new_tokens
-        self.on_error = on_error
+        self.on_error: OnError = on_error
         self.progress = progress
         self.evaluations: list[Evaluation] = []
         self.alerts: list[Alert] = []
@@ -114,33 +110,36 @@ class Guard:
         self.kept_checkpoint: str | None = None  # set by the host that rolled back
         self.reference: Reference | None = None
         self._reference_choice = reference
-        self._history = History(Path(directory)) if directory is not None else None
+        self._records = Records(Path(directory), on_error) if directory is not None else None
         self._scorer: AnswerScorer | None = None
         self._prepared: nn.Module | None = None
-        _check_settings(action, alpha, patience, max_new_tokens, on_error)
+        self._begun = False
+        self._carried: Mapping[str, Any] = {}  # records that a training checkpoint brought
+        self._reference_fingerprint: str | None = None
+        check_settings(action, alpha, patience, max_new_tokens, on_error)
         self.reader.check(self.problems)
 
     # ---------------------------------------------------------------------------------------------------- lifecycle
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module, device: torch.device | None = None) -> None:
         """Check the model against the problems and take the frozen reference, before any training.
 
         Args:
             model: The model as it is before its first step.
+            device: Where it will be trained, when it is not there yet.
 
         Raises:
             ConfigurationError: A prompt that leaves the model's context no room for a trace.
         """
         if self._prepared is model:
             return
-        if not hasattr(model, "generate"):
-            raise ConfigurationError(
-                f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
-                "language model"
-            )
-        self._check_context(context_length(model))
-        self.reference = take_reference(model, self.reader.tokenizer, self.reader.format, self._reference_choice)
+        self.reference = together(lambda: self._checked_and_read(model, device))
+        self._reference_fingerprint = self.reference.fingerprint() if self.reference else None
         self._prepared = model
+
+    def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
+        """Keep records on disk from here on, for a host that learns late where they belong; before :meth:`begin`."""
+        self._records = Records(Path(directory), self.on_error)
 
     def begin(self, step: int = 0) -> None:
         """Take up the records of this run: none at step 0, those up to ``step`` when it is resumed.
@@ -151,24 +150,74 @@ class Guard:
         Raises:
             HistoryError: The records on disk were made with other problems or another format.
         """
-        history = self._history
-        if history is None:
+        self._begun = True
+        if self._carried and step > 0:
+            self._take_up_carried()
+        if self._records is None:
             self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
-            self.alerts = self._decide()
-            return
-        before = from_main_process(history.run).get("settings", {})
-        self.evaluations = from_main_process(lambda: history.begin(step, self._fingerprint(), self._settings()))
-        if self.evaluations:
-            self._check_reference(before.get("reference_fingerprint"))
-        self.alerts = self._decide()
-        if is_main_process():
-            history.write_alerts(self.alerts)
+        else:
+            self.evaluations, same_reference = from_main_process(lambda: self._take_up(step))
+            if not same_reference:
+                self.reference = None
+        self.alerts = from_main_process(self._decide)
+
+    def step(self, model: nn.Module, step: int, *, every: int = 1) -> Evaluation | None:
+        """Everything a training loop of one's own needs, in one call a step: begin, baseline, evaluations.
+
+        Call it at the top of the loop, on every process. The first call takes up the records of a resumed run and
+        makes the baseline if there is none; then an evaluation follows every ``every`` steps. Log
+        :meth:`scalars` of what it returns, and obey :attr:`should_stop`.
+
+        Args:
+            model: The live model, as it is or wrapped for data parallelism or compiled; it is left exactly as it was.
+            step: Training steps done so far.
+            every: Steps between evaluations.
+
+        Returns:
+            The evaluation, or None when none is due.
+
+        Raises:
+            ConfigurationError: Whatever cannot work, at the first call.
+            HistoryError: The run is resumed, and its records were made with other problems or another format.
+
+        Example:
+            >>> for step, batch in enumerate(batches):                         # doctest: +SKIP
+            ...     if evaluation := guard.step(model, step, every=100):
+            ...         accelerator.log(guard.scalars(evaluation), step)
+            ...     if guard.should_stop:
+            ...         break
+        """
+        if every < 1:
+            raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        model = unwrapped(model)
+        if not self._begun:
+            self.prepare(model)
+            safely(lambda: self.begin(step), self.on_error)
+        last = self.evaluations[-1].step if self.evaluations else None
+        return self.evaluate(model, step) if is_due(step, every, last) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The records, for a training checkpoint: plain types only.
+
+        ``accelerator.register_for_checkpointing(guard)`` and Lightning's checkpoints take it from here.
+        """
+        return state_of(self.evaluations, self._fingerprint(), self._settings())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a training checkpoint: :meth:`begin` takes its records up, wherever they were kept.
+
+        Args:
+            state: What :meth:`state_dict` gave.
+        """
+        self._carried = state
+        self._begun = False
 
     def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
         """Read the model on the held-out problems, record what was found, decide, act.
 
-        Every process of the run must make this call. It never raises unless ``on_error="raise"``, except for wrong
-        configuration.
+        Every process of the run must make this call. The problems are dealt out among them; evaluation and decision are
+        the same on all, also when one of them fails. It never raises unless ``on_error="raise"``, except for wrong
+        configuration and where another process cannot be reached any more.
 
         Args:
             model: The live model; it is left exactly as it was.
@@ -181,9 +230,10 @@ class Guard:
             return None
         if self._prepared is None:
             self.prepare(model)
-        evaluation = self._guarded(lambda: self._measure(model, step), step)
-        evaluation = from_main_process(lambda: evaluation)
-        self._guarded(lambda: self._record(evaluation), step)
+        measured = self._guarded(lambda: together(lambda: self._measure(model, step)), step)
+        evaluation = from_main_process(lambda: measured)
+        self.evaluations.append(evaluation)
+        self._guarded(lambda: self._judge(evaluation), step)
         return evaluation
 
     # --------------------------------------------------------------------------------------------------- what it says
@@ -228,20 +278,28 @@ class Guard:
         Returns:
             Name to value.
         """
-        if evaluation.failure is not None:
-            return {name: math.nan for e in self.evaluations if e.failure is None for name in self.scalars(e)}
-        found: dict[str, float] = {}
-        for i, set in enumerate(evaluation.sets):
-            prefix = "guard/" if i == 0 else f"guard/{set}/"
-            names = evaluation.names() if i == 0 else ("accuracy", *names_of(*AXES))
-            means = {name: evaluation.mean(name, set) for name in names}
-            found |= {prefix + name: mean for name, mean in means.items() if math.isfinite(mean)}
-        found["guard/unscored_fraction"] = evaluation.unscored_fraction("info_gain")
-        found["guard/seconds"] = evaluation.seconds.get("total", math.nan)
-        open_alerts = [alert.severity for alert in self.alerts if alert.open]
-        return found | {f"guard/{kind}s": float(open_alerts.count(kind)) for kind in ("alarm", "notice")}
+        return scalars_of(evaluation, self.evaluations, self.alerts)
 
     # --------------------------------------------------------------------------------------------------------- parts
+
+    def _checked_and_read(self, model: nn.Module, device: torch.device | None) -> Reference | None:
+        """The frozen reference of a model that can be guarded; all processes have one, or none has."""
+        if not hasattr(model, "generate"):
+            raise ConfigurationError(
+                f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
+                "language model"
+            )
+        check_context(self.problems, self.reader, context_length(model))
+        choice = self._reference_choice
+        found = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
+        return found if all(Team.of_run().gather(found is not None)) else None
+
+    def _take_up(self, step: int) -> tuple[list[Evaluation], bool]:
+        """The records up to ``step``, and whether the reference is the one that read them."""
+        assert self._records is not None
+        before = self._records.settings().get("reference_fingerprint")
+        found = self._records.begin(step, self._fingerprint(), self._settings())
+        return found, not found or self._is_reference(before)
 
     def _measure(self, model: nn.Module, step: int) -> Evaluation:
         if self._scorer is None or self._scorer.model is not model:
@@ -261,44 +319,28 @@ class Guard:
             policy=self._scorer,
             reference=self.reference,
             probes=self.probes,
+            team=ALONE if is_tensor_parallel(model) else Team.of_run(),
         )
 
-    def _record(self, evaluation: Evaluation) -> Evaluation:
-        self.evaluations.append(evaluation)
-        if is_main_process():
-            self._keep(evaluation)
-        before = {alert.key for alert in self.alerts if alert.open}
-        self.alerts = self._decide()
-        if is_main_process():
-            self._write(lambda history: history.write_alerts(self.alerts))
-            self._say_what_is_odd(evaluation)
-            self._tell(evaluation, [alert for alert in self.alerts if alert.open and alert.key not in before])
+    def _judge(self, evaluation: Evaluation) -> Evaluation:
+        """Record and decide on the main process, for all; then speak, which changes nothing any more."""
+        told = {alert.key for alert in self.alerts if alert.open}
+        self.alerts = from_main_process(lambda: self._record(evaluation))
+        new = [alert for alert in self.alerts if alert.open and alert.key not in told]
+        from_main_process(lambda: self._speak(evaluation, new))
         return evaluation
 
-    def _keep(self, evaluation: Evaluation) -> None:
-        self._write(lambda history: history.append(evaluation))
+    def _record(self, evaluation: Evaluation) -> list[Alert]:
+        """Keep the evaluation before anything else can fail, and decide."""
+        if self._records is not None:
+            self._records.keep(evaluation)
+        return self._decide()
 
-    def _write(self, write: Callable[[History], None]) -> None:
-        """Write to the history, if one is kept; a full disk costs the record on disk, not the alarm."""
-        try:
-            if self._history is not None:
-                write(self._history)
-        except OSError as error:
-            if self.on_error == "raise":
-                raise
-            logger.error("the guard's records could not be written: %s; training goes on", error)
-
-    def _tell(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
+    def _speak(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
         """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
-        for alert in new:
-            logger.warning("%s", alert.text())
-        listeners: list[Callable[[Alert], None]] = [sink.alert for sink in self.sinks]
-        if callable(self.action):
-            listeners.append(self.action)
-        calls = [partial(listener, alert) for alert in new for listener in listeners]
-        if evaluation.failure is None:
-            calls += [partial(sink.evaluation, self.baseline or evaluation, evaluation) for sink in self.sinks]
-        for call in calls:
+        say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
+        action = self.action if callable(self.action) else None
+        for call in tell(self.baseline or evaluation, evaluation, new, self.sinks, action):
             try:
                 call()
             except Exception as error:
@@ -307,24 +349,17 @@ class Guard:
                 warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
 
     def _decide(self) -> list[Alert]:
-        return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
-
-    def _say_what_is_odd(self, evaluation: Evaluation) -> None:
-        """What a user should look at: a format that does not fit, merging tokens, rules that rest. Each once."""
-        if evaluation.rows and evaluation.sets[0] in evaluation.gated:
-            warn_once(_why_chance(evaluation, self.reader.format.name), key=f"{id(self)} chance")
-            return
-        if evaluation.rows and len(self.evaluations) == 1:
-            report = self.reader.seam_report([row.completion for row in evaluation.rows[:_SEAMS]])
-            if max(report.trunk_broken, report.cue_merged) > _MERGED:
-                warn_once(str(report), key=f"{id(self)} seams")
-        for name, reason in resting(self.evaluations, self.rules).items():
-            warn_once(f"rule {name} rests: {reason}", key=f"{id(self)} rests {name}")
+        alerts = decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
+        if self._records is not None:
+            self._records.keep_alerts(alerts)
+        return alerts
 
     def _guarded(self, make: Callable[[], Evaluation], step: int) -> Evaluation:
         """What ``make`` returns, or a failed evaluation that says what went wrong."""
         try:
             return make()
+        except LostProcessError:
+            raise
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -332,33 +367,30 @@ class Guard:
             failure = "".join(traceback.format_exception_only(error)).strip()
             return Evaluation(step=step, created=_now(), failure=failure)
 
-    def _check_context(self, limit: int | None) -> None:
-        for problem in self.problems:
-            length = len(self.reader.prompt_ids(problem))
-            if limit is not None and length >= limit:
-                raise ConfigurationError(
-                    f"problem {problem.id!r}: its prompt has {length} tokens, the model's context {limit}, which "
-                    "leaves no room for a trace; drop or shorten it"
-                )
-
-    def _check_reference(self, before: str | None) -> None:
-        """A reference with other weights than the baseline was read with says nothing by comparison."""
-        now = self.reference.fingerprint() if self.reference else None
-        if now is not None and before is not None and now != before:
-            logger.warning(
-                "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
-                "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
-            )
+    def _take_up_carried(self) -> None:
+        """Records from a training checkpoint go where ours are kept, and are taken up from there."""
+        state, self._carried = self._carried, {}
+        run, records = state["run"], self._records
+        check_fingerprint(run["fingerprint"], self._fingerprint(), "the checkpoint's records")
+        self.evaluations = [Evaluation.from_dict(record) for record in state["evaluations"]]
+        if records is not None:
+            from_main_process(lambda: records.restore(state))
+        elif not self._is_reference(run["settings"].get("reference_fingerprint")):
             self.reference = None
 
+    def _is_reference(self, before: str | None) -> bool:
+        """Whether the reference is the one that read the baseline; others say nothing by comparison."""
+        now = self._reference_fingerprint
+        if now is None or before is None or now == before:
+            return True
+        logger.warning(
+            "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
+            "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
+        )
+        return False
+
     def _fingerprint(self) -> dict[str, str]:
-        """What must not change if numbers are to be compared."""
-        problems = [(p.id, p.set, p.answer, p.options, p.prompt) for p in self.problems]
-        return {
-            "problems": digest(problems),
-            "format": digest(self.reader.format.to_dict()),
-            "max_new_tokens": str(self.max_new_tokens),
-        }
+        return fingerprint_of(self.problems, self.reader, self.max_new_tokens)
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -372,34 +404,8 @@ class Guard:
             "patience": self.patience,
             "max_new_tokens": self.max_new_tokens,
             "reference": self.reference.description if self.reference else None,
-            "reference_fingerprint": self.reference.fingerprint() if self.reference else None,
+            "reference_fingerprint": self._reference_fingerprint,
         }
-
-
-def _why_chance(evaluation: Evaluation, format: str) -> str:
-    """Why an evaluation may be at chance, for whoever has to mend it."""
-    rows = evaluation.rows
-    answered = sum(row.answer is not None for row in rows)
-    cut = sum("cut off" in row.notes for row in rows)
-    return (
-        f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} "
-        f"of {len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that "
-        "is not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
-        f"prompts look as they do in training. The first trace: {rows[0].completion[:300]!r}"
-    )
-
-
-def _check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:
-    if action not in ("warn", "stop", "rollback") and not callable(action):
-        raise ConfigurationError(f"`action` must be 'warn', 'stop', 'rollback' or a callable; got {action!r}")
-    if not 0 < alpha < 1:
-        raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
-    if patience < 1:
-        raise ConfigurationError(f"`patience` counts evaluations in a row, at least 1; got {patience}")
-    if max_new_tokens < 1:
-        raise ConfigurationError(f"`max_new_tokens` must be at least 1; got {max_new_tokens}")
-    if on_error not in ("record", "raise"):
-        raise ConfigurationError(f"`on_error` must be 'record' or 'raise'; got {on_error!r}")
 
 
 def _now() -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import LlamaForCausalLM, PrinterCallback
+from transformers import LlamaForCausalLM, PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
 from reasoning_guard import Alert, Evaluation, TraceFormat
@@ -54,7 +55,16 @@ class Story:
         return any(alert.severity == "alarm" for alert in self.alerts)
 
 
-def tell(base: LlamaForCausalLM, arm: str, seed: int, out: Path, *, action: str = "warn") -> Story:
+def tell(
+    base: LlamaForCausalLM,
+    arm: str,
+    seed: int,
+    out: Path,
+    *,
+    action: str = "warn",
+    every: int = EVERY,
+    beside: Sequence[Callable[[ReasoningGuardCallback], TrainerCallback]] = (),
+) -> Story:
     """Fine-tune a copy of ``base`` on one arm with TRL's ``SFTTrainer`` and the callback.
 
     Args:
@@ -63,6 +73,8 @@ def tell(base: LlamaForCausalLM, arm: str, seed: int, out: Path, *, action: str 
         seed: Names data and order.
         out: Folder of the run; what is there is replaced.
         action: What an alarm does.
+        every: Training steps between evaluations.
+        beside: Further callbacks, each made from the guard's.
 
     Returns:
         What happened.
@@ -77,9 +89,11 @@ def tell(base: LlamaForCausalLM, arm: str, seed: int, out: Path, *, action: str 
     trainer.remove_callback(PrinterCallback)
     held_out = [*held_out_problems("id", PROBLEMS), *held_out_problems("ood", PROBLEMS)]
     callback = ReasoningGuardCallback(
-        trainer, problems=held_out, format=FORMAT, every=EVERY, max_new_tokens=48, action=action, progress=False
+        trainer, problems=held_out, format=FORMAT, every=every, max_new_tokens=48, action=action, progress=False
     )
     trainer.add_callback(callback)
+    for make in beside:
+        trainer.add_callback(make(callback))
     result = trainer.train()
     guard = callback.guard
     return Story(

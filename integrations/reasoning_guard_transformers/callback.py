@@ -10,14 +10,16 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reasoning_guard.errors import ConfigurationError, HistoryError
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
+from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
+from reasoning_guard.hosting import safely, sinks_for_training
 from reasoning_guard.processes import from_main_process, is_main_process
-from reasoning_guard.sinks import Sink
+from reasoning_guard.sinks import Sink, one_line
+from reasoning_guard_transformers.console import Console
 from reasoning_guard_transformers.format_inference import format_of_trainer
-from reasoning_guard_transformers.healthy import HealthyCheckpoints
 from reasoning_guard_transformers.log_stream import LogStream
 from reasoning_guard_transformers.trackers import sinks_of
 
@@ -92,6 +94,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._healthy = HealthyCheckpoints(directory / "healthy")
         self._trainer = trainer
         self._every = every
+        self._console = Console(trainer, self._line)
         self._stream = LogStream(trainer, lambda logs: self._safely(lambda: self._add_to(logs)))
         self._own_sinks: list[Sink] = []
         self._added_at: int | None = None
@@ -107,6 +110,7 @@ class ReasoningGuardCallback(TrainerCallback):
         if self._every is None and args.eval_strategy == "no":
             self._every = max(1, state.max_steps // 10)
         self._stream.open()
+        self._console.open()
         self._safely(self._open_trackers)
         self._safely(lambda: self.guard.begin(state.global_step))
         if self.guard.action == "rollback" and is_main_process():
@@ -142,6 +146,7 @@ class ReasoningGuardCallback(TrainerCallback):
     ) -> None:
         """Give the trainer its own ``log`` back, and the model its healthy weights if it ends unhealthy."""
         self._stream.close()
+        self._console.close()
         if self.guard.action == "rollback":
             self._safely(self._roll_back)
 
@@ -155,9 +160,8 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def _open_trackers(self) -> None:
         """The trackers of this training, beside whatever sinks the user has added."""
-        theirs = [sink for sink in self.guard.sinks if sink not in self._own_sinks]
-        self._own_sinks = sinks_of(self._trainer)
-        self.guard.sinks = [*theirs, *self._own_sinks]
+        before, self._own_sinks = self._own_sinks, sinks_of(self._trainer)
+        self.guard.sinks = sinks_for_training(self.guard.sinks, before, self._own_sinks)
 
     def _add_to(self, logs: dict[str, float]) -> None:
         """Put our numbers into the trainer's own evaluation record, once a step."""
@@ -201,6 +205,11 @@ class ReasoningGuardCallback(TrainerCallback):
         """Scalars under the names of evaluation metrics."""
         return {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
 
+    def _line(self) -> str:
+        """The latest evaluation, for the trainer's console."""
+        latest = self.guard.evaluations[-1]
+        return one_line(self.guard.baseline or latest, latest, self.guard.alerts)
+
     @property
     def _selected_by(self) -> str | None:
         """The value of ours by which the trainer selects its best model, under its full name, or None."""
@@ -216,10 +225,7 @@ class ReasoningGuardCallback(TrainerCallback):
     def _hold(self, checkpoint: Path) -> None:
         """Hold the weights until no alarm can begin before them: one that is told now began ``patience`` looks ago."""
         self._healthy.keep(checkpoint)
-        looks = self.guard.evaluations[-self.guard.patience :]
-        oldest = looks[0].step if looks else 0
-        since = self.guard.unhealthy_since
-        self._healthy.drop_older_than_last_before(oldest if since is None else min(since, oldest))
+        self._healthy.drop_older_than_last_before(oldest_return(self.guard))
 
     def _roll_back(self) -> None:
         """Give the model the weights of the last checkpoint from before the open alarm, or say why that can't be."""
@@ -240,15 +246,7 @@ class ReasoningGuardCallback(TrainerCallback):
         logger.warning("rolled back: the model has the weights of %s, from before the alarm of step %d", found, since)
 
     def _safely(self, act: Callable[[], None]) -> None:
-        """An error of ours never ends the user's run; wrong configuration and foreign records do, before step 1."""
-        try:
-            act()
-        except (ConfigurationError, HistoryError):
-            raise
-        except Exception:
-            if self.guard.on_error == "raise":
-                raise
-            logger.exception("reasoning_guard failed; training goes on")
+        safely(act, self.guard.on_error)
 
 
 def _check_rollback(trainer: Trainer) -> None:

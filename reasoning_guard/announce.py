@@ -1,0 +1,84 @@
+"""What a guard says: alerts to whoever listens, and what is odd about an evaluation, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.decision import resting
+from reasoning_guard.errors import warn_once
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.rules import Rule
+from reasoning_guard.sinks import Sink
+
+logger = logging.getLogger("reasoning_guard.guard")
+
+_SEAMS = 64
+"""Traces of the first evaluation on which the tokenisation at cuts is checked."""
+
+_MERGED = 0.05
+"""Share of cuts with merged tokens above which the user is told."""
+
+
+def tell(
+    baseline: Evaluation,
+    evaluation: Evaluation,
+    new: Sequence[Alert],
+    sinks: Sequence[Sink],
+    action: Callable[[Alert], None] | None,
+) -> Iterator[partial[None]]:
+    """Log the new alerts, and yield what remains to be called: the sinks and the user's own action.
+
+    Args:
+        baseline: The evaluation that ``evaluation`` is compared with.
+        evaluation: The latest evaluation.
+        new: Alerts that are told for the first time.
+        sinks: Who shows text.
+        action: The user's own action, if there is one.
+
+    Yields:
+        Calls that may raise, since they are others' code.
+    """
+    for alert in new:
+        logger.warning("%s", alert.text())
+    listeners: list[Callable[[Alert], None]] = [sink.alert for sink in sinks] + ([action] if action else [])
+    yield from (partial(listener, alert) for alert in new for listener in listeners)
+    if evaluation.failure is None:
+        yield from (partial(sink.evaluation, baseline, evaluation) for sink in sinks)
+
+
+def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequence[Rule], *, speaker: object) -> None:
+    """What a user should look at: a format that does not fit, merging tokens, rules that rest. Each once a guard.
+
+    Args:
+        made: All evaluations of the run, the latest last.
+        reader: Reads completions in the run's format.
+        rules: What must not happen.
+        speaker: Who says it; another guard says its own.
+    """
+    evaluation = made[-1]
+    if evaluation.rows and evaluation.sets[0] in evaluation.gated:
+        warn_once(_why_chance(evaluation, reader.format.name), key=f"{id(speaker)} chance")
+        return
+    if evaluation.rows and len(made) == 1:
+        report = reader.seam_report([row.completion for row in evaluation.rows[:_SEAMS]])
+        if max(report.trunk_broken, report.cue_merged) > _MERGED:
+            warn_once(str(report), key=f"{id(speaker)} seams")
+    for name, reason in resting(made, rules).items():
+        warn_once(f"rule {name} rests: {reason}", key=f"{id(speaker)} rests {name}")
+
+
+def _why_chance(evaluation: Evaluation, format: str) -> str:
+    """Why an evaluation may be at chance, for whoever has to mend it."""
+    rows = evaluation.rows
+    answered = sum(row.answer is not None for row in rows)
+    cut = sum("cut off" in row.notes for row in rows)
+    return (
+        f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} "
+        f"of {len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that "
+        "is not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
+        f"prompts look as they do in training. The first trace: {rows[0].completion[:300]!r}"
+    )

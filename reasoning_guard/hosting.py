@@ -1,0 +1,67 @@
+"""What every host does in the same way, whatever framework it adapts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
+from reasoning_guard.sinks import Sink
+
+logger = logging.getLogger(__name__)
+
+
+def safely(act: Callable[[], None], on_error: str) -> None:
+    """Call ``act``; an error of ours never ends the user's run.
+
+    Args:
+        act: What may fail. The error is logged with its traceback.
+        on_error: The guard's: "raise" raises it after all.
+
+    Raises:
+        ConfigurationError: Wrong configuration, and records of another run (``HistoryError``): those end a run, before
+            its first step.
+        LostProcessError: Another process of the run is gone, which has ended the run already.
+    """
+    try:
+        act()
+    except (ConfigurationError, HistoryError, LostProcessError):
+        raise
+    except Exception:
+        if on_error == "raise":
+            raise
+        logger.exception("reasoning_guard failed; training goes on")
+
+
+def sinks_for_training(sinks: Sequence[Sink], before: Sequence[Sink], now: Sequence[Sink]) -> list[Sink]:
+    """A guard's sinks with those of an earlier training replaced by those of this one; the user's own are kept.
+
+    Args:
+        sinks: All sinks of the guard.
+        before: The sinks that the host gave it for the earlier training.
+        now: Those for this one.
+
+    Returns:
+        The user's own sinks, then ``now``.
+    """
+    return [*(sink for sink in sinks if sink not in before), *now]
+
+
+def is_due(step: int, every: int, last: int | None) -> bool:
+    """Whether an evaluation every ``every`` steps is due: a multiple of it lies behind the last one.
+
+    Steps may be skipped (gradient accumulation, several optimizers), so it is not enough to divide.
+
+    Args:
+        step: Training step now.
+        every: Steps between evaluations.
+        last: Step of the last evaluation, None before the first.
+
+    Returns:
+        Whether to evaluate.
+
+    Example:
+        >>> [step for step in (0, 3, 6, 9) if is_due(step, 5, last=0)]
+        [6, 9]
+    """
+    return last is None or step // every > last // every

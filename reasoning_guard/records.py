@@ -1,0 +1,58 @@
+"""A guard's records on disk, which are never the end of a run. Only its main process calls this."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.history import History
+from reasoning_guard.settings import OnError
+
+logger = logging.getLogger("reasoning_guard.guard")
+
+
+class Records:
+    """Where a guard keeps what it found.
+
+    Args:
+        directory: The folder.
+        on_error: "record": a disk that refuses costs the record, which is said, not the run; "raise": it is an error.
+    """
+
+    def __init__(self, directory: Path, on_error: OnError) -> None:
+        """See the class."""
+        self._history = History(directory)
+        self._on_error = on_error
+
+    def begin(self, step: int, fingerprint: Mapping[str, str], settings: Mapping[str, Any]) -> list[Evaluation]:
+        """Take the folder over (see :meth:`History.begin`)."""
+        return self._history.begin(step, fingerprint, settings)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the records that a training checkpoint carries into the folder (see :meth:`History.restore`)."""
+        self._history.restore(state)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that the last run noted."""
+        return self._history.run().get("settings", {})
+
+    def keep(self, evaluation: Evaluation) -> None:
+        """Add an evaluation."""
+        self._write(lambda: self._history.append(evaluation))
+
+    def keep_alerts(self, alerts: Sequence[Alert]) -> None:
+        """Replace the alerts."""
+        self._write(lambda: self._history.write_alerts(alerts))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write; a full disk costs the record on disk, not the alarm."""
+        try:
+            write()
+        except OSError as error:
+            if self._on_error == "raise":
+                raise
+            logger.error("the guard's records could not be written: %s; training goes on", error)

@@ -1,0 +1,37 @@
+"""An evaluation as trackers show it: means under fixed names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.probes.calibration import expected_calibration_error
+from reasoning_guard.rules import AXES, names_of
+
+
+def scalars_of(evaluation: Evaluation, made: Sequence[Evaluation], alerts: Sequence[Alert]) -> dict[str, float]:
+    """The means of ``evaluation`` under the names that trackers show; see :meth:`Guard.scalars`.
+
+    Args:
+        evaluation: The evaluation to show.
+        made: All evaluations of the run; a failed ``evaluation`` takes its names from them.
+        alerts: The alerts of the run as they stand.
+
+    Returns:
+        Name to value; NaN for every name of a failed evaluation.
+    """
+    if evaluation.failure is not None:
+        return {name: math.nan for e in made if e.failure is None for name in scalars_of(e, made, alerts)}
+    found: dict[str, float] = {}
+    for i, set in enumerate(evaluation.sets):
+        prefix = "guard/" if i == 0 else f"guard/{set}/"
+        names = evaluation.names() if i == 0 else ("accuracy", *names_of(*AXES))
+        means = {name: evaluation.mean(name, set) for name in names}
+        means["ece"] = expected_calibration_error(evaluation, set)
+        found |= {prefix + name: mean for name, mean in means.items() if math.isfinite(mean)}
+    found["guard/unscored_fraction"] = evaluation.unscored_fraction("info_gain")
+    found["guard/seconds"] = evaluation.seconds.get("total", math.nan)
+    open_alerts = [alert.severity for alert in alerts if alert.open]
+    return found | {f"guard/{kind}s": float(open_alerts.count(kind)) for kind in ("alarm", "notice")}

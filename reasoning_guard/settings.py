@@ -1,0 +1,63 @@
+"""What a guard is told to do: refused where it cannot work, and kept beside the records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.history import digest
+from reasoning_guard.problems import Problem
+from reasoning_guard.reader import TraceReader
+
+Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
+OnError = Literal["record", "raise"]
+
+
+def check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:
+    """Refuse what cannot work.
+
+    Raises:
+        ConfigurationError: Which setting, what was expected and what came.
+    """
+    if action not in ("warn", "stop", "rollback") and not callable(action):
+        raise ConfigurationError(f"`action` must be 'warn', 'stop', 'rollback' or a callable; got {action!r}")
+    if not 0 < alpha < 1:
+        raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
+    if patience < 1:
+        raise ConfigurationError(f"`patience` counts evaluations in a row, at least 1; got {patience}")
+    if max_new_tokens < 1:
+        raise ConfigurationError(f"`max_new_tokens` must be at least 1; got {max_new_tokens}")
+    if on_error not in ("record", "raise"):
+        raise ConfigurationError(f"`on_error` must be 'record' or 'raise'; got {on_error!r}")
+
+
+def check_context(problems: Sequence[Problem], reader: TraceReader, limit: int | None) -> None:
+    """Refuse prompts that leave the model's context no room for a trace.
+
+    Args:
+        problems: Held-out problems.
+        reader: Makes their prompts.
+        limit: The model's context in tokens, or None when it has no limit.
+
+    Raises:
+        ConfigurationError: The first problem that is too long.
+    """
+    for problem in problems:
+        length = len(reader.prompt_ids(problem))
+        if limit is not None and length >= limit:
+            raise ConfigurationError(
+                f"problem {problem.id!r}: its prompt has {length} tokens, the model's context {limit}, which "
+                "leaves no room for a trace; drop or shorten it"
+            )
+
+
+def fingerprint_of(problems: Sequence[Problem], reader: TraceReader, max_new_tokens: int) -> dict[str, str]:
+    """What must not change if the numbers of two evaluations are to be compared, by name."""
+    asked = [(p.id, p.set, p.answer, p.options, p.prompt) for p in problems]
+    return {
+        "problems": digest(asked),
+        "format": digest(reader.format.to_dict()),
+        "max_new_tokens": str(max_new_tokens),
+    }
