@@ -26,7 +26,7 @@ from transformers import DynamicCache
 from reasoning_guard.divergences import with_divergences
 from reasoning_guard.logits import Numbers, head_of, token_numbers
 from reasoning_guard.masks import MaskPlan
-from reasoning_guard.model_context import device_of, text_config
+from reasoning_guard.model_context import attention_name, device_of, text_config
 from reasoning_guard.packing import PackedRow, anchored, batch_rows, pack, pad_right
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 
@@ -100,8 +100,7 @@ def _feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) 
 
 def attention_heads(model: nn.Module) -> int:
     """Number of heads whose ``[tokens, keys]`` weights exist at once: all under eager attention, none otherwise."""
-    whole: Any = model
-    if getattr(whole.config, "_attn_implementation", None) != "eager":
+    if attention_name(model) != "eager":
         return 0
     settings = text_config(model).to_dict()  # not by attribute: some configurations keep the number per layer
     return int(settings.get("num_attention_heads") or settings.get("n_head") or 1)
@@ -211,5 +210,6 @@ def _branch_score(numbers: Sequence[Numbers]) -> BranchScore:
 
 
 def mask_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype in which the model computes: additive masks must be in it."""
-    return next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.float32)
+    """The dtype in which the model computes: additive masks must be in it. Quantised weights are no guide to it."""
+    computes = (p.dtype for p in model.parameters() if p.dtype.is_floating_point and p.dtype.itemsize > 1)
+    return next(computes, torch.float32)

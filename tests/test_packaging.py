@@ -31,7 +31,7 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "logits", "divergences", "forward", "selftest", "effort"),
+        *("processes", "model_context", "logits", "divergences", "forward", "twins", "selftest", "effort"),
         *("branch_scorer", "scorer", "reference", "generation"),
     ),
     "evaluating": ("gate", "evaluate"),
