@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,10 +69,21 @@ def test_make_targets_that_are_named_exist() -> None:
         assert set(named) <= targets, page.name
 
 
-def test_the_api_page_is_what_the_docstrings_say() -> None:
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_api_page_is_what_the_docstrings_say() -> None:
+    maker = _script("make_api")
     assert maker.page() == maker.PAGE.read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_cost_table_is_what_was_measured() -> None:
+    maker = _script("make_costs")
+    assert maker.readme() == README, "run `make docs`"
+    assert len(maker.table().splitlines()) > 3
