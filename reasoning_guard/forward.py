@@ -77,7 +77,7 @@ def score_shared(
     """
     trees = [anchored(tree) for tree in trees]
     read = prompt.length if prompt else 0
-    trunks = pad_right([tree.trunk[read : max((b.at for b in tree.branches), default=0)] for tree in trees], 0)
+    trunks = pad_right([tree.trunk[read : max((b.reach for b in tree.branches), default=0)] for tree in trees], 0)
     cache = DynamicCache()
     if prompt:
         cache = copy.deepcopy(prompt.cache)

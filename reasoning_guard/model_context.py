@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 _MASKED = (None, "eager", "sdpa")
 """Attention implementations that take a dense 4D mask; all others read it wrongly or crash."""
@@ -48,6 +51,25 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                     config._attn_implementation = name
             for module, training in flags:
                 module.training = training
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile`` and data-parallel wrappers.
+
+    Calling such a wrapper on one process alone may hang it, and it cannot generate.
+
+    >>> linear = nn.Linear(1, 1)
+    >>> unwrapped(torch.compile(nn.DataParallel(linear))) is linear
+    True
+    """
+    while True:
+        if isinstance(model, (DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        else:
+            compiled_from = dict(model.named_children()).get("_orig_mod")  # torch.compile forwards all other names
+            if compiled_from is None:
+                return model
+            model = compiled_from
 
 
 def takes_dense_masks(model: nn.Module) -> bool:
@@ -91,6 +113,18 @@ def context_length(model: nn.Module) -> int | None:
         if isinstance(length, int) and length > 0:
             return length
     return None
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
+    if any(isinstance(module, FSDPModule | FullyShardedDataParallel) for module in model.modules()):
+        return True
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def is_tensor_parallel(model: nn.Module) -> bool:
+    """Whether processes compute parts of one forward pass, so that all of them must read the same tokens."""
+    return any("tp" in (p.device_mesh.mesh_dim_names or ()) for p in model.parameters() if isinstance(p, DTensor))
 
 
 def _cuda_devices(model: nn.Module) -> list[int]:
