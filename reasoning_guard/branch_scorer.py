@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 
 from reasoning_guard.effort import Effort
 from reasoning_guard.forward import Prompt, Scores, read_prompt, score_independent, score_shared
-from reasoning_guard.model_context import context_length, device_of, reading
+from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
+from reasoning_guard.processes import in_step
 from reasoning_guard.selftest import Verdict, confirm, verdict_of_twin
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
 
@@ -88,7 +90,7 @@ class BranchScorer:
             return limit is None or all(each.at + len(each.ids) - 1 <= limit for each in both)
 
         asked = [[_only(tree, fits) for tree in group] for group in groups]
-        with reading(self.model, dense_masks=True):
+        with reading(self.model, dense_masks=True), _in_step(self.model):
             self._settle([tree for group in asked for tree in group])
             found = [score(group) for group in asked]
         return [
@@ -152,6 +154,22 @@ class BranchScorer:
         """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
         fitting = [n for n, i in enumerate(pending, 1) if n * sizes[i] <= self.effort.tokens]
         return list(pending[: max(fitting, default=1)])
+
+
+@contextmanager
+def _in_step(model: nn.Module) -> Iterator[None]:
+    """Announce every forward pass of a sharded model, and accompany those of other processes."""
+
+    def companion() -> None:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device_of(model)), use_cache=False)
+
+    with in_step(is_sharded(model), companion) as announce:
+        # Before the model's own hooks: they are what gathers the weights.
+        hook = model.register_forward_pre_hook(lambda *_: announce(), prepend=True)
+        try:
+            yield
+        finally:
+            hook.remove()
 
 
 def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -21,6 +21,10 @@ class HistoryError(ReasoningGuardError):
     """Records on disk do not belong to this run (other problems, other format); comparing them would mislead."""
 
 
+class LostProcessError(ReasoningGuardError):
+    """The processes of a run can no longer reach each other; waiting on would be to hang, so this is always raised."""
+
+
 class ReasoningGuardWarning(UserWarning):
     """Something the user should know once; the run goes on."""
 

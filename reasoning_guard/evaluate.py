@@ -17,6 +17,7 @@ from reasoning_guard.generation import Generator
 from reasoning_guard.packing import anchored
 from reasoning_guard.probes.base import Probe, ProbeContext, Reading
 from reasoning_guard.problems import Problem
+from reasoning_guard.processes import ALONE, Team
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
@@ -57,6 +58,7 @@ def evaluate(
     policy: TreeScorer,
     reference: TreeScorer | None,
     probes: Sequence[Probe],
+    team: Team = ALONE,
 ) -> Evaluation:
     """Let the model write a trace for each problem and ask all probes about it.
 
@@ -68,15 +70,17 @@ def evaluate(
         policy: Scores with the live model.
         reference: Scores with the frozen reference, or None.
         probes: What to ask.
+        team: The processes among which the problems are dealt out.
 
     Returns:
-        A row a problem.
+        A row a problem, the same on every process.
     """
     watch = Stopwatch()
     with watch.part("total"):
         with watch.part("generation"):
-            traces = write_traces(problems, reader, generator)
-        rows = probe_traces(traces, reader, generator, policy, reference, probes, watch)
+            own = write_traces(team.share(problems), reader, generator)
+            traces = team.merge(own)
+        rows = team.merge(probe_traces(own, reader, generator, policy, reference, probes, watch, among=traces))
         floor = floors(problems)
         gated = gated_sets(rows, floor)
         rows = gate(rows, gated, floor, probes)
@@ -102,6 +106,8 @@ def probe_traces(
     reference: TreeScorer | None,
     probes: Sequence[Probe],
     watch: Stopwatch | None = None,
+    *,
+    among: Sequence[Trace] | None = None,
 ) -> list[Row]:
     """Ask all probes about all traces: one scoring call a reader, one generation for all altered prefixes.
 
@@ -113,12 +119,13 @@ def probe_traces(
         reference: Scores with the frozen reference, or None.
         probes: What to ask. A probe that raises is unscored with the error as its reason; the others go on.
         watch: Where to add up the seconds.
+        among: Where probes look for other problems' traces; default ``traces``.
 
     Returns:
         A row a trace.
     """
     watch = watch or Stopwatch()
-    context = ProbeContext(reader=reader, traces=traces)
+    context = ProbeContext(reader=reader, traces=traces if among is None else among)
     asked = [_Asked(probe, traces, context, policy, reference, generator) for probe in probes]
     with watch.part("scoring"):
         _score(policy, traces, [a for a in asked if a.reads("policy")], "policy")
@@ -212,9 +219,12 @@ def _score(scorer: TreeScorer, traces: Sequence[Trace], asked: Sequence[_Asked],
 
 
 def _continue(generator: Generator | None, asked: Sequence[_Asked]) -> None:
-    """Continue the prefixes of all ``asked`` in one call and hand each its own."""
+    """Continue the prefixes of all ``asked`` in one call and hand each its own.
+
+    Also where there are none: other processes may have some.
+    """
     prefixes = [prefix for a in asked for each in a.prefixes for prefix in each]
-    if generator is None or not prefixes:
+    if generator is None:
         return
     replies = iter(generator.complete(prefixes, label="altered traces"))
     for a in asked:

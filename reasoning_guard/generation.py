@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from reasoning_guard.model_context import context_length, device_of, reading
+from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
+from reasoning_guard.processes import Team, in_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -130,6 +131,7 @@ class Generator:
         self.progress = progress
         self._ends = _end_ids(model, tokenizer)
         pad = tokenizer.pad_token_id
+        self._synced = False
         self._pad = int(pad) if isinstance(pad, int) else min(self._ends, default=0)
 
     def complete(self, prompts: Sequence[Sequence[int]], label: str = "generating") -> list[Completion]:
@@ -149,9 +151,10 @@ class Generator:
         }
         pending = sorted((i for i in range(len(prompts)) if i not in found), key=lambda i: len(prompts[i]))
         bar = tqdm(total=len(pending), desc=label, leave=False, disable=not self.progress)
-        with reading(self.model), _own_settings(self.model), bar:
+        with reading(self.model), _own_settings(self.model), bar, self._in_step() as announce:
             while pending:
                 batch = self._next_batch(prompts, pending, limit)
+                announce()
                 try:
                     completions = self._complete_batch([prompts[i] for i in batch], limit)
                 except torch.OutOfMemoryError:
@@ -161,6 +164,11 @@ class Generator:
                 pending = pending[len(batch) :]
                 bar.update(len(batch))
         return [found[i] for i in range(len(prompts))]
+
+    def _in_step(self) -> AbstractContextManager[Callable[[], None]]:
+        """A sharded model generates on all processes at once; the one-token prompt of a companion is dropped."""
+        self._synced = is_sharded(self.model) and Team.of_run().size > 1
+        return in_step(self._synced, lambda: self._complete_batch([(self._pad,)], None))
 
     def _next_batch(self, prompts: Sequence[Sequence[int]], pending: Sequence[int], limit: int | None) -> list[int]:
         """The longest run of prompts, sorted by length, that fits the token budget; one at least.
@@ -201,6 +209,7 @@ class Generator:
             generation_config=self._config(self._room(max(prompts, key=len), limit)),
             logits_processor=LogitsProcessorList([recorder]),
             stopping_criteria=StoppingCriteriaList([stops]),
+            synced_gpus=self._synced,
         )[:, longest:]
         rows = zip(written.tolist(), recorder.table(), strict=True)
         return [self._trim(row, entropies, stops.ends.get(i)) for i, (row, entropies) in enumerate(rows)]

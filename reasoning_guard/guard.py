@@ -16,17 +16,17 @@ from torch import nn
 from reasoning_guard.alerts import Alert
 from reasoning_guard.announce import say_what_is_odd, tell
 from reasoning_guard.decision import baseline_of, decide
-from reasoning_guard.errors import ConfigurationError, warn_once
+from reasoning_guard.errors import ConfigurationError, LostProcessError, warn_once
 from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.generation import Generator
 from reasoning_guard.history import check_fingerprint, state_of
 from reasoning_guard.hosting import is_due, safely
-from reasoning_guard.model_context import context_length, unwrapped
+from reasoning_guard.model_context import context_length, is_tensor_parallel, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
-from reasoning_guard.processes import from_main_process, is_main_process
+from reasoning_guard.processes import ALONE, Team, from_main_process, is_main_process, together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.records import Records
 from reasoning_guard.reference import Reference, take_reference
@@ -115,6 +115,7 @@ class Guard:
         self._prepared: nn.Module | None = None
         self._begun = False
         self._carried: Mapping[str, Any] = {}  # records that a training checkpoint brought
+        self._reference_fingerprint: str | None = None
         check_settings(action, alpha, patience, max_new_tokens, on_error)
         self.reader.check(self.problems)
 
@@ -133,14 +134,8 @@ class Guard:
         model = unwrapped(model)
         if self._prepared is model:
             return
-        if not hasattr(model, "generate"):
-            raise ConfigurationError(
-                f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
-                "language model"
-            )
-        check_context(self.problems, self.reader, context_length(model))
-        choice = self._reference_choice
-        self.reference = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
+        self.reference = together(lambda: self._checked_and_read(model, device))
+        self._reference_fingerprint = self.reference.fingerprint() if self.reference else None
         self._prepared = model
 
     def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
@@ -161,14 +156,11 @@ class Guard:
             self._take_up_carried()
         if self._records is None:
             self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
-            self.alerts = self._decide()
-            return
-        before = self._records.settings()
-        self.evaluations = self._records.begin(step, self._fingerprint(), self._settings())
-        if self.evaluations:
-            self._check_reference(before.get("reference_fingerprint"))
-        self.alerts = self._decide()
-        self._records.keep_alerts(self.alerts)
+        else:
+            self.evaluations, same_reference = from_main_process(lambda: self._take_up(step))
+            if not same_reference:
+                self.reference = None
+        self.alerts = from_main_process(self._decide)
 
     def step(self, model: nn.Module, step: int, *, every: int = 1) -> Evaluation | None:
         """Everything a training loop of one's own needs, in one call a step: begin, baseline, evaluations.
@@ -224,8 +216,9 @@ class Guard:
     def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
         """Read the model on the held-out problems, record what was found, decide, act.
 
-        Every process of the run must make this call. It never raises unless ``on_error="raise"``, except for wrong
-        configuration.
+        Every process of the run must make this call. The problems are dealt out among them; evaluation and decision are
+        the same on all, also when one of them fails. It never raises unless ``on_error="raise"``, except for wrong
+        configuration and where another process cannot be reached any more.
 
         Args:
             model: The live model; it is left exactly as it was.
@@ -239,9 +232,10 @@ class Guard:
         model = unwrapped(model)
         if self._prepared is None:
             self.prepare(model)
-        evaluation = self._guarded(lambda: self._measure(model, step), step)
-        evaluation = from_main_process(lambda: evaluation)
-        self._guarded(lambda: self._record(evaluation), step)
+        measured = self._guarded(lambda: together(lambda: self._measure(model, step)), step)
+        evaluation = from_main_process(lambda: measured)
+        self.evaluations.append(evaluation)
+        self._guarded(lambda: self._judge(evaluation), step)
         return evaluation
 
     # --------------------------------------------------------------------------------------------------- what it says
@@ -290,6 +284,25 @@ class Guard:
 
     # --------------------------------------------------------------------------------------------------------- parts
 
+    def _checked_and_read(self, model: nn.Module, device: torch.device | None) -> Reference | None:
+        """The frozen reference of a model that can be guarded; all processes have one, or none has."""
+        if not hasattr(model, "generate"):
+            raise ConfigurationError(
+                f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
+                "language model"
+            )
+        check_context(self.problems, self.reader, context_length(model))
+        choice = self._reference_choice
+        found = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
+        return found if all(Team.of_run().gather(found is not None)) else None
+
+    def _take_up(self, step: int) -> tuple[list[Evaluation], bool]:
+        """The records up to ``step``, and whether the reference is the one that read them."""
+        assert self._records is not None
+        before = self._records.settings().get("reference_fingerprint")
+        found = self._records.begin(step, self._fingerprint(), self._settings())
+        return found, not found or self._is_reference(before)
+
     def _measure(self, model: nn.Module, step: int) -> Evaluation:
         if self._scorer is None or self._scorer.model is not model:
             self._scorer = AnswerScorer(model, self.reader.tokenizer, self.reader.format)
@@ -308,23 +321,26 @@ class Guard:
             policy=self._scorer,
             reference=self.reference,
             probes=self.probes,
+            team=ALONE if is_tensor_parallel(model) else Team.of_run(),
         )
 
-    def _record(self, evaluation: Evaluation) -> Evaluation:
-        self.evaluations.append(evaluation)
-        if self._records is not None:
-            self._records.keep(evaluation)
-        before = {alert.key for alert in self.alerts if alert.open}
-        self.alerts = self._decide()
-        if self._records is not None:
-            self._records.keep_alerts(self.alerts)
-        if is_main_process():
-            say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
-            self._tell(evaluation, [alert for alert in self.alerts if alert.open and alert.key not in before])
+    def _judge(self, evaluation: Evaluation) -> Evaluation:
+        """Record and decide on the main process, for all; then speak, which changes nothing any more."""
+        told = {alert.key for alert in self.alerts if alert.open}
+        self.alerts = from_main_process(lambda: self._record(evaluation))
+        new = [alert for alert in self.alerts if alert.open and alert.key not in told]
+        from_main_process(lambda: self._speak(evaluation, new))
         return evaluation
 
-    def _tell(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
+    def _record(self, evaluation: Evaluation) -> list[Alert]:
+        """Keep the evaluation before anything else can fail, and decide."""
+        if self._records is not None:
+            self._records.keep(evaluation)
+        return self._decide()
+
+    def _speak(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
         """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
+        say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
         action = self.action if callable(self.action) else None
         for call in tell(self.baseline or evaluation, evaluation, new, self.sinks, action):
             try:
@@ -335,12 +351,17 @@ class Guard:
                 warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
 
     def _decide(self) -> list[Alert]:
-        return decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
+        alerts = decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
+        if self._records is not None:
+            self._records.keep_alerts(alerts)
+        return alerts
 
     def _guarded(self, make: Callable[[], Evaluation], step: int) -> Evaluation:
         """What ``make`` returns, or a failed evaluation that says what went wrong."""
         try:
             return make()
+        except LostProcessError:
+            raise
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -351,23 +372,24 @@ class Guard:
     def _take_up_carried(self) -> None:
         """Records from a training checkpoint go where ours are kept, and are taken up from there."""
         state, self._carried = self._carried, {}
-        run = state["run"]
+        run, records = state["run"], self._records
         check_fingerprint(run["fingerprint"], self._fingerprint(), "the checkpoint's records")
         self.evaluations = [Evaluation.from_dict(record) for record in state["evaluations"]]
-        if self._records is not None:
-            self._records.restore(state)
-        else:
-            self._check_reference(run["settings"].get("reference_fingerprint"))
-
-    def _check_reference(self, before: str | None) -> None:
-        """A reference with other weights than the baseline was read with says nothing by comparison."""
-        now = self.reference.fingerprint() if self.reference else None
-        if now is not None and before is not None and now != before:
-            logger.warning(
-                "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
-                "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
-            )
+        if records is not None:
+            from_main_process(lambda: records.restore(state))
+        elif not self._is_reference(run["settings"].get("reference_fingerprint")):
             self.reference = None
+
+    def _is_reference(self, before: str | None) -> bool:
+        """Whether the reference is the one that read the baseline; others say nothing by comparison."""
+        now = self._reference_fingerprint
+        if now is None or before is None or now == before:
+            return True
+        logger.warning(
+            "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
+            "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
+        )
+        return False
 
     def _fingerprint(self) -> dict[str, str]:
         return fingerprint_of(self.problems, self.reader, self.max_new_tokens)
@@ -384,7 +406,7 @@ class Guard:
             "patience": self.patience,
             "max_new_tokens": self.max_new_tokens,
             "reference": self.reference.description if self.reference else None,
-            "reference_fingerprint": self.reference.fingerprint() if self.reference else None,
+            "reference_fingerprint": self._reference_fingerprint,
         }
 
 

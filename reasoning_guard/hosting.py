@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from reasoning_guard.errors import ConfigurationError, HistoryError
+from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
 from reasoning_guard.sinks import Sink
 
 logger = logging.getLogger(__name__)
@@ -21,10 +21,11 @@ def safely(act: Callable[[], None], on_error: str) -> None:
     Raises:
         ConfigurationError: Wrong configuration, and records of another run (``HistoryError``): those end a run, before
             its first step.
+        LostProcessError: Another process of the run is gone, which has ended the run already.
     """
     try:
         act()
-    except (ConfigurationError, HistoryError):
+    except (ConfigurationError, HistoryError, LostProcessError):
         raise
     except Exception:
         if on_error == "raise":

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 _MASKED = (None, "eager", "sdpa")
@@ -93,6 +95,18 @@ def context_length(model: nn.Module) -> int | None:
         if isinstance(length, int) and length > 0:
             return length
     return None
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
+    if any(isinstance(module, FSDPModule | FullyShardedDataParallel) for module in model.modules()):
+        return True
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+
+
+def is_tensor_parallel(model: nn.Module) -> bool:
+    """Whether processes compute parts of one forward pass, so that all of them must read the same tokens."""
+    return any("tp" in (p.device_mesh.mesh_dim_names or ()) for p in model.parameters() if isinstance(p, DTensor))
 
 
 def _cuda_devices(model: nn.Module) -> list[int]:

@@ -1,25 +1,144 @@
-"""One decision for all processes of a run."""
+"""Several processes, one evaluation, one decision; and no process that waits for another that has failed.
+
+Work is dealt out by problem, and whatever one process must know of the others travels in one stream of messages: every
+process sends one and receives one of each. One rule keeps them together: **a process that fails says so in place of its
+next message, once, and all leave at that message.** Nobody knows where another stands, and nobody has to.
+
+A model whose weights are shared out (FSDP, ZeRO-3) needs all processes in each of its forward passes. There every
+process announces a pass before it makes it, and one that has nothing left to do accompanies the others
+(:func:`in_step`).
+
+Messages travel over a gloo group of our own, so that they never mix with those of the training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
 
+from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError, ReasoningGuardError
+
 T = TypeVar("T")
 
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for a message of another; far longer than shares of the work can differ."""
 
-def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks: rank 0, or the only one."""
-    return not _distributed() or dist.get_rank() == 0
+_groups: dict[Any, Any] = {}
+
+
+class PeerError(ReasoningGuardError):
+    """Another process failed inside the guard; raised on all others, where that process's message was awaited."""
+
+    def __init__(self, text: str, kind: type[Exception] | None = None) -> None:
+        super().__init__(text)
+        self._kind = kind
+
+    def here(self) -> Exception:
+        """The error as this process should raise it: wrong configuration is that everywhere."""
+        return self._kind(str(self)) if self._kind else self
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """What one process says to all.
+
+    Attributes:
+        value: Whatever the others need.
+        failure: What went wrong here, or None.
+        kind: The class of error that ``failure`` is on every process; None where it concerns only this one.
+    """
+
+    value: Any = None
+    failure: str | None = None
+    kind: type[Exception] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """The processes among which work is dealt out; by default this one alone.
+
+    Attributes:
+        rank: This process's number.
+        size: Number of processes.
+
+    Example:
+        >>> [Team(rank, 3).share("abcde") for rank in range(3)]
+        ['ad', 'be', 'c']
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def of_run(cls) -> Team:
+        """All processes of the run."""
+        return cls(dist.get_rank(), dist.get_world_size()) if _distributed() else cls()
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's share: shares differ by one item at most, and some may be empty."""
+        return items[self.rank :: self.size]
+
+    def gather(self, value: T) -> list[T]:
+        """One value of every process, in the order of ranks. Every process must call, inside :func:`together`.
+
+        Args:
+            value: This process's own; it must pickle.
+
+        Raises:
+            PeerError: Another process has failed instead.
+            LostProcessError: Another process has not answered.
+        """
+        return [value] if self.size == 1 else [message.value for message in _exchange(_Message(value))]
+
+    def merge(self, own: Sequence[T]) -> list[T]:
+        """The inverse of :meth:`share`: everybody's items, in their first order, on every process."""
+        shares = self.gather(list(own))
+        return [shares[i % self.size][i // self.size] for i in range(sum(map(len, shares)))]
+
+
+ALONE = Team()
+
+
+def together(work: Callable[[], T]) -> T:
+    """Do ``work`` on all processes, to the end on all or on none.
+
+    Args:
+        work: Called on every process; it may send messages through :meth:`Team.gather` and :func:`in_step`. Not to be
+            nested.
+
+    Returns:
+        This process's own result.
+
+    Raises:
+        PeerError: Another process failed; this one's result is dropped.
+        LostProcessError: Another process has not answered.
+        Exception: What ``work`` raised here; the others have been told.
+    """
+    if not _distributed():
+        return work()
+    try:
+        result = work()
+        _exchange(_Message())
+        return result
+    except PeerError as error:
+        raise error.here() from error
+    except LostProcessError:
+        raise
+    except Exception as error:
+        _tell(error)
+        raise
 
 
 def from_main_process(make: Callable[[], T]) -> T:
     """Call ``make`` on the main process and give every process what it returned, or raise what it raised.
 
-    Every process of the run must make this call. Kernels and hardware may differ in the last bit between ranks;
-    a decision that rests on such bits must be taken once.
+    Every process of the run must make this call, outside of :func:`together`. Kernels and hardware may differ in the
+    last bit between ranks; a decision that rests on such bits must be taken once.
 
     Args:
         make: Called on the main process only. Its result must pickle.
@@ -29,16 +148,82 @@ def from_main_process(make: Callable[[], T]) -> T:
     """
     if not _distributed():
         return make()
-    box: list[Any] = [None, None]
-    if dist.get_rank() == 0:
-        try:
-            box[0] = make()
-        except Exception as error:
-            box[1] = error
-    dist.broadcast_object_list(box, src=0)
-    if box[1] is not None:
-        raise box[1]
-    return box[0]
+    return together(lambda: _exchange(_Message(make() if is_main_process() else None))[0].value)
+
+
+@contextmanager
+def in_step(needed: bool, companion: Callable[[], Any]) -> Iterator[Callable[[], None]]:
+    """Make all processes take part in each other's passes through a model whose weights are shared out among them.
+
+    Call what this yields before each pass. A process that comes to the end of the block while others have passes left
+    makes one of its own beside each of theirs. How many passes each one needs, nobody has to know in advance. Only the
+    *number* of passes has to agree: what is exchanged in a pass are weights, so shapes may differ.
+
+    Args:
+        needed: Whether passes need all processes; where not, nothing happens.
+        companion: Makes one small pass whose result is dropped.
+
+    Yields:
+        What announces a pass.
+    """
+    if not needed or not _distributed():
+        yield lambda: None
+        return
+
+    def announce() -> None:
+        _anyone_passes(True)
+
+    yield announce
+    while _anyone_passes(False):
+        companion()
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes and speaks: rank 0, or the only one."""
+    return not _distributed() or dist.get_rank() == 0
+
+
+def _anyone_passes(passing: bool) -> bool:
+    """Say whether a pass follows here; returns whether one follows anywhere."""
+    return any(message.value for message in _exchange(_Message(passing)))
+
+
+def _tell(error: Exception) -> None:
+    """Tell the others of a failure of our own, in place of the message that they wait for."""
+    kind = next((k for k in (ConfigurationError, HistoryError) if isinstance(error, k)), None)
+    text = str(error) if kind else f"process {dist.get_rank()} failed: {type(error).__name__}: {error}"
+    _all_messages(_Message(failure=text, kind=kind))
+
+
+def _exchange(message: _Message) -> list[_Message]:
+    """Send a message to all and receive one of each; a failure among them is raised, the first by rank."""
+    messages = _all_messages(message)
+    failed = next((m for m in messages if m.failure is not None), None)
+    if failed is not None:
+        raise PeerError(failed.failure or "", failed.kind)
+    return messages
+
+
+def _all_messages(message: _Message) -> list[_Message]:
+    received: list[Any] = [None] * dist.get_world_size()
+    try:
+        dist.all_gather_object(received, message, group=_group())
+    except (RuntimeError, ValueError) as error:
+        raise LostProcessError(
+            f"another process of this run has not answered within {PATIENCE}, or is gone. Under FSDP or ZeRO-3 a "
+            "process that fails in the middle of a forward pass leaves the others waiting inside it, so this process "
+            "gives up rather than hang; look for the first error above"
+        ) from error
+    return received
+
+
+def _group() -> Any:
+    """The run's own group for messages: gloo, which needs no accelerator and keeps them apart from training's."""
+    world = dist.group.WORLD
+    if world not in _groups:
+        _groups.clear()
+        _groups[world] = dist.new_group(backend="gloo", timeout=PATIENCE)
+    return _groups[world]
 
 
 def _distributed() -> bool:

@@ -1,4 +1,4 @@
-"""A guard's records on disk, as a whole run sees them: written by the main process, and never the end of a run."""
+"""A guard's records on disk, which are never the end of a run. Only its main process calls this."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from reasoning_guard.alerts import Alert
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.history import History
-from reasoning_guard.processes import from_main_process, is_main_process
 from reasoning_guard.settings import OnError
 
 logger = logging.getLogger("reasoning_guard.guard")
@@ -30,16 +29,16 @@ class Records:
         self._on_error = on_error
 
     def begin(self, step: int, fingerprint: Mapping[str, str], settings: Mapping[str, Any]) -> list[Evaluation]:
-        """Take the folder over (see :meth:`History.begin`); every process gets the evaluations."""
-        return from_main_process(lambda: self._history.begin(step, fingerprint, settings))
+        """Take the folder over (see :meth:`History.begin`)."""
+        return self._history.begin(step, fingerprint, settings)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put the records that a training checkpoint carries into the folder (see :meth:`History.restore`)."""
-        from_main_process(lambda: self._history.restore(state))
+        self._history.restore(state)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the last run noted."""
-        return from_main_process(self._history.run).get("settings", {})
+        return self._history.run().get("settings", {})
 
     def keep(self, evaluation: Evaluation) -> None:
         """Add an evaluation."""
@@ -50,9 +49,7 @@ class Records:
         self._write(lambda: self._history.write_alerts(alerts))
 
     def _write(self, write: Callable[[], None]) -> None:
-        """Write on the main process; a full disk costs the record on disk, not the alarm."""
-        if not is_main_process():
-            return
+        """Write; a full disk costs the record on disk, not the alarm."""
         try:
             write()
         except OSError as error:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
@@ -93,7 +94,8 @@ class Reference:
         for _, parameter in sorted(self._scorer.model.named_parameters()):
             if self._adapter_off and parameter.requires_grad:
                 continue
-            sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 16)][:16]
+            own = parameter.to_local() if isinstance(parameter, DTensor) else parameter  # no talk with other processes
+            sample = own.detach().flatten()[:: max(1, own.numel() // 16)][:16]
             digest.update(sample.double().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 

@@ -23,7 +23,10 @@ FOREIGN = ("trl", "lightning", "pytorch_lightning", "tensorboard", "torch.utils.
 # Lowest first. A module imports from its own room and from lower ones.
 ROOMS = {
     "errors": ("errors",),
-    "values": ("problems", "formats", "format_inference", "answers", "tokens", "traces", "tree", "evaluation"),
+    "values": (
+        *("problems", "formats", "format_inference", "format_file", "answers", "tokens", "traces", "tree"),
+        "evaluation",
+    ),
     "numbers": ("packing", "masks", "statistics"),
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
@@ -35,6 +38,7 @@ ROOMS = {
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
     "guarding": ("hosting", "settings", "records", "scalars", "announce", "guard", "rewards", "healthy"),
+    "offline": ("offline",),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}

@@ -71,5 +71,5 @@ class InTrainer(TraceReward):
         return tuple(cast("list[int]", rendered))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings travel to another process, the trainer does not."""
+        """Settings travel to another process, the trainer stays."""
         return {**super().__getstate__(), "_trainer": None}

@@ -1,0 +1,357 @@
+"""``python distributed_run.py FOLDER SIZE SCENARIO...``: SIZE real processes, talking over gloo, run the scenarios.
+
+Each leaves what it saw in FOLDER/<scenario>/<rank>.json. They are forked, so that the frameworks are
+imported once. Under a launcher (``torchrun``, ``accelerate launch``), which sets ``RANK``, this process is one of them.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.state import AcceleratorState, DistributedType
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+import runs
+from reasoning_guard import processes
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.generation import Generator
+from reasoning_guard.guard import Guard
+from reasoning_guard.history import History
+from reasoning_guard.probes import FillerProbe
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.scorer import AnswerScorer
+
+LIMIT = 90
+"""Seconds after which a scenario is taken for hanging: the process says where it stands, and ends."""
+
+
+def main(folder: Path, size: int, *scenarios: str) -> None:
+    if "RANK" in os.environ:
+        run(folder, scenarios)
+        return
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = {_start(folder, scenarios, rank, size, port): rank for rank in range(size)}
+    failed = []
+    while children:
+        pid, status = os.wait()
+        rank = children.pop(pid)
+        if status != 0:
+            failed.append(f"process {rank} ended with status {status}")
+    if failed:
+        sys.exit("; ".join(failed))
+
+
+def _start(folder: Path, scenarios: Sequence[str], rank: int, size: int, port: int) -> int:
+    if child := os.fork():
+        return child
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    code = 1
+    try:
+        run(folder, scenarios)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def run(folder: Path, scenarios: Sequence[str]) -> None:
+    """All scenarios, one after the other, with the same processes."""
+    for scenario in scenarios:
+        place = folder / scenario
+        faulthandler.dump_traceback_later(LIMIT, exit=True)
+        saw = SCENARIOS[scenario](place)
+        faulthandler.cancel_dump_traceback_later()
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{os.environ['RANK']}.json").write_text(json.dumps(saw), "utf-8")
+
+
+# ------------------------------------------------------------------------------------------------------ what they do
+
+
+def _lasting(evaluation: Evaluation) -> dict[str, Any]:
+    return {k: v for k, v in evaluation.to_dict().items() if k not in ("created", "seconds")}
+
+
+def _end(trainer: Any, guard: Guard) -> dict[str, Any]:
+    return {
+        "step": trainer.state.global_step,
+        "evaluations": [_lasting(e) for e in guard.evaluations],
+        "alerts": [alert.to_dict() for alert in guard.alerts],
+        "stop_reason": guard.stop_reason,
+        "logged": runs.steps(runs.log(trainer, "eval_guard/seconds")),
+    }
+
+
+def _problems() -> list[dict[str, str]]:
+    """Eleven, which neither two nor three processes can share evenly, of two sets."""
+    return [*runs.problems(8), *({**row, "set": "ood", "id": f"ood {row['id']}"} for row in runs.problems(3))]
+
+
+def _counted_prompts() -> list[int]:
+    """How many prompts each call of the generator gets, filled as it is called."""
+    shares: list[int] = []
+    complete = Generator.complete
+
+    def counting(self: Generator, prompts: Any, label: str = "") -> Any:
+        shares.append(len(prompts))
+        return complete(self, prompts, label)
+
+    Generator.complete = counting
+    return shares
+
+
+def _train(folder: Path, *, max_steps: int = 4, fsdp: Any = None, **options: Any) -> dict[str, Any]:
+    settings = {"ddp_timeout": 60, "per_device_train_batch_size": 4, **(fsdp or {})}
+    trainer = runs.plain_trainer(folder / "run", max_steps=max_steps, **settings)
+    callback = runs.guard(trainer, **{"problems": _problems(), "every": 2, **options})
+    trainer.train()
+    sharded = any(isinstance(module, FSDPModule) for module in trainer.model.modules())
+    return {**_end(trainer, callback.guard), "sharded": sharded}
+
+
+def ddp(folder: Path) -> dict[str, Any]:
+    return _train(folder)
+
+
+class OnlyOn(runs.FromStep):
+    """A rule that sees its alarm on one process alone."""
+
+    rank = 0
+
+    def check(self, comparison: Any) -> Any:
+        return super().check(comparison) if dist.get_rank() == self.rank else None
+
+
+class OnlyOnTheOther(OnlyOn):
+    rank = 1
+
+
+def stop(folder: Path) -> dict[str, Any]:
+    return _train(folder, max_steps=8, rules=[OnlyOn(step=4)], patience=1, action="stop")
+
+
+def no_stop(folder: Path) -> dict[str, Any]:
+    return _train(folder, rules=[OnlyOnTheOther()], patience=1, action="stop")
+
+
+class BrokenOnPurposeError(RuntimeError):
+    """An error that pickles and does not unpickle."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+def _break(*args: Any, **kwargs: Any) -> Any:
+    raise BrokenOnPurposeError("broken", "on purpose")
+
+
+def _breaking(owner: Any, name: str, on: int, call: int) -> Callable[[], None]:
+    """Break the ``call``-th call of ``owner.name`` on one process; returns how to mend it."""
+    whole, calls = getattr(owner, name), iter(range(10**6))
+
+    def sometimes(*args: Any, **kwargs: Any) -> Any:
+        return _break() if dist.get_rank() == on and next(calls) == call else whole(*args, **kwargs)
+
+    setattr(owner, name, sometimes)
+    return lambda: setattr(owner, name, whole)
+
+
+PARTS: dict[str, tuple[Any, str]] = {
+    "prompts": (TraceReader, "prompt_ids"),
+    "generator": (Generator, "complete"),
+    "reader": (TraceReader, "read"),
+    "scorer": (AnswerScorer, "score_trees"),
+    "one batch": (AnswerScorer, "_score_batch"),
+    "gate": (sys.modules["reasoning_guard.evaluate"], "gate"),
+    "probe": (FillerProbe, "read"),
+    "records": (History, "append"),
+    "decision": (Guard, "_decide"),
+    "speaking": (sys.modules["reasoning_guard.guard"], "say_what_is_odd"),
+}
+
+
+EVALUATING = ("prompts", "generator", "reader", "scorer", "one batch", "gate")
+"""The parts without which there is no evaluation."""
+
+
+def broken_part(folder: Path) -> dict[str, Any]:
+    """One part after the other breaks on one process, each in a run of its own; afterwards it is whole again."""
+    _connect()
+    saw = {}
+    for part, (owner, name) in PARTS.items():
+        for rank in range(2):
+            guard = _guard(
+                directory=folder / part / str(rank), reference=None, max_new_tokens=12, probes=[FillerProbe()]
+            )
+            model = varied()
+            guard.prepare(model)
+            guard.begin(0)
+            mend = _breaking(owner, name, on=rank, call=0)
+            guard.evaluate(model, 0)
+            mend()
+            guard.evaluate(model, 1)
+            saw[f"{part} on {rank}"] = {
+                "evaluations": [_lasting(e) for e in guard.evaluations],
+                "kept": [e.step for e in History(folder / part / str(rank)).load()],
+            }
+    return saw
+
+
+# ------------------------------------------------------------------------------------------------------- sharded models
+
+
+def _connect() -> None:
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+
+
+def varied() -> Any:
+    """A model whose traces differ in length and answer, so that each has others to borrow steps from."""
+    model = runs.writer()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(2)
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model
+
+
+def _sharded() -> Any:
+    model = varied()
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    register_fsdp_forward_method(model, "generate")
+    return model
+
+
+def _guard(**options: Any) -> Guard:
+    defaults = {"format": runs.FORMAT, "max_new_tokens": 40, "progress": False}
+    problems = [{**row, "answer": "8"} for row in _problems()]  # what half of the varied traces say
+    return Guard(problems, runs.tokenizer(), **{**defaults, **options})
+
+
+def _counted(model: Any) -> list[tuple[int, ...]]:
+    """Shapes of all calls of the model, filled as it is called."""
+    shapes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _, args, kw: shapes.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
+    return shapes
+
+
+def fsdp(folder: Path) -> dict[str, Any]:
+    """One pass and a pass a branch; few problems to a batch, so that there are several."""
+    _connect()
+    saw = {}
+    for way in ("shared", "independent"):
+        guard = _guard(on_error="raise")
+        guard.prepare(varied())
+        model = _sharded()
+        guard._prepared = model
+        guard._scorer = AnswerScorer(
+            model,
+            runs.tokenizer(),
+            runs.FORMAT,
+            shared=None if way == "shared" else False,
+            token_budget=300,
+        )
+        shapes = _counted(model)
+        saw[way] = {"evaluation": _lasting(guard.evaluate(model, 0)), "calls": len(shapes)}
+    return saw
+
+
+def whole(folder: Path, **options: Any) -> dict[str, Any]:
+    """Every process has the whole model and reads a share of the problems."""
+    if "RANK" in os.environ:
+        _connect()
+    shares = _counted_prompts()
+    guard = _guard(on_error="raise", **options)
+    return {"evaluation": _lasting(guard.evaluate(varied(), 0)), "share": shares[0]}
+
+
+def zero3(folder: Path) -> dict[str, Any]:
+    """DeepSpeed's way to shard, with every parameter released between passes."""
+    import deepspeed
+
+    sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # gloo does; this would be compiled first
+    _connect()
+    guard, model = _guard(on_error="raise", reference=None), varied()
+    config = {
+        "train_micro_batch_size_per_gpu": 1,
+        "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
+    }
+    engine, *_ = deepspeed.initialize(model=model, config=config, optimizer=torch.optim.AdamW(model.parameters()))
+    sizes = [parameter.numel() for parameter in engine.module.parameters()]
+    shapes = _counted(engine.module)
+    evaluation = _lasting(guard.evaluate(engine.module, 0))
+    return {"evaluation": evaluation, "calls": len(shapes), "held": sum(sizes)}
+
+
+def fsdp_broken(folder: Path) -> dict[str, Any]:
+    """Failures beside the model on one process, and inside it on all, are recorded; the processes stay together."""
+    _connect()
+    guard, model = _guard(), _sharded()
+    mend = _breaking(TraceReader, "read", on=1, call=2)
+    failures = [guard.evaluate(model, 0).failure]
+    mend()
+    model.lm_head.forward, whole = _break, model.lm_head.forward
+    failures.append(guard.evaluate(model, 1).failure)
+    model.lm_head.forward = whole
+    failures.append(guard.evaluate(model, 2).failure)
+    return {"failures": failures}
+
+
+def fsdp_torn(folder: Path) -> dict[str, Any]:
+    """One process fails in the middle of a forward pass: it gives up, loudly, and its end is the end of the others."""
+    processes.PATIENCE = timedelta(seconds=3)
+    _connect()
+    guard, model = _guard(), _sharded()
+    _breaking(model.model.layers[1], "forward", on=1, call=1)
+    guard.evaluate(model, 0)
+    return {}
+
+
+def fsdp_training(folder: Path) -> dict[str, Any]:
+    """The Trainer's own FSDP2, which accelerate gives to accelerators only: here its state is told otherwise."""
+    made = AcceleratorState.__init__
+
+    def as_on_accelerators(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = as_on_accelerators
+    AcceleratorState._reset_state()
+    config = {
+        "version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+    }
+    saw = _train(folder, fsdp={"fsdp": True, "fsdp_config": config})
+    AcceleratorState.__init__ = made
+    AcceleratorState._reset_state()
+    return saw
+
+
+SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    each.__name__: each
+    for each in (whole, ddp, stop, no_stop, broken_part, zero3, fsdp, fsdp_broken, fsdp_torn, fsdp_training)
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
