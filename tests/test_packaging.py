@@ -31,10 +31,10 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "logits", "divergences", "forward", "selftest", "effort"),
-        *("branch_scorer", "scorer", "reference", "generation"),
+        *("processes", "model_context", "logits", "divergences", "forward", "twins", "selftest", "effort"),
+        *("branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),
-    "evaluating": ("gate", "evaluate"),
+    "evaluating": ("gate", "evaluate", "faithfulness"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
     "guarding": ("hosting", "settings", "records", "scalars", "announce", "guard", "rewards", "healthy"),
