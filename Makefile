@@ -25,7 +25,7 @@ help:
 	@echo "make bench    measure what guarding costs"
 	@echo "make figures  draw the figures of the documentation again"
 	@echo "make pictures take the pictures of the documentation again, of what make demo left (needs Chromium)"
-	@echo "make docs     write the API page from the docstrings"
+	@echo "make docs     write the API page from the docstrings, the cost table from the results"
 	@echo "make clean    remove .venv and everything that was built"
 
 $(READY): pyproject.toml constraints.txt
@@ -68,6 +68,7 @@ pictures: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_costs.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
