@@ -131,6 +131,7 @@ class Guard:
         Raises:
             ConfigurationError: A prompt that leaves the model's context no room for a trace.
         """
+        model = unwrapped(model)
         if self._prepared is model:
             return
         self.reference = together(lambda: self._checked_and_read(model, device))
@@ -169,7 +170,8 @@ class Guard:
         :meth:`scalars` of what it returns, and obey :attr:`should_stop`.
 
         Args:
-            model: The live model, as it is or wrapped for data parallelism or compiled; it is left exactly as it was.
+            model: The live model, with or without a wrapper (``DistributedDataParallel``, ``torch.compile``); it is
+                left exactly as it was.
             step: Training steps done so far.
             every: Steps between evaluations.
 
@@ -189,7 +191,6 @@ class Guard:
         """
         if every < 1:
             raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
-        model = unwrapped(model)
         if not self._begun:
             self.prepare(model)
             safely(lambda: self.begin(step), self.on_error)
@@ -228,6 +229,7 @@ class Guard:
         """
         if self.evaluations and self.evaluations[-1].step >= step:
             return None
+        model = unwrapped(model)
         if self._prepared is None:
             self.prepare(model)
         measured = self._guarded(lambda: together(lambda: self._measure(model, step)), step)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import reasoning_guard_lightning
 from documents import PAGES, ROOT, blocks
 from reasoning_guard import PRESETS, Guard
 from reasoning_guard.probes import default_probes
@@ -29,9 +30,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_guard_is_given_arguments_that_exist() -> None:
     """Also in blocks that construct a guard and never use it."""
-    known = {*inspect.signature(ReasoningGuardCallback).parameters, *inspect.signature(Guard).parameters}
+    taken = (ReasoningGuardCallback, reasoning_guard_lightning.ReasoningGuardCallback, Guard)
+    known = {name for one in taken for name in inspect.signature(one).parameters}
     found = [call for page in PAGES for block in blocks(page, "python") for call in ast.walk(ast.parse(block.code))]
-    calls = [call for call in found if isinstance(call, ast.Call) and _name(call) == "ReasoningGuardCallback"]
+    calls = [call for call in found if isinstance(call, ast.Call) and _name(call) in {c.__name__ for c in taken}]
     assert calls
     for call in calls:
         assert {keyword.arg for keyword in call.keywords} <= known

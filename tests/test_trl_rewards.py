@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +190,26 @@ def test_preference_pairs_are_what_dpo_takes(tmp_path: Path) -> None:
     assert runs.differing(before, runs.weights(training))
     with pytest.raises(ConfigurationError, match="no two completions"):
         build_preference_pairs([{"prompt": "?", "completions": [" # 1"] * 2, "solution": "1"}], accuracy)
+
+
+def test_two_processes_that_split_a_group_give_the_rewards_of_one(tmp_path: Path) -> None:
+    """12 completions a rank, 8 of each problem: the middle group lies on both ranks."""
+    script, ranks = Path(__file__).parent / "reward_ranks.py", []
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for rank in range(2):
+        world = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+        environment = {**os.environ, **world, "MASTER_PORT": port, "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
+        ranks.append(subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment))
+    assert [each.wait(timeout=150) for each in ranks] == [0, 0]
+    parts = [json.loads((tmp_path / f"rank{rank}.json").read_text("utf-8")) for rank in range(2)]
+    assert [len(part["given"]) for part in parts] == [12, 12]
+    assert parts[0]["prompts"][-1] == parts[1]["prompts"][0]
+    whole = {name: parts[0][name] + parts[1][name] for name in ("prompts", "completions", "completion_ids", "solution")}
+    alone = InfoGainReward(format=FORMAT, scorer=adder(), tokenizer=TOKENIZER)
+    assert alone(**whole) == pytest.approx(parts[0]["given"] + parts[1]["given"], abs=1e-4)
+    assert alone.monitor.latest is not None
+    assert parts[0]["luck"] == parts[1]["luck"] == alone.monitor.latest.advantage
+    assert sum(value > 0 for value in parts[0]["given"] + parts[1]["given"]) > 4

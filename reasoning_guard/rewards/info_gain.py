@@ -14,7 +14,7 @@ from reasoning_guard.rewards.batch import Batch, gathered
 from reasoning_guard.rewards.excerpt import cleaned, places, stated_ids
 from reasoning_guard.rewards.forms import FORMS, Form, Levels
 from reasoning_guard.rewards.leak import leak, leak_branches
-from reasoning_guard.rewards.lucky import Sample, luck
+from reasoning_guard.rewards.lucky import Luck, Sample, luck
 from reasoning_guard.rewards.monitor import GroupMonitor
 from reasoning_guard.tokens import decode
 from reasoning_guard.traces import Trace
@@ -67,6 +67,8 @@ class InfoGainReward(TraceReward):
         self.withhold_lucky = withhold_lucky
         self.monitor = GroupMonitor()
         self._latest: tuple[Any, ...] = ()
+        self._graded: list[_Graded] = []
+        self._luck: tuple[Luck, int] = luck([]), 0
 
     def lucky(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[bool]:
         """Which of these completions are lone lucky successes of their group; arguments as in a call."""
@@ -85,6 +87,10 @@ class InfoGainReward(TraceReward):
             >>> funcs = [gain.without_lucky(accuracy), gain]                                       # doctest: +SKIP
         """
         return WithoutLucky(reward, self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The latest batch stays here."""
+        return {**super().__getstate__(), "_latest": (), "_graded": [], "_luck": (luck([]), 0)}
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
         if not self._just_graded(batch):
