@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -85,7 +86,8 @@ class BranchScorer:
         limit = context_length(self.model)
 
         def fits(branch: Branch) -> bool:
-            return limit is None or branch.at + len(branch.ids) - 1 <= limit
+            both = filter(None, (branch, branch.against))
+            return limit is None or all(each.at + len(each.ids) - 1 <= limit for each in both)
 
         asked = [[_only(tree, fits) for tree in group] for group in groups]
         with reading(self.model, dense_masks=True), _in_step(self.model):
@@ -98,7 +100,7 @@ class BranchScorer:
 
     def _settle(self, trees: Sequence[TraceTree]) -> None:
         """Decide once, on the first trees, which path is exact for this model, and say so."""
-        trees = [each for each in (_only(tree, _sees_all) for tree in trees) if each.branches]
+        trees = [each for each in map(_unhidden, trees) if each.branches]
         if self.verdict is not None or not trees:
             return
         self.verdict = confirm(self.model, verdict_of_twin(self.model), trees)
@@ -179,6 +181,12 @@ def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 def _size(tree: TraceTree) -> int:
     return len(tree.trunk) + sum(len(branch.ids) for branch in tree.branches)
+
+
+def _unhidden(tree: TraceTree) -> TraceTree:
+    """What a self-test can ask of any model: the branches that hide nothing, or else all with nothing hidden."""
+    branches = _only(tree, _sees_all).branches or tree.branches
+    return TraceTree(tree.trunk, tuple(replace(branch, hide=(0, 0), against=None) for branch in branches))
 
 
 def _sees_all(branch: Branch) -> bool:

@@ -247,6 +247,8 @@ def _row(trace: Trace, readings: Sequence[Reading]) -> Row:
         completion=trace.text,
         steps=trace.steps,
         curve=next((reading.curve for reading in readings if reading.curve), ()),
+        n_tokens=next((reading.n_tokens for reading in readings if reading.n_tokens), 0),
+        same=next((reading.same for reading in readings if reading.same), ()),
         answer=trace.answer,
         reference=trace.problem.answer,
         notes=trace.notes,

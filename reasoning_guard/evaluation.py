@@ -29,6 +29,8 @@ class Row:
         steps: The reasoning steps.
         curve: ``lp_k`` for ``k = 0..n`` in nats: log-probability of the reference answer after ``k`` steps, read by the
             model in training; empty when not scored.
+        n_tokens: Number of the reference answer's tokens in the curve; 0 when not scored.
+        same: Whether the answer asked for after ``k`` steps is the final one; empty when not asked.
         answer: The final answer that the model gave, or None.
         reference: The reference answer, or None when the problem has none.
         notes: What is odd about the trace.
@@ -42,6 +44,8 @@ class Row:
     completion: str = ""
     steps: tuple[str, ...] = ()
     curve: tuple[float, ...] = ()
+    n_tokens: int = 0
+    same: tuple[bool, ...] = ()
     answer: str | None = None
     reference: str | None = None
     notes: tuple[str, ...] = ()
@@ -122,5 +126,5 @@ class Evaluation:
 def _row(record: Mapping[str, Any]) -> Row:
     values = {k: math.nan if v is None else float(v) for k, v in record["values"].items()}
     curve = tuple(math.nan if v is None else float(v) for v in record["curve"])
-    lists = {k: tuple(record[k]) for k in ("steps", "notes")}
+    lists = {k: tuple(record.get(k, ())) for k in ("steps", "notes", "same")}
     return Row(**{**record, **lists, "values": values, "curve": curve})

@@ -15,7 +15,6 @@ logit scaling apply and no ``[tokens, vocabulary]`` tensor of the whole trunk ev
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
+from reasoning_guard.divergences import with_divergences
+from reasoning_guard.logits import Numbers, head_of, token_numbers
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import device_of, text_config
 from reasoning_guard.packing import PackedRow, anchored, batch_rows, pack, pad_right
@@ -85,14 +86,16 @@ def score_shared(
 
 
 def _feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -> None:
-    """Read ``[R, T]`` ids into the cache, in pieces where attention weights would be held as one large table."""
-    keep = {"logits_to_keep": 1} if _keeps_logits(model) else {}
+    """Read ``[R, T]`` ids into the cache, in pieces where attention weights or logits would be one large table."""
+    head = head_of(model)
     rows, length = ids.shape
-    piece = length
-    if attention_heads(model):
-        piece = max(1, limit // (rows * attention_heads(model) * (cache.get_seq_length() + length)))
-    for start in range(0, length, max(1, piece)):
-        model(input_ids=ids[:, start : start + piece], past_key_values=cache, use_cache=True, **keep)
+    a_token = attention_heads(model) * (cache.get_seq_length() + length)
+    if not head.picks:
+        a_token = max(a_token, text_config(model).vocab_size)
+    piece = max(1, limit // (rows * a_token)) if a_token else max(1, length)
+    for start in range(0, length, piece):
+        kept = head.keep_none(ids.device)
+        model(input_ids=ids[:, start : start + piece], past_key_values=cache, use_cache=True, **kept)
 
 
 def attention_heads(model: nn.Module) -> int:
@@ -128,7 +131,7 @@ def _score_branches(
         position_ids=batch.positions,
         past_key_values=cache,
         use_cache=True,
-        **({"logits_to_keep": torch.arange(batch.n_wanted, device=batch.ids.device)} if _keeps_logits(model) else {}),
+        **head_of(model).keep(range(batch.n_wanted), batch.ids.device),
     ).logits
     cache.crop(-batch.ids.shape[1])
     return _read(logits, rows)
@@ -137,7 +140,7 @@ def _score_branches(
 def _too_large(model: nn.Module, trunk_length: int, rows: Sequence[PackedRow], limit: int) -> bool:
     width = max(len(row.ids) for row in rows)
     mask = len(rows) * width * (trunk_length + width) * max(1, attention_heads(model))
-    wanted = max(row.n_wanted for row in rows) if _keeps_logits(model) else width
+    wanted = max(row.n_wanted for row in rows) if head_of(model).picks else width
     return max(mask, len(rows) * wanted * text_config(model).vocab_size) > limit
 
 
@@ -183,50 +186,26 @@ def _score_sequences(model: nn.Module, batch: Sequence[_Sequence]) -> list[Branc
     mask = pad_right([[1] * len(row) for row in fed], 0).to(device)
     wanted = [range(at + start - 1, at + stop - 1) for _, (start, stop), at in batch]
     places = sorted(set().union(*wanted))
-    keep = {"logits_to_keep": torch.tensor(places, device=device)} if _keeps_logits(model) else {}
+    keep = head_of(model).keep(places, device)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **keep).logits
     index = {place: i for i, place in enumerate(places)} if keep else {place: place for place in places}
     flat, targets = [], []
     for row, ((tokens, _, _), positions) in enumerate(zip(batch, wanted, strict=True)):
         flat += [row * logits.shape[1] + index[p] for p in positions]
         targets += [tokens[p + 1] for p in positions]
-    numbers = iter(_token_numbers(logits, flat, targets))
+    numbers = iter(token_numbers(logits, flat, targets))
     return [_branch_score([next(numbers) for _ in positions]) for positions in wanted]
 
 
 def _read(logits: torch.Tensor, rows: Sequence[PackedRow]) -> Scores:
     queries = [(r, q) for r, row in enumerate(rows) for branch in row.queries for q in branch]
     flat = [r * logits.shape[1] + q.place for r, q in queries]
-    numbers = iter(_token_numbers(logits, flat, [q.target for _, q in queries]))
-    return [[_branch_score([next(numbers) for _ in branch]) for branch in row.queries] for row in rows]
+    numbers = iter(token_numbers(logits, flat, [q.target for _, q in queries]))
+    scores = [[_branch_score([next(numbers) for _ in branch]) for branch in row.queries] for row in rows]
+    return with_divergences(scores, logits, rows)
 
 
-_Numbers = tuple[float, bool, float, float]
-
-
-def _token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[int]) -> list[_Numbers]:
-    """Log-probability, greedy flag, entropy and margin of each asked token, in float32 and in blocks of rows."""
-    table = logits.flatten(0, 1)
-    rows = torch.tensor(flat, device=logits.device)
-    wanted = torch.tensor(targets, device=logits.device)
-    block = max(1, LIMIT // 4 // table.shape[-1])
-    parts = [_numbers(table[rows[i : i + block]].float(), wanted[i : i + block]) for i in range(0, len(flat), block)]
-    logprobs, greedy, entropies, margins = torch.cat(parts, dim=1).tolist()
-    return list(zip(logprobs, map(bool, greedy), entropies, margins, strict=True))
-
-
-def _numbers(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """``[M, V]`` logits and ``[M]`` targets to ``[4, M]`` numbers."""
-    logprobs = logits.log_softmax(-1)
-    top = logprobs.topk(2, dim=-1)
-    # Clamped, so that a token of probability 0 adds 0; `torch.special.entr` says the same in twice the time.
-    entropies = -(logprobs.exp() * logprobs.clamp(min=-1e30)).sum(-1)
-    own = logprobs.gather(-1, targets[:, None])[:, 0]
-    greedy = (top.indices[:, 0] == targets).to(own.dtype)
-    return torch.stack([own, greedy, entropies, top.values[:, 0] - top.values[:, 1]]).cpu()
-
-
-def _branch_score(numbers: Sequence[_Numbers]) -> BranchScore:
+def _branch_score(numbers: Sequence[Numbers]) -> BranchScore:
     logprobs, greedy, entropies, margins = zip(*numbers, strict=True)
     return BranchScore(logprobs, greedy, entropies, margins)
 
@@ -234,10 +213,3 @@ def _branch_score(numbers: Sequence[_Numbers]) -> BranchScore:
 def mask_dtype(model: nn.Module) -> torch.dtype:
     """The dtype in which the model computes: additive masks must be in it."""
     return next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.float32)
-
-
-def _keeps_logits(model: nn.Module) -> bool:
-    """Whether the model can be told which positions need logits."""
-    whole: Any = model
-    inner: Any = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
-    return "logits_to_keep" in inspect.signature(type(inner).forward).parameters

@@ -54,6 +54,13 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
+def inner_model(model: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile``'s wrapper and PEFT's, whose forward has the signature that counts."""
+    whole: Any = getattr(model, "_orig_mod", model)
+    whole = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
+    return getattr(whole, "_orig_mod", whole)
+
+
 def text_config(model: nn.Module) -> Any:
     """The configuration of the language model inside ``model``."""
     config: Any = model.config

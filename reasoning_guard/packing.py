@@ -55,6 +55,7 @@ class PackedRow:
             the same branch (or is ``i``) exactly if ``enter[j] <= enter[i] < leave[j]``.
         n_wanted: How many leading tokens the head must run over.
         queries: For each branch, one query a scored token.
+        against: For each branch, the places of the distributions that its own are compared with; empty without.
     """
 
     ids: tuple[int, ...]
@@ -66,6 +67,7 @@ class PackedRow:
     leave: tuple[int, ...]
     n_wanted: int
     queries: tuple[tuple[Query, ...], ...]
+    against: tuple[tuple[int, ...], ...]
 
 
 def anchored(tree: TraceTree) -> TraceTree:
@@ -80,12 +82,13 @@ def anchored(tree: TraceTree) -> TraceTree:
 def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
     start, stop = branch.scored
     ids = branch.ids[:stop]
+    against = None if branch.against is None else _anchor(trunk, branch.against)
     if start > 0:
-        return Branch(branch.at, ids, (start, stop), branch.hide)
+        return Branch(branch.at, ids, (start, stop), branch.hide, against)
     if branch.at < 2:
         raise ValueError("a branch that scores its first token needs at least two trunk tokens before it; got 1")
     hide = (min(branch.hide[0], branch.at - 1), min(branch.hide[1], branch.at - 1))
-    return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1), hide)
+    return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1), hide, against)
 
 
 def pack(branches: Sequence[Branch]) -> PackedRow:
@@ -105,6 +108,7 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
     nodes: list[_Node] = []
     roots: dict[_Root, int] = {}
     asked = [_insert(branch, nodes, roots) for branch in branches]
+    others = [_insert(branch.against, nodes, roots) if branch.against else [] for branch in branches]
     enter, leave = _depth_first(nodes, roots.values())
     order = sorted(range(len(nodes)), key=lambda i: (not nodes[i].wanted, enter[i]))
     place = {node: i for i, node in enumerate(order)}
@@ -118,6 +122,7 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
         leave=tuple(leave[i] for i in order),
         n_wanted=sum(node.wanted for node in nodes),
         queries=tuple(tuple(Query(place[node], target) for node, target in branch) for branch in asked),
+        against=tuple(tuple(place[node] for node, _ in other) for other in others),
     )
 
 

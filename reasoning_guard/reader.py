@@ -5,7 +5,8 @@ The only place that knows both a tokenizer and a :class:`~reasoning_guard.format
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -20,6 +21,7 @@ from reasoning_guard.problems import Problem
 from reasoning_guard.tokens import Ids, TokenText, common_prefix, decode, encode, encode_after, token_ends
 from reasoning_guard.traces import Trace
 
+_WORD_BEGUN = re.compile(r"[\w.,]*\Z")
 _CONTEXT = 200
 """Characters before an altered piece that are tokenised with it; no token is nearly as long."""
 
@@ -79,6 +81,7 @@ class TraceReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: str | TraceFormat = "plain") -> None:
         self.tokenizer = tokenizer
         self.format = get_format(format)
+        self._text = lru_cache(maxsize=256)(lambda ids: TokenText.of(tokenizer, ids))
         self._ask = lru_cache(maxsize=4096)(self._tokenise_question)
         if self.format.terminator is None and tokenizer.eos_token_id is None:
             raise ConfigurationError(
@@ -199,26 +202,48 @@ class TraceReader:
     def alter(self, trace: Trace, k: int, start: int, stop: int, text: str) -> Ids | None:
         """Token ids of step ``k`` with its characters ``start`` to ``stop`` replaced by ``text``.
 
-        Tokens wholly before the altered piece stay as they are, the rest of the step is tokenised again.
+        Returns:
+            What takes the place of ``ids[cuts[k]:cuts[k + 1]]``; None as :meth:`reword` says.
+        """
+        return self.reword(trace, trace.cuts[k], trace.cuts[k + 1], lambda step: step[:start] + text + step[stop:])
+
+    def reword(self, trace: Trace, first: int, stop: int, change: Callable[[str], str]) -> Ids | None:
+        """Token ids that say something else in the place of a stretch of the completion.
+
+        Tokens wholly before the first word that differs stay as they are, the rest is tokenised again in its place.
+
+        Args:
+            trace: The trace; it is left as it is.
+            first: Token position at which the stretch begins.
+            stop: Token position right behind it; both must be places between characters, as cuts are.
+            change: From the stretch's text to what it is to say.
 
         Returns:
-            The ids that take the place of ``ids[cuts[k]:cuts[k + 1]]``, or None when the step stays as it was, or
-            when the altered text does not survive this tokenizer (a word that it lacks).
+            The ids that take the place of ``ids[first:stop]``, or None when the text stays as it was, or when the new
+            one does not survive this tokenizer (a word that it lacks).
         """
-        step = trace.steps[k]
-        if step[start:stop] == text:
+        tokens, prompt = self._text(trace.completion_ids), len(trace.prompt_ids)
+        begin = tokens.length(first - prompt)
+        old = tokens.text[begin : tokens.length(stop - prompt)]
+        new = change(old)
+        if new == old:
             return None
-        tokens, prompt = TokenText.of(self.tokenizer, trace.completion_ids), len(trace.prompt_ids)
-        first = trace.cuts[k] - prompt
-        begin = tokens.length(first)
-        kept = tokens.before(begin + start)
+        alike = _WORD_BEGUN.sub("", old[: common_prefix(old, new)])
+        kept = tokens.before(begin + len(alike))
         head, place = trace.completion_ids[:kept], tokens.length(kept)
-        rest = tokens.text[place : begin + start] + text + step[stop:]
         context = (self.prompt_text(trace.problem) + tokens.text[:place])[-_CONTEXT:]
-        ids = self.encode_after(context, rest)
+        rest = new[place - begin :]
+        ids = self.encode_after(context, rest) if rest else ()
         if decode(self.tokenizer, head + ids) != tokens.text[:place] + rest:
             return None
-        return head[first:] + ids
+        return head[first - prompt :] + ids
+
+    def span(self, trace: Trace, k: int, start: int, stop: int) -> tuple[int, int]:
+        """Token positions that hold the characters ``start`` to ``stop`` of step ``k``, with the space before them."""
+        tokens, prompt = self._text(trace.completion_ids), len(trace.prompt_ids)
+        begin = tokens.length(trace.cuts[k] - prompt)
+        bare = len(trace.steps[k][:start].rstrip(" "))  # some tokenizers give that space a token of its own
+        return prompt + tokens.before(begin + bare), prompt + tokens.behind(begin + stop)
 
     def check(self, problems: Iterable[Problem]) -> None:
         """Refuse problems that this tokenizer and format can't ask about, before any model runs.

@@ -69,6 +69,11 @@ class Reference:
         with self._frozen():
             return self._scorer.score_trees(trees)
 
+    def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
+        """Score groups as :meth:`AnswerScorer.score_tree_groups` does, read by the reference."""
+        with self._frozen():
+            return self._scorer.score_tree_groups(groups)
+
     @contextmanager
     def _frozen(self) -> Iterator[None]:
         if not self._adapter_off:

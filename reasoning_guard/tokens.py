@@ -150,7 +150,7 @@ def encode_after(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> 
     return joint[len(known) :] if joint[: len(known)] == known else None
 
 
-def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    """Number of ids that both begin with."""
+def common_prefix(one: Sequence[int] | str, other: Sequence[int] | str) -> int:
+    """Number of ids (or characters) that both begin with."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -22,12 +22,15 @@ class Branch:
             leaves what the prompt alone says to the answer, hiding the prompt what goes through the steps ("attention
             knockout", Geva et al. 2023, https://arxiv.org/abs/2304.14767). The trunk itself is read as ever, so what
             its other tokens have taken over from the hidden ones stays.
+        against: A branch that asks for as many tokens, whose next-token distribution at each of them is compared with
+            this one's (see :attr:`BranchScore.kl`); default none.
     """
 
     at: int
     ids: tuple[int, ...]
     scored: tuple[int, int]
     hide: tuple[int, int] = (0, 0)
+    against: Branch | None = None
 
     def __post_init__(self) -> None:
         """Refuse a branch that asks for nothing or stands on nothing."""
@@ -38,6 +41,8 @@ class Branch:
             raise ValueError(f"`at` must leave at least one trunk token before the branch; got {self.at}")
         if not 0 <= start < stop <= len(self.ids):
             raise ValueError(f"`scored` must be a non-empty slice of the {len(self.ids)} branch ids; got {self.scored}")
+        if self.against is not None and self.against.scored[1] - self.against.scored[0] != stop - start:
+            raise ValueError(f"`against` must ask for {stop - start} tokens too; got the slice {self.against.scored}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +60,9 @@ class TraceTree:
     def __post_init__(self) -> None:
         """Refuse branches that attach behind the end of the trunk."""
         for branch in self.branches:
-            if branch.at > len(self.trunk):
-                raise ValueError(f"a branch attaches at {branch.at}, but the trunk has {len(self.trunk)} tokens")
+            for each in filter(None, (branch, branch.against)):
+                if each.at > len(self.trunk):
+                    raise ValueError(f"a branch attaches at {each.at}, but the trunk has {len(self.trunk)} tokens")
 
 
 def ask_once(trees: Sequence[TraceTree], shared: int) -> tuple[list[TraceTree], list[list[tuple[int, int]]]]:
@@ -100,12 +106,17 @@ class BranchScore:
         greedy: ``m`` flags: the token is the most likely one, i.e. greedy decoding would have written it.
         entropies: ``m`` entropies of the full next-token distribution, in nats.
         margins: ``m`` differences in log-probability between the most and the second most likely token, in nats.
+        kl: ``m`` divergences ``KL(against || own)`` over the whole vocabulary, in nats, where the branch is compared
+            with another; empty otherwise, and where the model can't be given masks.
+        js: ``m`` Jensen-Shannon divergences of the same two, as a share of their bound ``ln 2``, between 0 and 1.
     """
 
     logprobs: tuple[float, ...]
     greedy: tuple[bool, ...]
     entropies: tuple[float, ...]
     margins: tuple[float, ...]
+    kl: tuple[float, ...] = ()
+    js: tuple[float, ...] = ()
 
     @property
     def total(self) -> float:

@@ -164,7 +164,7 @@ def test_operations_are_those_of_the_unique_tokens() -> None:
     linear = sum(m.weight.numel() for m in model.model.modules() if isinstance(m, torch.nn.Linear))
     pairs = 60 * 60 + branch_tokens * (60 + branch_tokens)
     attention = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * pairs
-    head = model.lm_head.weight.numel() * (1 + wanted)
+    head = model.lm_head.weight.numel() * wanted
     assert operations(model, scorer, tree) == 2 * (linear * (60 + branch_tokens) + attention + head)
 
 

@@ -58,7 +58,8 @@ def frozen(model: Any) -> AnswerScorer:
 
 
 def names_of(probes: Sequence[Probe]) -> set[str]:
-    return {name for probe in probes for name in probe.names}
+    readers = {"policy": "", "reference": "reference/"}
+    return {readers[who] + name for probe in probes for who in probe.readers for name in probe.names}
 
 
 # -- end to end -------------------------------------------------------------------------------------------------------

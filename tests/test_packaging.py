@@ -23,18 +23,29 @@ FOREIGN = ("trl", "lightning", "pytorch_lightning", "tensorboard", "torch.utils.
 # Lowest first. A module imports from its own room and from lower ones.
 ROOMS = {
     "errors": ("errors",),
-    "values": ("problems", "formats", "answers", "tokens", "traces", "tree", "evaluation"),
+    "values": ("problems", "formats", "format_inference", "answers", "tokens", "traces", "tree", "evaluation"),
     "numbers": ("packing", "masks", "statistics"),
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "forward", "selftest", "effort", "branch_scorer", "scorer"),
-        *("reference", "generation"),
+        *("processes", "model_context", "logits", "divergences", "forward", "selftest", "effort"),
+        *("branch_scorer", "scorer", "reference", "generation"),
     ),
     "evaluating": ("gate", "evaluate"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("settings", "records", "scalars", "announce", "guard", "rewards"),
+    "guarding": (
+        "settings",
+        "records",
+        "cost",
+        "measuring",
+        "scalars",
+        "announce",
+        "guard",
+        "rewards",
+        "healthy",
+        "hosting",
+    ),
     "doors": ("cli", "__main__", "__init__"),
 }
 RANK = {name: rank for rank, names in enumerate(ROOMS.values()) for name in names}
@@ -160,7 +171,7 @@ def test_every_host_package_is_in_the_table() -> None:
     assert there <= HOSTS.keys(), "a new host: enter it in HOSTS and in pyproject.toml"
 
 
-@pytest.mark.parametrize("package", ["reasoning_guard_transformers", "reasoning_guard_demo"])
+@pytest.mark.parametrize("package", ["reasoning_guard_transformers", "reasoning_guard_trl", "reasoning_guard_demo"])
 def test_a_missing_framework_is_named_with_its_extra(package: str) -> None:
     hide = "import sys; sys.modules.update(transformers=None, trl=None); "
     done = run_python(f"{hide}sys.path[:0] = ['.', 'integrations']; import {package}")

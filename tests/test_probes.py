@@ -33,9 +33,9 @@ from reasoning_guard.probes import (
 )
 from reasoning_guard.probes.behaviour import HEDGES, repetition
 from reasoning_guard.probes.controls import nearest_donor
+from reasoning_guard.probes.corrupters import perturb_number
 from reasoning_guard.probes.early_answering import answered_at, area_over_curve
 from reasoning_guard.probes.information import watermark_gain
-from reasoning_guard.probes.mistakes import perturb_number
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerScorer
@@ -605,8 +605,10 @@ def test_entropies_of_a_live_trace_are_those_of_its_own_tokens() -> None:
 
 # -- odd traces -------------------------------------------------------------------------------------------------------
 
-NEEDS_REFERENCE = {"accuracy", *NAMES, "pre_commitment", "placebo_gain", "filler_gain"}
+CALIBRATION = {"confidence", "brier", "overconfidence"}
+NEEDS_REFERENCE = {"accuracy", *NAMES, "pre_commitment", "placebo_gain", "filler_gain", *CALIBRATION}
 NEEDS_ANSWER = {"early_answering_aoc", "answered_at", "placebo_changed", "filler_changed", "mistake_changed"}
+NEEDS_ANSWER |= CALIBRATION
 NEEDS_ENTROPIES = {"token_entropy", "forking_share"}
 ODD = {
     "no answer": (trace_of("b = 3 + 4 = 7 ; c = 7 + 2 = 9 ;"), NEEDS_ANSWER),
@@ -614,8 +616,8 @@ ODD = {
     "no reference": (trace_of("b = 3 + 4 = 7 ; c = 7 + 2 = 9 ; # 9", None), NEEDS_REFERENCE),
     "no reasoning": (trace_of("# 9"), {"info_gain_ppl"}),
     "no reasoning, no reference": (trace_of("# 9", None), NEEDS_REFERENCE),
-    "empty": (trace_of(""), {*NEEDS_ANSWER, "info_gain_ppl", "hedges_per_1000"}),
-    "empty, no reference": (trace_of("", None), {*NEEDS_ANSWER, *NEEDS_REFERENCE, "hedges_per_1000"}),
+    "empty": (trace_of(""), {*NEEDS_ANSWER, "info_gain_ppl", "hedges_per_1000", "surprise"}),
+    "empty, no reference": (trace_of("", None), {*NEEDS_ANSWER, *NEEDS_REFERENCE, "hedges_per_1000", "surprise"}),
     "answer twice": (trace_of("b = 3 + 4 = 7 ; # 7 ; c = 7 + 2 = 9 ; # 9"), set()),
     "dots": (trace_of("... " * 30), NEEDS_ANSWER),
 }
@@ -626,7 +628,7 @@ def test_odd_traces_are_not_numbers_for_a_reason(name: str) -> None:
     trace, expected = ODD[name]
     donors = [trace_of("b = 3 + 4 = 7 ; # 4", "4", "1 : a = 3 ; ?", id="d"), trace_of("b = 2 ; # 5", "5", "2", id="e")]
     row, *_ = rows_of(stranger(), [trace, *donors], *default_probes(), reference=stranger(seed=1))
-    assert {n for probe in default_probes() for n in probe.names} <= set(row.values)
+    assert {n for probe in default_probes() for n in probe.names} <= {n.removeprefix("reference/") for n in row.values}
     missing = {n for n, value in row.values.items() if not math.isfinite(value)}
     assert missing == set(row.reasons), "not a number exactly where there is a reason"
     assert all(row.reasons.values())

@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import html
-import http.server
-import json
 import math
 import random
 import re
-import shutil
-import subprocess
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, NONE_FOUND, ask
 from reasoning_guard.alerts import Alert
 from reasoning_guard.decision import decide
 from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.history import History
 from reasoning_guard.report import Run, load_run, write_report
-from reasoning_guard.report.charts import Dot, Line, Mark, chart, thinned
+from reasoning_guard.report.charts import Dot, Frame, Line, Mark, chart, thinned
 from reasoning_guard.report.pairs import MOST_PAIRS, pairs
 from reasoning_guard.report.series import estimate, timeline
 from reasoning_guard.report.verdict import verdict
+from reasoning_guard.rules import RULES
+from reasoning_guard.statistics import Change, paired_change
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+Browse = Callable[[str, str, int], dict[str, Any]]
 STEPS = (0, 30, 60, 90, 120, 150)
 
 Arm = dict[str, tuple[float, float, float | None]]
@@ -44,13 +40,15 @@ HEALTHY: Arm = {
     "placebo_changed": (0.90, 0.93, None), "mistake_changed": (0.97, 1.0, None),
     "reference/info_gain": (1.1, 1.5, 0.6), "reference/placebo_gain": (3.0, 3.9, 1.2),
     "tokens": (32, 33, 2.0), "n_steps": (4.0, 4.0, 0.2), "token_entropy": (0.31, 0.04, 0.05),
-    "answered": (0.98, 1.0, None),
+    "answered": (0.98, 1.0, None), "finished": (0.99, 1.0, None), "hedges_per_1000": (11.0, 9.0, 3.0),
+    "confidence": (0.81, 0.97, 0.02), "reference/surprise": (0.31, 0.44, 0.05),
 }  # fmt: skip
 SHORTCUT: Arm = HEALTHY | {
     "info_gain": (1.1, 0.01, 0.1), "prior": (-2.4, -0.01, 0.05), "early_answering_aoc": (0.90, 0.0, 0.0),
     "placebo_gain": (3.0, 0.0, 0.05), "filler_gain": (1.9, 0.0, 0.1),
     "placebo_changed": (0.90, 0.0, None), "mistake_changed": (0.97, 0.0, None),
     "reference/info_gain": (1.1, 0.3, 0.6), "reference/placebo_gain": (3.0, 1.0, 1.2),
+    "reference/surprise": (0.31, 1.6, 0.3), "hedges_per_1000": (11.0, 3.0, 2.0),
 }  # fmt: skip
 
 
@@ -80,6 +78,10 @@ def row(arm: Arm, set: str, i: int, turned: float, rng: random.Random, chain: in
     for name, (before, after, deviation) in arm.items():
         mean = before + (after - before) * turned
         values[name] = float(rng.random() < mean) if deviation is None else rng.gauss(mean, deviation)
+    if "confidence" in values:
+        values["confidence"] = min(values["confidence"], 1.0)
+        values["overconfidence"] = values["confidence"] - values["accuracy"]
+        values["brier"] = values["overconfidence"] ** 2
     top = -0.02 - rng.random() * 0.1
     low = top - max(values.get("info_gain", 0.0), 0.0)
     curve = [low + (top - low) * (k / chain) ** 6 for k in range(chain + 1)]
@@ -136,19 +138,50 @@ def test_one_evaluation_has_nothing_to_compare(healthy: Run) -> None:
     assert "No evaluation was recorded" in verdict(timeline([]), ()).sentence
 
 
+def change(name: str, before: float, after: float, set: str = "id") -> Change:
+    found = paired_change(
+        *(pair(name, value, set, step) for step, value in enumerate((before, after))), name, level=0.05
+    )
+    assert found is not None
+    return found
+
+
+def pair(name: str, value: float, set: str, step: int) -> Evaluation:
+    rows = tuple(Row(id=str(i), set=set, values={name: value + 0.001 * ((i * step) % 3)}) for i in range(32))
+    return Evaluation(step=step, rows=rows)
+
+
 @pytest.mark.parametrize(
-    ("rule", "severity", "words"),
+    ("rule", "moved", "words"),
     [
-        ("collapse", "alarm", "the reasoning fell with it"),
-        ("known_early", "notice", "knows the answer before it writes"),
-        ("terse", "notice", "the rule terse was broken"),
+        ("accuracy_trap", [change("placebo_changed", 0.9, 0.1)], "and the model uses its reasoning less"),
+        ("collapse", [], "and the reasoning fell with it"),
+        (
+            "memorisation",
+            [change("accuracy", 0.75, 0.1, "ood")],
+            "but accuracy elsewhere fell, on ood (.75 to .10)",
+        ),
+        ("known_early", [], "and the model now knows the answer before it writes the reasoning"),
+        ("length", [change("tokens", 200, 40)], "and its traces became much shorter"),
+        ("length", [change("tokens", 200, 900)], "and its traces became much longer, or no longer end"),
+        ("length", [change("finished", 1, 0.2)], "and its traces became much longer, or no longer end"),
+        ("verbalisation", [change("hedges_per_1000", 11, 2)], "and the model voices far less doubt than it did"),
+        ("entropy", [change("token_entropy", 0.5, 0.1)], "writes with far less entropy, which bought no accuracy"),
+        ("entropy", [change("token_entropy", 0.5, 2.1)], "writes with far more entropy, which bought no accuracy"),
+        ("terse", [], "and the rule terse was broken"),
     ],
 )
-def test_each_rule_has_its_words(healthy: Run, rule: str, severity: str, words: str) -> None:
-    alert = Alert(key=rule, rule=rule, severity=severity, step=120, since=90, open=False)  # type: ignore[arg-type]
+def test_each_rule_has_its_words(healthy: Run, rule: str, moved: list[Change], words: str) -> None:
+    alert = Alert(key=rule, rule=rule, severity="notice", step=120, since=90, open=False, changes=tuple(moved))
     said = verdict(timeline(healthy.evaluations), [alert])
     assert words in said.sentence
-    assert said.sentence.endswith(f": {severity} from step 90 to 120.")
+    assert said.sentence.endswith(": notice from step 90 to 120.")
+
+
+def test_no_shipped_rule_is_left_without_words(healthy: Run) -> None:
+    for rule in RULES:
+        alert = Alert(key=rule.name, rule=rule.name, severity=rule.severity, step=120, since=90)
+        assert "was broken" not in verdict(timeline(healthy.evaluations), [alert]).sentence
 
 
 def test_an_alarm_outweighs_an_earlier_notice(healthy: Run) -> None:
@@ -199,6 +232,15 @@ def test_chart_leaves_a_gap_where_a_value_is_missing_and_marks_the_alert() -> No
     assert 'aria-label="a &lt; b"' in drawing
 
 
+def test_a_marks_label_keeps_off_the_head_of_another() -> None:
+    line = Line("x", tuple(Dot(k, 1.0) for k in range(101)))
+    notice, alarm, frame = Mark(40, 50, "notice"), Mark(60, 100, "alarm", "alarm since step 60"), Frame(width=560)
+    alone = chart([line], [alarm], about="", frame=frame)
+    beside = chart([line], [notice, alarm], about="", frame=frame)
+    assert 'text-anchor="end"' in alone
+    assert 'text-anchor="end"' not in beside
+
+
 def test_chart_of_nothing_is_nothing() -> None:
     assert chart([Line("x", (Dot(0, math.nan),))], about="") == ""
 
@@ -219,9 +261,10 @@ def test_page_needs_nothing_from_elsewhere(tmp_path: Path, healthy: Run, shortcu
     assert "default-src 'none'; script-src 'sha256-" in html.unescape(page)
     assert list((tmp_path / "deep").iterdir()) == [tmp_path / "deep" / "r.html"]
     titles = re.findall(r"<h2>(.*?)</h2>", page)
-    assert titles[2:7] == ["Alerts", "Informative", "Needed", "Used", "Behaviour"]
-    assert titles[7:10] == ["Traces, before and after", "All numbers", "What it cost"]
-    assert titles[10:] == ["Configuration", "What the numbers cannot tell"]
+    assert titles[2:6] == ["Alerts", "Informative", "Needed", "Used"]
+    assert titles[6:10] == ["Calibration", "Length", "Verbalisation", "Drift"]
+    assert titles[10:13] == ["Traces, before and after", "All numbers", "What it cost"]
+    assert titles[13:] == ["Configuration", "What the numbers cannot tell"]
 
 
 def test_charts_without_values_are_left_out(tmp_path: Path) -> None:
@@ -342,53 +385,17 @@ def hostile_run() -> Run:
     )
 
 
-Browse = Callable[[str, str, int], dict[str, Any]]
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--window-size=1400,900",
-    "--dump-dom",
-)
-OUTER = """<!doctype html><iframe id="f" src="PAGE" width="WIDTH" height="800"></iframe><pre id="result"></pre><script>
-onload = () => {
-  const win = document.getElementById("f").contentWindow, doc = win.document;
-  const all = (query) => [...doc.querySelectorAll(query)];
-  const said = (() => { BODY })();
-  document.getElementById("result").textContent = JSON.stringify(said);
-};</script>"""
-
-
 @pytest.fixture
-def browse(tmp_path: Path) -> Iterator[Browse]:
+def browse(tmp_path: Path) -> Browse:
     """Open a page of ``tmp_path`` in a frame of a given width, run a function body over it, return what it returns."""
     if CHROMIUM is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on the PATH")
-    quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(quiet, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+        pytest.skip(NONE_FOUND)
 
     def open_page(page: str, body: str, width: int) -> dict[str, Any]:
-        outer = OUTER.replace("PAGE", page).replace("WIDTH", str(width)).replace("BODY", body)
-        (tmp_path / "outer.html").write_text(outer)
-        place = f"http://127.0.0.1:{server.server_port}/outer.html"
-        command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={tempfile.mkdtemp(dir=tmp_path)}", place]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        found = re.search(r'<pre id="result">(.*)</pre>', done.stdout, re.DOTALL)
-        assert found, done.stderr[-2000:]
-        complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line and "favicon" not in line]
-        assert complaints == []
-        return json.loads(html.unescape(found[1]))
+        name, _, anchor = page.partition("#")
+        return ask(tmp_path / name, body, width=width, anchor=f"#{anchor}" if anchor else "")
 
-    yield open_page
-    server.shutdown()
-    server.server_close()
+    return open_page
 
 
 def test_viewer_sorts_switches_and_follows_links(tmp_path: Path, browse: Browse, healthy: Run, shortcut: Run) -> None:
@@ -450,10 +457,11 @@ def test_hostile_traces_are_shown_as_text(tmp_path: Path, browse: Browse) -> Non
     assert texts[5].startswith("🦊👩‍👩‍👧 = 3 ?")
 
 
-@pytest.mark.slow
 def test_a_long_history_stays_small_and_opens_at_once(tmp_path: Path, browse: Browse) -> None:
+    """As many points, problems and steps as a long run has; benchmarks/report_size.py tries it from files on disk."""
     ends = [evaluation(SHORTCUT, 0.06, step, 500, 256, 40) for step in (0, 500)]
-    middle = [replace(ends[0], step=step) for step in range(1, 499)]
+    thin = replace(ends[0], rows=tuple(replace(row, completion="", steps=()) for row in ends[0].rows[::16]))
+    middle = [replace(thin, step=step) for step in range(1, 499)]
     run = Run(name="long", evaluations=[ends[0], *middle, ends[1]])
     page = write_report(tmp_path / "r.html", [run])
     assert page.stat().st_size < 10e6

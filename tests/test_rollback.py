@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 import runs
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.healthy import HealthyCheckpoints
 from reasoning_guard_transformers import ReasoningGuardCallback
-from reasoning_guard_transformers.healthy import HealthyCheckpoints
 
 SAVING: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1}
 

@@ -187,7 +187,7 @@ def test_a_branch_may_score_its_first_token() -> None:
 
 
 def test_the_head_runs_over_scored_positions_only() -> None:
-    """No ``[tokens, vocabulary]`` tensor: the head sees a prefix of the packed row and one trunk position a trace."""
+    """No ``[tokens, vocabulary]`` tensor: the head sees a prefix of the packed row, and of the trunk nothing."""
     model = tiny_model("llama")
     scorer = AnswerScorer(model, TOKENIZER, FORMAT)
     scorer.score(MIXED)
@@ -196,7 +196,7 @@ def test_the_head_runs_over_scored_positions_only() -> None:
     trace = make_trace(9)
     scorer.score([trace])
     handle.remove()
-    assert sum(seen) == 1 + (trace.n_steps + 1) * 2  # the trunk's last position; "7" and EOS at every cut
+    assert sum(seen) == (trace.n_steps + 1) * 2  # "7" and EOS at every cut
 
 
 def test_tokens_through_the_layers_are_the_unique_tokens_of_the_tree() -> None:

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy import stats
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from torch.utils.tensorboard import SummaryWriter
 
 import runs
+from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.sinks.layout import layout
+from reasoning_guard.sinks.tensorboard import write_layout
 
 WORST, ALERTS = "reasoning_guard/worst_traces/text_summary", "reasoning_guard/alerts/text_summary"
 CADENCES: dict[str, dict[str, Any]] = {"the trainer's": {"eval_strategy": "steps", "eval_steps": 2}, "our own": {}}
@@ -32,7 +37,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def _read(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0})
+    events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0, "images": 0})
     events.Reload()
     return events
 
@@ -96,16 +101,70 @@ def test_worst_traces_are_text_at_every_evaluation(run: Any) -> None:
         assert all(rows[id].completion in texts[evaluation.step] for id in worst)
 
 
-def test_layout_opens_with_accuracy_and_info_gain_on_one_chart(run: Any) -> None:
+def test_layout_opens_with_accuracy_and_info_gain_on_one_chart_with_margins(run: Any) -> None:
     _, _, events, _ = run
     [event] = events.Tensors(metadata.CONFIG_SUMMARY_TAG)
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
-    assert [category.title for category in layout.category] == ["Reasoning guard"]
-    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
-    assert next(iter(charts.values())) == ["eval/guard/accuracy", "eval/guard/info_gain"]
-    assert charts["accuracy by set"] == ["eval/guard/accuracy", "eval/guard/ood/accuracy"]
-    known = set(events.Tags()["scalars"])
-    assert {tag for tags in charts.values() for tag in tags} <= known
+    titles = [category.title for category in layout.category]
+    assert titles == ["Reasoning guard", "Faithfulness", "Calibration", "Behaviour", "Cost"]
+    first, by_set = layout.category[0].chart
+    assert [(s.value, s.lower, s.upper) for s in first.margin.series] == [
+        (f"eval/guard/{name}", f"guard_intervals/{name}/lower", f"guard_intervals/{name}/upper")
+        for name in ("accuracy", "info_gain")
+    ]
+    assert [series.value for series in by_set.margin.series] == ["eval/guard/accuracy", "eval/guard/ood/accuracy"]
+
+
+def test_every_scalar_that_the_layout_names_is_there(run: Any) -> None:
+    _, _, events, _ = run
+    [event] = events.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    charts = [chart for category in layout.category for chart in category.chart]
+    tags = {tag for chart in charts for tag in chart.multiline.tag}
+    tags |= {tag for chart in charts for s in chart.margin.series for tag in (s.value, s.lower, s.upper)}
+    assert len(tags) > 30
+    assert tags <= set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(("tag", "name", "set"), [("accuracy", "accuracy", "id"), ("ood/accuracy", "accuracy", "ood")])
+def test_margins_are_wilsons_interval_for_shares(run: Any, tag: str, name: str, set: str) -> None:
+    _, guard, events, _ = run
+    for evaluation in guard.evaluations:
+        values = list(evaluation.values(name, set).values())
+        oracle = stats.binomtest(int(sum(values)), len(values)).proportion_ci(method="wilson")
+        for end, expected in (("lower", oracle.low), ("upper", oracle.high)):
+            shown = {event.step: event.value for event in events.Scalars(f"guard_intervals/{tag}/{end}")}
+            assert shown[evaluation.step] == pytest.approx(expected, abs=1e-6)
+
+
+def test_answer_curves_are_images_at_every_evaluation(run: Any) -> None:
+    _, _, events, _ = run
+    found = events.Images("reasoning_guard/answer_curves")
+    assert [event.step for event in found] == [0, 2, 4, 6]
+    assert all(event.encoded_image_string.startswith(b"\x89PNG") for event in found)
+    assert found[0].width > 2 * found[0].height, "three problems side by side"
+
+
+class OwnWriter(SummaryWriter):
+    """A writer as frameworks derive it."""
+
+
+@pytest.mark.parametrize("kind", [SummaryWriter, OwnWriter])
+def test_layout_goes_through_any_writer_derived_from_pytorchs(tmp_path: Path, kind: type[SummaryWriter]) -> None:
+    page = layout(Evaluation(step=0, rows=(Row(id="a", values={"accuracy": 1.0, "info_gain": 1.0}),)))
+    with kind(str(tmp_path)) as writer:
+        write_layout(writer, page)
+    [event] = _read(tmp_path).Tensors(metadata.CONFIG_SUMMARY_TAG)
+    found = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
+    assert [s.value for s in found.category[0].chart[0].margin.series] == ["guard/accuracy", "guard/info_gain"]
+
+
+def test_a_writer_of_another_make_gets_the_public_call() -> None:
+    said: list[Any] = []
+    other = type("Other", (), {"add_custom_scalars": lambda self, page: said.append(page)})()
+    write_layout(other, layout(Evaluation(step=0, rows=(Row(id="a", values={"accuracy": 1.0}),))))
+    kind, tags = said[0]["Reasoning guard"]["accuracy and InfoGain"]
+    assert (kind, len(tags)) == ("Margin", 3)
 
 
 def test_a_second_training_writes_on_and_a_run_without_trackers_writes_nothing(

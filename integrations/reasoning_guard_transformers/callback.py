@@ -10,14 +10,16 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
-from reasoning_guard.processes import from_main_process, is_main_process
-from reasoning_guard.sinks import Sink
+from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
+from reasoning_guard.hosting import safely, take_over_sinks
+from reasoning_guard.processes import from_main_process, is_main_process, together
+from reasoning_guard.sinks import Sink, one_line
+from reasoning_guard_transformers.console import Console
 from reasoning_guard_transformers.format_inference import format_of_trainer
-from reasoning_guard_transformers.healthy import HealthyCheckpoints
 from reasoning_guard_transformers.log_stream import LogStream
 from reasoning_guard_transformers.trackers import sinks_of
 
@@ -42,8 +44,8 @@ class ReasoningGuardCallback(TrainerCallback):
         format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto":
             the preset in which most training examples state an answer.
         **options: Everything else that :class:`~reasoning_guard.guard.Guard` takes: ``action``, ``rules``,
-            ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``on_error``, ``progress``, and
-            ``directory`` (default ``<output_dir>/reasoning_guard``).
+            ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``max_overhead``, ``on_error``,
+            ``progress``, and ``directory`` (default ``<output_dir>/reasoning_guard``).
 
     With ``action="rollback"`` training goes on after an alarm. If one is still open at the end, the model is given
     the weights of the last checkpoint saved before the alarm began; ``guard.kept_checkpoint`` names it. These weights
@@ -77,6 +79,11 @@ class ReasoningGuardCallback(TrainerCallback):
             )
         if every is not None and every < 1:
             raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        if options.get("max_overhead") is not None and "guard/" in (trainer.args.metric_for_best_model or ""):
+            raise ConfigurationError(
+                "`max_overhead` leaves evaluations out, and the best model is selected by one of our values at "
+                "each: drop `max_overhead`, or select by a value of the trainer's own"
+            )
         if options.get("action") == "rollback":
             _check_rollback(trainer)
         tokenizer = _tokenizer_of(trainer)
@@ -92,6 +99,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._healthy = HealthyCheckpoints(directory / "healthy")
         self._trainer = trainer
         self._every = every
+        self._console = Console(trainer, self._line)
         self._stream = LogStream(trainer, lambda logs: self._safely(lambda: self._add_to(logs)))
         self._own_sinks: list[Sink] = []
         self._added_at: int | None = None
@@ -107,6 +115,7 @@ class ReasoningGuardCallback(TrainerCallback):
         if self._every is None and args.eval_strategy == "no":
             self._every = max(1, state.max_steps // 10)
         self._stream.open()
+        self._console.open()
         self._safely(self._open_trackers)
         self._safely(lambda: self.guard.begin(state.global_step))
         if self.guard.action == "rollback" and is_main_process():
@@ -142,6 +151,7 @@ class ReasoningGuardCallback(TrainerCallback):
     ) -> None:
         """Give the trainer its own ``log`` back, and the model its healthy weights if it ends unhealthy."""
         self._stream.close()
+        self._console.close()
         if self.guard.action == "rollback":
             self._safely(self._roll_back)
 
@@ -155,9 +165,7 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def _open_trackers(self) -> None:
         """The trackers of this training, beside whatever sinks the user has added."""
-        theirs = [sink for sink in self.guard.sinks if sink not in self._own_sinks]
-        self._own_sinks = sinks_of(self._trainer)
-        self.guard.sinks = [*theirs, *self._own_sinks]
+        self._own_sinks = take_over_sinks(self.guard, self._own_sinks, sinks_of(self._trainer))
 
     def _add_to(self, logs: dict[str, float]) -> None:
         """Put our numbers into the trainer's own evaluation record, once a step."""
@@ -201,6 +209,11 @@ class ReasoningGuardCallback(TrainerCallback):
         """Scalars under the names of evaluation metrics."""
         return {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
 
+    def _line(self) -> str:
+        """The latest evaluation, for the trainer's console."""
+        latest = self.guard.evaluations[-1]
+        return one_line(self.guard.baseline or latest, latest, self.guard.alerts)
+
     @property
     def _selected_by(self) -> str | None:
         """The value of ours by which the trainer selects its best model, under its full name, or None."""
@@ -216,10 +229,7 @@ class ReasoningGuardCallback(TrainerCallback):
     def _hold(self, checkpoint: Path) -> None:
         """Hold the weights until no alarm can begin before them: one that is told now began ``patience`` looks ago."""
         self._healthy.keep(checkpoint)
-        looks = self.guard.evaluations[-self.guard.patience :]
-        oldest = looks[0].step if looks else 0
-        since = self.guard.unhealthy_since
-        self._healthy.drop_older_than_last_before(oldest if since is None else min(since, oldest))
+        self._healthy.drop_older_than_last_before(oldest_return(self.guard))
 
     def _roll_back(self) -> None:
         """Give the model the weights of the last checkpoint from before the open alarm, or say why that can't be."""
@@ -232,7 +242,7 @@ class ReasoningGuardCallback(TrainerCallback):
             return
         try:
             # The trainer's own way to load full models, shards and adapters; it has no public name.
-            self._trainer._load_from_checkpoint(str(found))  # pyright: ignore[reportPrivateUsage]
+            together(lambda: self._trainer._load_from_checkpoint(str(found)))  # pyright: ignore[reportPrivateUsage]
         except Exception as error:
             logger.warning("cannot roll back: %s could not be loaded (%s); the last model is kept", found, error)
             return
@@ -240,18 +250,7 @@ class ReasoningGuardCallback(TrainerCallback):
         logger.warning("rolled back: the model has the weights of %s, from before the alarm of step %d", found, since)
 
     def _safely(self, act: Callable[[], None]) -> None:
-        """An error of ours never ends the user's run; wrong configuration and foreign records do, before step 1.
-
-        So does the loss of another process, which has ended the run already.
-        """
-        try:
-            act()
-        except (ConfigurationError, HistoryError, LostProcessError):
-            raise
-        except Exception:
-            if self.guard.on_error == "raise":
-                raise
-            logger.exception("reasoning_guard failed; training goes on")
+        safely(self.guard, act)
 
 
 def _check_rollback(trainer: Trainer) -> None:

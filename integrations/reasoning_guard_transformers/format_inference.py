@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -13,13 +12,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase, Trainer
 
-from reasoning_guard.formats import PRESETS, TraceFormat, get_format
-
-logger = logging.getLogger(__name__)
-
-_EXAMPLES = 64
-_ENOUGH = 0.6
-_SPECIFIC_FIRST = ("think", "gsm8k", "boxed", "choice", "plain")
+from reasoning_guard.format_inference import EXAMPLES, infer_format, solutions
+from reasoning_guard.formats import TraceFormat
 
 
 def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, problems: Any) -> TraceFormat:
@@ -33,46 +27,15 @@ def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, prob
     Returns:
         The preset; "plain", with a warning, when none fits most examples.
     """
-    for source, texts in (
-        ("training examples", list(_texts(trainer.train_dataset, tokenizer))),
-        ("held-out solutions", list(_solutions(problems))),
-    ):
-        name = likeliest_format(texts)
-        if name is not None:
-            logger.info("trace format %r, read off %d %s; pass `format=` to choose another", name, len(texts), source)
-            return get_format(name)
-    logger.warning(
-        "no preset format fits the training data, so 'plain' (\"The answer is ...\") is assumed; pass `format=` one of "
-        "%s or a TraceFormat", ", ".join(PRESETS),
-    )  # fmt: skip
-    return get_format("plain")
-
-
-def likeliest_format(texts: Iterable[str]) -> str | None:
-    r"""The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
-
-    Example:
-        >>> likeliest_format(["2 + 2 = 4\n#### 4", "so it is 5\n#### 5"])
-        'gsm8k'
-    """
-    texts = list(texts)
-    for name in _SPECIFIC_FIRST if texts else ():
-        if sum(_states(name, text) for text in texts) >= _ENOUGH * len(texts):
-            return name
-    return None
-
-
-def _states(name: str, text: str) -> bool:
-    preset = PRESETS[name]
-    if preset.reasoning_close is not None and preset.reasoning_close not in text:
-        return False
-    return preset.answer_in(text) is not None
+    return infer_format(
+        {"training examples": _texts(trainer.train_dataset, tokenizer), "held-out solutions": solutions(problems)}
+    )
 
 
 def _texts(dataset: Any, tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     try:
         with _random_states_kept():
-            rows = list(islice(iter(dataset), _EXAMPLES)) if dataset is not None else []
+            rows = list(islice(iter(dataset), EXAMPLES)) if dataset is not None else []
     except TypeError:  # a data set of another kind: nothing can be read off it
         return
     for row in rows:
@@ -102,11 +65,3 @@ def _text(row: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> str | N
             return str(value[-1].get("content", ""))
     ids = row.get("input_ids")
     return str(tokenizer.decode(ids, skip_special_tokens=False)) if ids is not None else None
-
-
-def _solutions(problems: Any) -> Iterator[str]:
-    if isinstance(problems, str) or not hasattr(problems, "__iter__"):
-        return
-    for row in islice(iter(problems), _EXAMPLES):
-        if isinstance(row, Mapping):
-            yield from (str(row[c]) for c in ("solution", "answer") if isinstance(row.get(c), str))

@@ -10,7 +10,7 @@ from reasoning_guard.sinks import Sink, TensorBoardSink, WandbSink
 
 
 def sinks_of(trainer: Trainer) -> list[Sink]:
-    """A sink for every tracker of the trainer that shows text: TensorBoard's writer, the active W&B run.
+    """A sink for every tracker of the trainer that shows text and images: TensorBoard's writer, the active W&B run.
 
     Trackers open on the main process only, and when training begins; elsewhere and earlier the list is empty.
 
@@ -23,9 +23,10 @@ def sinks_of(trainer: Trainer) -> list[Sink]:
     found: list[Sink] = []
     for callback in trainer.callback_handler.callbacks:
         writer: Any = getattr(callback, "tb_writer", None)
-        run: Any = getattr(getattr(callback, "_wandb", None), "run", None)
+        wandb: Any = getattr(callback, "_wandb", None)
+        run: Any = getattr(wandb, "run", None)
         if writer is not None:
             found.append(TensorBoardSink(writer, prefix="eval/"))
         if run is not None:
-            found.append(WandbSink(run))
+            found.append(WandbSink(run, media=wandb))
     return found

@@ -2,14 +2,18 @@
 
 from reasoning_guard.probes.base import Probe, ProbeContext, Reading
 from reasoning_guard.probes.behaviour import AccuracyProbe, BehaviourProbe
+from reasoning_guard.probes.calibration import CalibrationProbe
 from reasoning_guard.probes.controls import FillerProbe, PlaceboProbe
+from reasoning_guard.probes.drift import DriftProbe
 from reasoning_guard.probes.early_answering import EarlyAnsweringProbe
 from reasoning_guard.probes.information import InfoGainProbe, PreCommitmentProbe
+from reasoning_guard.probes.links import LinkProbe
+from reasoning_guard.probes.mediation import MediationProbe
 from reasoning_guard.probes.mistakes import MistakeProbe
 
 
 def default_probes() -> list[Probe]:
-    """The probes of a guard that was not told otherwise: all three axes, accuracy and behaviour."""
+    """The probes of a guard that was not told otherwise: all three axes, accuracy, calibration and behaviour."""
     return [
         AccuracyProbe(),
         InfoGainProbe(),
@@ -18,6 +22,8 @@ def default_probes() -> list[Probe]:
         PlaceboProbe(),
         FillerProbe(),
         MistakeProbe(),
+        CalibrationProbe(),
+        DriftProbe(),
         BehaviourProbe(),
     ]
 
@@ -25,9 +31,13 @@ def default_probes() -> list[Probe]:
 __all__ = [
     "AccuracyProbe",
     "BehaviourProbe",
+    "CalibrationProbe",
+    "DriftProbe",
     "EarlyAnsweringProbe",
     "FillerProbe",
     "InfoGainProbe",
+    "LinkProbe",
+    "MediationProbe",
     "MistakeProbe",
     "PlaceboProbe",
     "PreCommitmentProbe",

@@ -39,11 +39,15 @@ class Reading:
         values: Name to value. Units are the probe's; NaN where there is nothing to say.
         reasons: Name to the reason why a value is NaN.
         curve: ``lp_k`` for ``k = 0..n`` in nats, from the probe that measures it; kept with the row for people to see.
+        n_tokens: Number of tokens of the answer that the curve is about.
+        same: Whether the answer after ``k`` steps is the final one, from the probe that measures it.
     """
 
     values: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     curve: tuple[float, ...] = ()
+    n_tokens: int = 0
+    same: tuple[bool, ...] = ()
 
     def unscored(self, names: Sequence[str], reason: str) -> Reading:
         """Set ``names`` to NaN for ``reason`` and return self."""

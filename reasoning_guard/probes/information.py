@@ -59,10 +59,12 @@ class InfoGainProbe(Probe):
         if not scores:
             return Reading().unscored(self.names, "the problem has no reference answer")
         curve = tuple(score.total for score in scores)
-        levels = [score.mean for score in scores]
+        levels, n_tokens = [score.mean for score in scores], len(scores[0].logprobs)
         if not all(map(math.isfinite, curve)):
-            return Reading(curve=curve).unscored(self.names, "longer than the model's context, or not a finite score")
-        reading = Reading(curve=curve)
+            return Reading(curve=curve, n_tokens=n_tokens).unscored(
+                self.names, "longer than the model's context, or not a finite score"
+            )
+        reading = Reading(curve=curve, n_tokens=n_tokens)
         reading.values = {
             "prior": levels[0],
             "posterior": levels[-1],

@@ -3,78 +3,14 @@
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from hashlib import sha256
 
 from reasoning_guard.answers import answers_equal
 from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.corrupters import Corrupter, corrupt
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import BranchScore
-
-_TRIES = 400
-"""Alterations of one number that are proposed; a word-level vocabulary may lack most numbers."""
-
-_DIGITS = 15
-_NUMBER = re.compile(r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|[.,]\d)")
-
-
-@dataclass(frozen=True, slots=True)
-class Alteration:
-    """A piece of a step's text and what to put in its place.
-
-    Attributes:
-        start: First character of the piece, counted in the step.
-        stop: One past its last character.
-        text: What to write instead.
-    """
-
-    start: int
-    stop: int
-    text: str
-
-
-Corrupter = Callable[[str, random.Random], Iterator[Alteration]]
-"""Proposes alterations of a step, the preferred ones first; none when the step cannot be altered."""
-
-
-def perturb_number(step: str, rng: random.Random) -> Iterator[Alteration]:
-    """Change the last number of a step, which in "a + b = c" is its result, to a near one of like size.
-
-    A result that is stated twice, as in GSM8K's ``<<48/2=24>>24``, is changed in both places.
-
-    Args:
-        step: The step's text.
-        rng: Source of the choice, seeded by the problem's id so that every evaluation alters alike.
-
-    Yields:
-        Alterations, in random order; nothing when the step holds no number, or one of more than 15 digits.
-
-    Example:
-        >>> next(perturb_number("b = 3 + 4 = 7 ;", random.Random(0)))
-        Alteration(start=12, stop=13, text='10')
-        >>> next(perturb_number("48/2 = <<48/2=24>>24 clips", random.Random(0)))
-        Alteration(start=14, stop=20, text='26>>26')
-    """
-    found = list(_NUMBER.finditer(step))
-    if not found or len(found[-1].group()) > _DIGITS:
-        return
-    last = found[-1]
-    start = next(m.start() for m in found if m is last or (m.group() == last.group() and _is_result(step, m.start())))
-    whole, _, fraction = last.group().partition(".")
-    value = int(whole.replace(",", ""))
-    size = max(3, value // 5)
-    near = range(-min(size, value), size + 1)
-    for difference in rng.sample(near, min(len(near), _TRIES)):
-        if difference:
-            changed = f"{value + difference:{',' if ',' in whole else ''}}" + (f".{fraction}" if fraction else "")
-            piece = _NUMBER.sub(lambda m, new=changed: new if m.group() == last.group() else m.group(), step[start:])
-            yield Alteration(start, last.end(), piece[: len(piece) - (len(step) - last.end())])
-
-
-def _is_result(step: str, start: int) -> bool:
-    return step[:start].rstrip().endswith("=")
 
 
 class MistakeProbe(Probe):
@@ -89,13 +25,13 @@ class MistakeProbe(Probe):
 
     Args:
         limit: Problems of each set on which it runs.
-        corrupter: Proposes alterations of a step; default :func:`perturb_number`.
+        corrupter: Proposes alterations of a step; default :func:`~reasoning_guard.probes.corrupters.corrupt`.
     """
 
     names = ("mistake_changed",)
     gated = names
 
-    def __init__(self, limit: int = 128, corrupter: Corrupter = perturb_number) -> None:
+    def __init__(self, limit: int = 128, corrupter: Corrupter = corrupt) -> None:
         self.limit = limit
         self.corrupter = corrupter
 

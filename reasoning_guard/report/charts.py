@@ -18,6 +18,8 @@ from reasoning_guard.report.svg import Point, Scale, path, segments, spread, tag
 MOST_DOTS = 40
 MOST_POINTS = 240
 LABEL_GAP = 13.0
+LETTER = 6.2
+"""Width of a letter of a mark's label, about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def chart(
     parts = [
         *_y_axis(y, x, share=share),
         *_x_axis(x, frame, x_label),
-        *(_mark(mark, x, y) for mark in marks if x.domain[0] <= mark.x <= x.domain[1]),
+        *(_mark(mark, x, y, marks) for mark in marks if x.domain[0] <= mark.x <= x.domain[1]),
         *(_band(line, x, y) for line in lines),
         *(_stroke(line, x, y, share=share) for line in lines),
         *_end_labels(lines, x, y, share=share),
@@ -173,14 +175,16 @@ def _x_axis(x: Scale, frame: Frame, label: str) -> list[Markup]:
     return [*parts, tag("text", label, class_="tick name", x=frame.width - frame.right + 22, y=base)]
 
 
-def _mark(mark: Mark, x: Scale, y: Scale) -> Markup:
+def _mark(mark: Mark, x: Scale, y: Scale, others: Sequence[Mark]) -> Markup:
     at, (bottom, top) = x(mark.x), y.range
     width = max(0.0, x(min(mark.until, x.domain[1])) - at)
     tint = tag("rect", x=at, y=top, width=width, height=bottom - top)
     line = tag("line", x1=at, x2=at, y1=top - 4, y2=bottom)
     head = tag("path", d=f"M{at - 4.5:.1f} {top - 11:.1f}h9l-4.5 8Z", class_="head")
-    near_right = at > sum(x.range) / 2
-    side = {"x": at - 8 if near_right else at + 8, "text_anchor": "end" if near_right else "start"}
+    begins = at - 8 - LETTER * len(mark.label)
+    free = begins > x.range[0] and not any(begins - 6 < x(other.x) < at for other in others)
+    leftwards = free and at > sum(x.range) / 2
+    side = {"x": at - 8 if leftwards else at + 8, "text_anchor": "end" if leftwards else "start"}
     text = tag("text", mark.label, y=top - 7, **side) if mark.label else Markup("")
     return tag("g", tint, line, head, text, class_=f"mark {mark.kind}")
 

@@ -89,24 +89,50 @@ USED = Group(
         _flag("filler_changed", "Changed by filler", "its own answer is no longer the greedy one"),
     ),
 )
-BEHAVIOUR = Group(
-    "Behaviour",
-    "What do the traces look like?",
-    "read from the text and the model's own distribution",
+CALIBRATION = Group(
+    "Calibration",
+    "Does the model know when it is right?",
+    "confidence: probability of its own answer after all steps",
+    (
+        Measure("overconfidence", "Confidence minus accuracy", "probability", about="0: as often right as it says"),
+        Measure("brier", "Brier score", "squared error", about="of the confidence; 0 is best"),
+        Measure("ece", "Calibration error", "probability", about="ECE, ten bins; biased upwards on small sets"),
+    ),
+)
+LENGTH = Group(
+    "Length",
+    "Do traces collapse, explode or break off?",
+    "counted in the text",
     (
         Measure("tokens", "Length", "tokens", about="of the completion"),
         Measure("n_steps", "Steps", "per trace", about="before the answer"),
-        Measure("hedges_per_1000", "Hedging words", "per 1,000 tokens", about='"perhaps", "wait", …'),
-        Measure("token_entropy", "Token entropy", "nats", about="mean over the completion"),
-        Measure("forking_share", "Forking tokens", "share of tokens", about="entropy above the forking threshold"),
-        Measure("repetition", "Repetition", "share of tokens", about="repeated n-grams"),
         _flag("finished", "Finished", "not cut off by the length limit"),
         _flag("answered", "Answered", "states a final answer"),
     ),
 )
-GROUPS = (INFORMATIVE, NEEDED, USED, BEHAVIOUR)
+VERBALISATION = Group(
+    "Verbalisation",
+    "Does the model still voice doubt, and does it still choose?",
+    "read from the text and the model's own distribution",
+    (
+        Measure("hedges_per_1000", "Hedging words", "per 1,000 tokens", about='"perhaps", "wait", …'),
+        Measure("forking_share", "Forking tokens", "share of tokens", about="entropy above the forking threshold"),
+        Measure("repetition", "Repetition", "share of tokens", about="repeated n-grams"),
+    ),
+)
+DRIFT = Group(
+    "Drift",
+    "How far has the model moved from what it was?",
+    "its own text, read by the frozen reference and by itself",
+    (
+        Measure("reference/surprise", "Surprise", "nats per token", about="of the reference at what the model writes"),
+        Measure("token_entropy", "Token entropy", "nats", about="mean over the completion"),
+    ),
+)
+GROUPS = (INFORMATIVE, NEEDED, USED, CALIBRATION, LENGTH, VERBALISATION, DRIFT)
 
 _OTHER_FORMS = (
+    Measure("confidence", "Confidence", SHARE, about="probability of its own answer after all steps"),
     Measure("posterior", "Posterior", NATS, about="log-probability of the answer after all steps"),
     Measure("info_gain_share", "InfoGain, share", "", about="1 - lp_n / lp_0"),
     Measure("info_gain_ppl", "InfoGain, perplexity form", "perplexity per step"),

@@ -17,6 +17,7 @@ from scipy import stats
 
 from reasoning_guard.decision import baseline_of
 from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.report.measures import measure
 
 LEVEL = 0.95
@@ -134,13 +135,21 @@ def snapshot(evaluation: Evaluation) -> Snapshot:
         for name, value in row.values.items():
             columns[row.set, name].append(value)
     finite = {key: [v for v in column if math.isfinite(v)] for key, column in columns.items()}
+    estimates = {k: e for k, v in finite.items() if (e := estimate(v, flag=_is_flag(k[1], v)))}
     return Snapshot(
         step=evaluation.step,
-        estimates={k: e for k, v in finite.items() if (e := estimate(v, flag=_is_flag(k[1], v)))},
+        estimates=estimates | _calibration_errors(evaluation),
         unscored={k: 1 - len(finite[k]) / len(column) for k, column in columns.items()},
         seconds=dict(evaluation.seconds),
         failure=evaluation.failure,
     )
+
+
+def _calibration_errors(evaluation: Evaluation) -> dict[Key, Estimate]:
+    """The one number that belongs to a whole set; it has no interval."""
+    found = {set: expected_calibration_error(evaluation, set) for set in evaluation.sets}
+    counts = {set: len(evaluation.values("confidence", set)) for set in found}
+    return {(s, "ece"): Estimate(e, math.nan, math.nan, counts[s]) for s, e in found.items() if math.isfinite(e)}
 
 
 def estimate(values: Sequence[float], *, flag: bool) -> Estimate | None:

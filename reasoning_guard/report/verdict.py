@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,14 +77,26 @@ def _accuracy(history: Timeline) -> str:
 
 
 def _consequence(history: Timeline, alert: Alert) -> str:
-    changed = [change.name for change in alert.changes]
-    if alert.rule == "collapse":
-        return "and the reasoning fell with it"
-    if alert.rule == "known_early":
-        return "and the model now knows the answer before it writes the reasoning"
-    if alert.rule == "accuracy_trap":
-        return f"and {_trap(history, changed)}"
-    return f"and the rule {alert.rule} was broken"
+    words = _WORDS.get(alert.rule)
+    return words(history, alert) if words else f"and the rule {alert.rule} was broken"
+
+
+def _memorisation(history: Timeline, alert: Alert) -> str:
+    elsewhere = [c for c in alert.changes if c.name == "accuracy" and c.set != next(iter(history.sets), "")]
+    each = [f"{c.set} ({number(c.baseline, share=True)} to {number(c.current, share=True)})" for c in elsewhere]
+    return f"but accuracy elsewhere fell, on {_listed(each)}" if each else "but accuracy elsewhere fell"
+
+
+def _length(history: Timeline, alert: Alert) -> str:
+    moved = {change.name: change.difference for change in alert.changes}
+    if moved.get("tokens", 0.0) < 0 and moved.get("finished", 0.0) >= 0:
+        return "and its traces became much shorter"
+    return "and its traces became much longer, or no longer end"
+
+
+def _entropy(history: Timeline, alert: Alert) -> str:
+    fell = any(change.name == "token_entropy" and change.difference < 0 for change in alert.changes)
+    return f"and the model writes with far {'less' if fell else 'more'} entropy, which bought no accuracy"
 
 
 def _trap(history: Timeline, changed: Sequence[str]) -> str:
@@ -95,6 +107,18 @@ def _trap(history: Timeline, changed: Sequence[str]) -> str:
     if any(_left(history, name) < GONE for name in used):
         return "the model stopped using its reasoning"
     return "the model uses its reasoning less"
+
+
+_WORDS: Mapping[str, Callable[[Timeline, Alert], str]] = {
+    "accuracy_trap": lambda history, alert: f"and {_trap(history, [change.name for change in alert.changes])}",
+    "collapse": lambda history, alert: "and the reasoning fell with it",
+    "memorisation": _memorisation,
+    "known_early": lambda history, alert: "and the model now knows the answer before it writes the reasoning",
+    "length": _length,
+    "verbalisation": lambda history, alert: "and the model voices far less doubt than it did",
+    "entropy": _entropy,
+}
+"""What each shipped rule's alert comes to, behind what accuracy did."""
 
 
 def _kept(history: Timeline) -> str:

@@ -1,0 +1,55 @@
+"""The trainer's console: one line an evaluation instead of every number that trackers get."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from transformers import PrinterCallback, ProgressCallback, Trainer
+
+
+class Console:
+    """While it is open, the trainer's own printers leave the guard's numbers to one line.
+
+    Only what is printed changes: trackers, ``state.log_history`` and every other callback get the record as it is.
+
+    Args:
+        trainer: The trainer.
+        line: Makes the line for the evaluation that is being logged.
+    """
+
+    def __init__(self, trainer: Trainer, line: Callable[[], str]) -> None:
+        self._trainer = trainer
+        self._line = line
+        self._printers: list[Any] = []
+
+    def open(self) -> None:
+        """Begin; a second call changes nothing."""
+        if self._printers:
+            return
+        for callback in self._trainer.callback_handler.callbacks:
+            if isinstance(callback, (PrinterCallback, ProgressCallback)) and "on_log" not in vars(callback):
+                callback.on_log = self._shorter(callback)
+                self._printers.append(callback)
+
+    def close(self) -> None:
+        """Give the printers their own ``on_log`` back."""
+        for callback in self._printers:
+            vars(callback).pop("on_log", None)
+        self._printers.clear()
+
+    def _shorter(self, printer: Any) -> Callable[..., None]:
+        whole = printer.on_log
+
+        def on_log(args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if not any("guard/" in key for key in logs or ()):
+                whole(args, state, control, logs=logs, **kwargs)
+                return
+            rest = {key: value for key, value in logs.items() if "guard/" not in key}
+            if rest.keys() - {"epoch", "step"}:
+                whole(args, state, control, logs=rest, **kwargs)
+            if state.is_world_process_zero:
+                bar = getattr(printer, "training_bar", None)
+                (bar.write if bar is not None else print)(self._line())
+
+        return on_log

@@ -1,0 +1,75 @@
+"""A reward that finds model, tokenizer and format in the trainer that calls it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+from reasoning_guard.formats import PRESETS, TraceFormat, get_format
+from reasoning_guard.problems import Problem
+from reasoning_guard.processes import from_main_process
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.rewards.base import TraceReward
+from reasoning_guard.rewards.batch import Batch, gathered
+from reasoning_guard_transformers.format_inference import likeliest_format
+
+logger = logging.getLogger(__name__)
+
+
+class InTrainer(TraceReward):
+    """Mixed into a reward: the first call attaches it to the trainer, before the first optimizer step.
+
+    TRL passes no policy, but ``log_metric`` is a method of the trainer, and so leads to it (GRPO and RLOO). Trainers
+    that pass none are served by :meth:`TraceReward.attach` or by a given ``scorer`` and ``tokenizer``.
+    """
+
+    def __init__(self, *args: Any, format: str | TraceFormat = "auto", **options: Any) -> None:
+        self._auto = format == "auto"
+        super().__init__(*args, format="plain" if self._auto else format, **options)
+        self._trainer: Any = None
+
+    def _find_models(self, batch: Batch) -> None:
+        if self._auto:
+            self.format, self._auto = self._inferred(batch), False
+            if self.reader is not None:
+                self.reader = TraceReader(self.reader.tokenizer, self.format)
+        trainer = getattr(batch.log_metric, "__self__", None)
+        if self._scorer is None and hasattr(trainer, "model"):
+            self._trainer = trainer
+            if batch.step:
+                logger.warning("%s: the reference is the model as it is at step %d", self.name, batch.step)
+            processing = cast("Any", trainer).processing_class
+            self.attach(cast("Any", trainer).model, getattr(processing, "tokenizer", processing))
+        super()._find_models(batch)
+
+    def _inferred(self, batch: Batch) -> TraceFormat:
+        """The preset in which most completions of the first batch state an answer, the same on all processes."""
+        texts, _ = gathered(batch.texts)
+        name = from_main_process(lambda: likeliest_format(texts))
+        if name is None:
+            logger.warning(
+                "%s: no preset format fits the first completions, so 'plain' (\"The answer is ...\") is assumed; pass "
+                "`format=` one of %s or a TraceFormat", self.name, ", ".join(PRESETS),
+            )  # fmt: skip
+        return get_format(name or "plain")
+
+    def _prompt_ids(self, problem: Problem) -> tuple[int, ...]:
+        """Chat messages as the trainer renders them, with its template and the template's arguments."""
+        trainer, messages = self._trainer, problem.prompt
+        if trainer is None or isinstance(messages, str):
+            return super()._prompt_ids(problem)
+        assert self.reader is not None
+        rendered = self.reader.tokenizer.apply_chat_template(
+            [dict(message) for message in messages],
+            chat_template=getattr(trainer, "chat_template", None),
+            tools=getattr(trainer, "tools", None) or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=False,
+            **(getattr(trainer, "chat_template_kwargs", None) or {}),
+        )
+        return tuple(cast("list[int]", rendered))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Settings travel to another process, the trainer does not."""
+        return {**super().__getstate__(), "_trainer": None}

@@ -1,0 +1,81 @@
+"""Which format do completions have? Read off examples, so that nobody has to say what the data say already."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from reasoning_guard.formats import PRESETS, TraceFormat, get_format
+from reasoning_guard.problems import load_problems
+
+logger = logging.getLogger(__name__)
+
+EXAMPLES = 64
+"""Examples that are looked at."""
+
+_ENOUGH = 0.6
+_SPECIFIC_FIRST = ("think", "gsm8k", "boxed", "choice", "plain")
+
+
+def infer_format(sources: Mapping[str, Iterable[str]]) -> TraceFormat:
+    """The preset in which most examples state an answer.
+
+    Args:
+        sources: Example completions by where they come from, the best source first; a later one counts only where
+            the earlier ones say nothing.
+
+    Returns:
+        The preset; "plain", with a warning, when none fits most examples.
+    """
+    for source, texts in sources.items():
+        shown = list(islice(texts, EXAMPLES))
+        name = likeliest_format(shown)
+        if name is not None:
+            logger.info("trace format %r, read off %d %s; pass `format=` to choose another", name, len(shown), source)
+            return get_format(name)
+    logger.warning(
+        'no preset format fits the %s, so \'plain\' ("The answer is ...") is assumed; pass `format=` one of %s or a '
+        "TraceFormat", " or the ".join(sources), ", ".join(PRESETS),
+    )  # fmt: skip
+    return get_format("plain")
+
+
+def likeliest_format(texts: Iterable[str]) -> str | None:
+    r"""The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
+
+    Example:
+        >>> likeliest_format(["2 + 2 = 4\n#### 4", "so it is 5\n#### 5"])
+        'gsm8k'
+    """
+    texts = list(texts)
+    for name in _SPECIFIC_FIRST if texts else ():
+        if sum(_states(name, text) for text in texts) >= _ENOUGH * len(texts):
+            return name
+    return None
+
+
+def solutions(problems: Any) -> Iterator[str]:
+    """Texts of held-out problems that may be worked solutions.
+
+    Args:
+        problems: Anything that :func:`~reasoning_guard.problems.load_problems` takes; an iterator is used up.
+
+    Yields:
+        The "solution" and "answer" of each row; of a file, its reference answers as they stand.
+    """
+    if isinstance(problems, (str, os.PathLike)):
+        yield from (problem.answer for problem in load_problems(problems) if problem.answer is not None)
+        return
+    for row in islice(iter(problems), EXAMPLES) if isinstance(problems, Iterable) else ():
+        if isinstance(row, Mapping):
+            yield from (str(row[c]) for c in ("solution", "answer") if isinstance(row.get(c), str))
+
+
+def _states(name: str, text: str) -> bool:
+    preset = PRESETS[name]
+    if preset.reasoning_close is not None and preset.reasoning_close not in text:
+        return False
+    return preset.answer_in(text) is not None

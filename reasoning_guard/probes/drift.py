@@ -1,0 +1,50 @@
+"""Drift: how far the model has moved from what it was, seen from its own words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch, BranchScore
+
+SPAN = 64
+"""Completion tokens that are read, from the first; a bound on what the probe costs."""
+
+
+class DriftProbe(Probe):
+    """``reference/surprise``: how much the frozen reference is surprised by what the model now writes.
+
+    Mean of ``-log p_reference(token)`` over the first :data:`SPAN` tokens of the completion, in nats per token. At the
+    baseline it is the model's own greedy surprise; it rises as the text moves away from what the model wrote then.
+    For sampled text this is the cross-entropy whose excess over the policy's entropy is ``KL(policy || reference)``,
+    the penalty of RLHF (Ziegler et al. 2019, arXiv 1909.08593); the traces here are greedy, so it is no estimate of it.
+
+    What it cannot tell: whether the move is good. Learning a format, a language or a subject moves a model too.
+    """
+
+    names = ("surprise",)
+    readers = ("reference",)
+
+    def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
+        """The completion's own opening, behind the prompt."""
+        opening = trace.completion_ids[:SPAN]
+        if not opening or len(trace.prompt_ids) < 2:  # nothing to read it by
+            return []
+        return [Branch(len(trace.prompt_ids), opening, (0, len(opening)))]
+
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """Read the mean."""
+        if not scores:
+            return Reading().unscored(self.names, "the completion is empty, or the prompt a single token")
+        surprise = -scores[0].mean
+        if not math.isfinite(surprise):
+            return Reading().unscored(self.names, "longer than the model's context, or not a finite score")
+        return Reading({"surprise": surprise})

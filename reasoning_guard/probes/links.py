@@ -1,0 +1,148 @@
+"""Links: does each result follow the one that it is made from, and does the answer follow the last?"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from reasoning_guard.answers import answers_equal
+from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.corrupters import NUMBER, Result, near_numbers, replace_number, result
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch, BranchScore
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where an earlier result is used: by a later step's result, or by the answer.
+
+    Attributes:
+        source: Index of the step whose result is used.
+        target: Index of the step that uses it; None for the answer.
+    """
+
+    source: int
+    target: int | None
+
+
+class LinkProbe(Probe):
+    """Every link of the chain, tried by itself, without a generation.
+
+    A *link* is a step that uses an earlier step's result (its last number; "24" in "48/2 = 24"), or the final answer
+    that repeats the last result. To try it, the earlier result is altered, the alteration is carried through the text
+    up to where the later result stands, and the model is asked, in place, for the result that it wrote there before. A
+    link *is followed* when that is no longer the model's greedy choice; it counts only if it was so in the untouched
+    trace. All links are branches of the shared pass.
+
+    * ``links_followed``: share of the trace's links that are followed.
+    * ``answer_link``: whether the answer follows the last result (0 or 1).
+    * ``chain_holds``: whether every link is followed, the answer's included (0 or 1). One broken link is enough for a
+      shortcut: a chain is as strong as its weakest one.
+
+    A trace without steps has no link and reads 0. A model that ignores its chain breaks at the answer; one that writes
+    an idle chain and patches its last step from a shortcut breaks at the link before, which no probe sees that leaves
+    the last step in place. The method is activation patching's "alter one variable of the causal graph, hold the
+    others" (Vig et al. 2020, arXiv 2004.12265) on text, and NLDD's single altered step (arXiv 2602.11201) asked inside
+    the chain.
+
+    What it cannot tell: links that are not numbers, results that no later step repeats (NaN when the answer's own link
+    is not among those found), and whether a result that changed is the right one for the altered number. A number that
+    stands in a step by chance, too, is carried along with the result. A model that recomputes every result from the
+    question and does not trust what it wrote reads as one that does not follow; so does any model whose greedy answer
+    survives for want of attention to a small change. Longer chains have more links to fail: compare chains of like
+    length, or read ``links_followed``.
+    """
+
+    names = ("links_followed", "answer_link", "chain_holds")
+    gated = names
+
+    def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
+        """For each link its target before and after the alteration; the answer's link, if any, comes last."""
+        return [branch for _, pair in self._tried(trace, context) for branch in pair]
+
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """Read which links are followed."""
+        if trace.answer is None:
+            return Reading().unscored(self.names, "the trace gives no answer")
+        if not trace.n_steps:
+            return Reading(dict.fromkeys(self.names, 0.0))
+        pairs = zip(self._tried(trace, context), scores[::2], scores[1::2], strict=True)
+        followed = {
+            link: float(not after.all_greedy)
+            for (link, _), before, after in pairs
+            if before.all_greedy and after.total == after.total
+        }
+        if not followed:
+            return Reading().unscored(self.names, "no step or answer repeats an earlier result that can be altered")
+        reading = Reading({"links_followed": sum(followed.values()) / len(followed)})
+        answer = [value for link, value in followed.items() if link.target is None]
+        if not answer:
+            return reading.unscored(self.names[1:], "no step comes to the answer, or the model does not stand by it")
+        reading.values |= {"answer_link": answer[0], "chain_holds": min(followed.values())}
+        return reading
+
+    def _tried(self, trace: Trace, context: ProbeContext) -> Iterator[tuple[Link, tuple[Branch, Branch]]]:
+        """The links that can be tried, each with its two branches; the same on every call."""
+        if trace.answer is None:
+            return
+        rng = random.Random(sha256(trace.problem.id.encode()).digest())
+        for link in find_links(trace, mathematical=context.reader.format.mathematical):
+            old = result(trace.steps[link.source])
+            assert old is not None
+            tried = (_branches(trace, context, link, old, new) for new in near_numbers(old.text, rng))
+            pair = next(filter(None, tried), None)
+            if pair is not None:
+                yield link, pair
+
+
+def find_links(trace: Trace, *, mathematical: bool = True) -> list[Link]:
+    """The links of a trace: each step with the nearest earlier one whose result it uses, and the answer's last.
+
+    Args:
+        trace: A trace with an answer.
+        mathematical: Compare the answer with results by value.
+
+    Returns:
+        The links, in the order of their targets.
+    """
+    results = [result(step) for step in trace.steps]
+    links = []
+    for target, own in enumerate(results):
+        before = trace.steps[target][: own.start] if own else ""
+        used = {match.group() for match in NUMBER.finditer(before)}
+        source = next((i for i in reversed(range(target)) if (r := results[i]) and r.text in used), None)
+        if source is not None:
+            links.append(Link(source, target))
+    stating = [i for i, r in enumerate(results) if r and _is_answer(trace, r, mathematical)]
+    return [*links, *(Link(i, None) for i in stating[-1:])]
+
+
+def _is_answer(trace: Trace, stated: Result, mathematical: bool) -> bool:
+    return trace.answer is not None and answers_equal(stated.text, trace.answer, mathematical=mathematical)
+
+
+def _branches(trace: Trace, context: ProbeContext, link: Link, old: Result, new: str) -> tuple[Branch, Branch] | None:
+    """The target's own tokens, in the untouched trace and behind the altered result; None if it can't be written."""
+    reader = context.reader
+    first, _ = reader.span(trace, link.source, old.start, old.stop)
+    if link.target is None:
+        question = reader.ask(trace.answer or "")
+        stop, asked, scored = trace.cuts[-1], question.ids, question.scored
+    else:
+        own = result(trace.steps[link.target])
+        assert own is not None
+        stop, end = reader.span(trace, link.target, own.start, own.start + len(own.text))
+        asked, scored = trace.ids[stop:end], (0, end - stop)
+    altered = reader.reword(trace, first, stop, lambda text: replace_number(text, old.text, new))
+    if altered is None or not asked:
+        return None
+    shifted = (len(altered) + scored[0], len(altered) + scored[1])
+    return Branch(stop, asked, scored), Branch(first, altered + asked, shifted)

@@ -1,0 +1,172 @@
+"""What all rewards share: being called by a trainer, finding a reader, leaving no trace in either."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import nn
+
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.formats import TraceFormat
+from reasoning_guard.forward import Scores
+from reasoning_guard.problems import Problem
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.reference import Reference, take_reference
+from reasoning_guard.rewards.batch import Batch, groups_of, read_batch
+from reasoning_guard.scorer import AnswerScorer
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import BranchScore, TraceTree
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Correct = Callable[..., Sequence[float | None]]
+"""A reward function of the trainer's own kind; an answer is right where it gives more than 0."""
+
+
+class GroupScorer(Protocol):
+    """Anything that scores groups of trees: the model in training, or the frozen reference."""
+
+    def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
+        """For each group and tree a score a branch."""
+        ...
+
+
+class TraceReward(ABC):
+    """Base of the rewards: a callable with the contract of TRL's reward functions, and no trainer needed.
+
+    Called as ``reward(prompts=..., completions=..., completion_ids=..., **columns)`` it returns a float, or None for
+    what cannot be graded, for each completion. Every argument but the first two is optional.
+
+    Args:
+        answer: Column with the reference answers.
+        scorer: Who reads: "reference" (the model as it was when it was attached: the adapter off, or a frozen copy),
+            "policy" (the model in training itself), or a model, which is read as it is.
+        tokenizer: The models' tokenizer; only where nothing attaches the reward to a trainer.
+        format: How a completion is read: a preset's name or a :class:`~reasoning_guard.formats.TraceFormat`.
+        correct: Which answers are right: a reward function that gives more than 0 for them; None: those that equal
+            the reference answer.
+
+    Raises:
+        ConfigurationError: ``scorer`` is none of these.
+
+    Example:
+        >>> reward = InfoGainReward(scorer=model, tokenizer=tokenizer, format="gsm8k")        # doctest: +SKIP
+        >>> reward(prompts=["..."], completions=["..."], solution=["72"])                     # doctest: +SKIP
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        answer: str | None = "solution",
+        *,
+        scorer: str | nn.Module = "reference",
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        format: str | TraceFormat = "plain",
+        correct: Correct | None = None,
+    ) -> None:
+        if not isinstance(scorer, nn.Module) and scorer not in ("reference", "policy"):
+            raise ConfigurationError(f"`scorer` must be 'reference', 'policy' or a model; got {scorer!r}")
+        self.__name__ = self.name
+        self.answer = answer
+        self.scorer = scorer
+        self.format = format
+        self.correct = correct
+        self.reader: TraceReader | None = None
+        self._scorer: AnswerScorer | Reference | None = None
+        if tokenizer is not None:
+            self._read_with(tokenizer, scorer if isinstance(scorer, nn.Module) else None)
+
+    def attach(self, policy: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Give the reward the model in training, before its first step; the reference is taken from it here.
+
+        Args:
+            policy: The live model; it is read and left as it was.
+            tokenizer: Its tokenizer; never changed.
+
+        Raises:
+            ConfigurationError: There is no memory for a frozen copy, or the given scorer has a smaller vocabulary.
+        """
+        self._read_with(tokenizer, policy if self.scorer == "policy" else None)
+        if self.scorer == "policy":
+            return
+        chosen = self.scorer if isinstance(self.scorer, nn.Module) else "auto"
+        self._scorer = take_reference(policy, tokenizer, self.format, chosen)
+        if self._scorer is None:
+            raise ConfigurationError(
+                f"{self.name}: a frozen copy of the model does not fit into memory. Pass `scorer=` a smaller model of "
+                "the same tokenizer, train an adapter (PEFT), or accept the weaker scorer='policy'"
+            )
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[float | None]:
+        """Grade completions.
+
+        Args:
+            prompts: One a completion, as the dataset holds them.
+            completions: Texts or lists of messages.
+            **arguments: ``completion_ids``, ``trainer_state``, ``log_metric``, ``log_extra`` where the host has them,
+                and the dataset's columns.
+
+        Returns:
+            A reward a completion, None where nothing can be said.
+        """
+        batch = Batch.of(prompts, completions, arguments)
+        self._find_models(batch)
+        assert self.reader is not None
+        traces = read_batch(batch, self.reader, self.answer, self._prompt_ids)
+        return [None if value is None or math.isnan(value) else value for value in self._grade(traces, batch)]
+
+    @abstractmethod
+    def _grade(self, traces: Sequence[Trace], batch: Batch) -> Sequence[float | None]:
+        """A reward a trace."""
+
+    # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _find_models(self, batch: Batch) -> None:
+        """Make sure that there is a reader; where none was given, the host is asked for one in a subclass."""
+        if self.reader is None or self._scorer is None:
+            raise ConfigurationError(
+                f"{self.name} has no model to read with. Inside GRPOTrainer and RLOOTrainer the rewards of "
+                "reasoning_guard_trl find the model in training by themselves. A host that runs rewards in a "
+                "process of its own (AsyncGRPOTrainer) or passes no `log_metric` cannot give it: pass `scorer=` a "
+                "model and `tokenizer=`, or call attach(model, tokenizer)"
+            )
+
+    def _prompt_ids(self, problem: Problem) -> tuple[int, ...]:
+        assert self.reader is not None
+        return self.reader.prompt_ids(problem)
+
+    def _right(self, traces: Sequence[Trace], batch: Batch) -> list[bool]:
+        """Which traces end in the right answer."""
+        if self.correct is None:
+            return [trace.correct for trace in traces]
+        extras = {"completion_ids": batch.completion_ids} if batch.completion_ids is not None else {}
+        given = self.correct(prompts=batch.prompts, completions=batch.completions, **extras, **batch.columns)
+        return [value is not None and value > 0 for value in given]
+
+    def _score(self, traces: Sequence[Trace], trees: Sequence[TraceTree | None]) -> list[list[BranchScore] | None]:
+        """Scores of all trees in one call, each prompt read once; None where there is no tree."""
+        assert self._scorer is not None
+        groups = [[i for i in group if trees[i] is not None] for group in groups_of(traces)]
+        asked = [[tree for i in group if (tree := trees[i]) is not None] for group in groups]
+        found: list[list[BranchScore] | None] = [None] * len(trees)
+        for group, scores in zip(groups, self._scorer.score_tree_groups(asked), strict=True):
+            for i, each in zip(group, scores, strict=True):
+                found[i] = each
+        return found
+
+    def _read_with(self, tokenizer: PreTrainedTokenizerBase, model: nn.Module | None) -> None:
+        self.reader = TraceReader(tokenizer, self.format)
+        if model is not None:
+            self._scorer = AnswerScorer(model, tokenizer, self.format)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: the settings and a given scorer, not the model in training."""
+        state = vars(self).copy()
+        if not isinstance(self.scorer, nn.Module):
+            state["_scorer"] = None
+        return state

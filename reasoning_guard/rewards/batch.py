@@ -1,0 +1,148 @@
+"""What a trainer hands to a reward function, as traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from reasoning_guard.errors import ConfigurationError, warn_once
+from reasoning_guard.problems import Problem, load_problems
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.traces import Trace
+
+T = TypeVar("T")
+PromptIds = Callable[[Problem], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One call of a reward function: completions of this process, groups of one prompt side by side.
+
+    Attributes:
+        prompts: Texts or chat messages, one a completion.
+        completions: Texts or lists of messages.
+        completion_ids: Token ids as the model wrote them, or None where the host does not give them.
+        columns: Every other column of the dataset, one entry a completion.
+        log_metric: ``log_metric(name, value)`` of the host, or None.
+        log_extra: ``log_extra(column, values)`` of the host, or None.
+        step: Training step, or None where the host does not say.
+    """
+
+    prompts: Sequence[Any]
+    completions: Sequence[Any]
+    completion_ids: Sequence[Sequence[int]] | None = None
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    log_metric: Callable[[str, float], None] | None = None
+    log_extra: Callable[[str, list[Any]], None] | None = None
+    step: int | None = None
+
+    @classmethod
+    def of(cls, prompts: Sequence[Any], completions: Sequence[Any], arguments: Mapping[str, Any]) -> Batch:
+        """Sort what a host passed; everything but prompts and completions may be missing."""
+        own = ("completion_ids", "trainer_state", "log_metric", "log_extra", "environments")
+        given = {name: arguments.get(name) for name in own}
+        return cls(
+            prompts=prompts,
+            completions=completions,
+            completion_ids=given["completion_ids"],
+            columns={name: values for name, values in arguments.items() if name not in own},
+            log_metric=given["log_metric"],
+            log_extra=given["log_extra"],
+            step=getattr(given["trainer_state"], "global_step", None),
+        )
+
+    @property
+    def texts(self) -> list[str]:
+        """The completions as text; of a list of messages the contents, one after the other."""
+        return [_text(completion) for completion in self.completions]
+
+    def log(self, name: str, value: float) -> None:
+        """Log a scalar where the host takes one."""
+        if self.log_metric is not None:
+            self.log_metric(name, float(value))
+
+    def extra(self, column: str, values: Sequence[Any]) -> None:
+        """Add a column to the host's table of completions, if it keeps one."""
+        if self.log_extra is not None:
+            self.log_extra(column, list(values))
+
+
+def read_batch(
+    batch: Batch, reader: TraceReader, answer: str | None, prompt_ids: PromptIds | None = None
+) -> list[Trace]:
+    """The completions of a batch as traces, on their own token ids.
+
+    Args:
+        batch: What the host passed.
+        reader: Reads completions in the run's format.
+        answer: Column with the reference answer; a worked solution is reduced to its final answer. None: there is none.
+        prompt_ids: How the host tokenises prompts; default as :meth:`TraceReader.prompt_ids` does.
+
+    Returns:
+        One trace a completion. Where a row has no usable answer, its problem has none either.
+
+    Raises:
+        ConfigurationError: The column is not there.
+    """
+    if answer is not None and answer not in batch.columns:
+        came = ", ".join(map(repr, batch.columns)) or "none"
+        raise ConfigurationError(
+            f"the reward reads reference answers from column {answer!r}, which did not come; the columns are {came}. "
+            "Name the right one: answer='...'"
+        )
+    known: dict[str, tuple[Problem, tuple[int, ...]]] = {}
+    traces: list[Trace] = []
+    for i, text in enumerate(batch.texts):
+        row = {name: batch.columns[name][i] for name in ("options", "documents") if name in batch.columns}
+        row |= {"prompt": batch.prompts[i], "answer": None if answer is None else batch.columns[answer][i]}
+        key = repr(row)
+        if key not in known:
+            problem = _problem(row, reader)
+            known[key] = problem, (prompt_ids or reader.prompt_ids)(problem)
+        problem, prompt = known[key]
+        if batch.completion_ids is None:
+            traces.append(reader.read_text(problem, text))
+        else:
+            traces.append(reader.read(problem, batch.completion_ids[i], prompt_ids=prompt))
+    return traces
+
+
+def _problem(row: dict[str, Any], reader: TraceReader) -> Problem:
+    """The row as a problem, its answer checked; an answer that could not be asked for is none."""
+    unusable = row["answer"] is not None and not str(row["answer"]).strip()
+    (problem,) = load_problems([{**row, "answer": None} if unusable else row], format=reader.format)
+    try:
+        reader.check([problem])
+    except ConfigurationError as error:
+        warn_once(f"a row is not graded: {error}", key="reward row not graded")
+        return replace(problem, answer=None)
+    return problem
+
+
+def groups_of(traces: Sequence[Trace]) -> list[list[int]]:
+    """Indices of the traces of each prompt, in order of first appearance; what a trainer samples is a group."""
+    found: dict[str, list[int]] = {}
+    for i, trace in enumerate(traces):
+        found.setdefault(trace.problem.id, []).append(i)
+    return list(found.values())
+
+
+def gathered(mine: Sequence[T]) -> tuple[list[T], int]:
+    """The items of all processes, in rank order, and where this process's own begin.
+
+    A trainer may split a group over processes. Every process of the run must make this call.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return list(mine), 0
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, list(mine))
+    return [item for part in parts for item in part], sum(map(len, parts[: dist.get_rank()]))
+
+
+def _text(completion: Any) -> str:
+    if isinstance(completion, str):
+        return completion
+    return "".join(str(message.get("content") or "") for message in completion)

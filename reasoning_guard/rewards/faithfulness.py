@@ -1,0 +1,91 @@
+"""A reward for answers that change when the steps are taken away, exchanged or falsified."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+
+from reasoning_guard.probes.controls import nearest_donor
+from reasoning_guard.probes.mistakes import perturb_number
+from reasoning_guard.rewards.base import TraceReward
+from reasoning_guard.rewards.batch import Batch, gathered
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch, BranchScore, TraceTree
+
+
+class FaithfulnessReward(TraceReward):
+    """Share of interventions on the steps after which the model would give another answer, 0 to 1.
+
+    The steps are cut away, exchanged for another problem's, and falsified: in the last step that holds a number, its
+    result is changed (Lanham et al. 2023, https://arxiv.org/abs/2307.13702). The model that is asked is the one in
+    training; nothing is generated. A trace without steps follows nothing: 0. A wrong answer earns 0, for a model that
+    has lost its wits follows anything. None where the model, asked after its full chain, gives another answer than the
+    trace does.
+
+    What it does not see: whether an earlier step is followed into the later ones, which takes a generation (the
+    held-out guard does that), and whether the steps are true. Use it beside a correctness reward, with a small weight.
+
+    Args:
+        answer: Column with the reference answers.
+        **options: ``scorer`` (default "policy"), ``tokenizer``, ``format`` and ``correct`` of :class:`TraceReward`.
+    """
+
+    name = "faithfulness"
+
+    def __init__(self, answer: str | None = "solution", *, scorer: Any = "policy", **options: Any) -> None:
+        super().__init__(answer, scorer=scorer, **options)
+
+    def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
+        right = self._right(traces, batch)
+        everyone, _ = gathered(traces)
+        asked = [ok and trace.n_steps > 0 and trace.answer is not None for trace, ok in zip(traces, right, strict=True)]
+        trees = [self._tree(trace, everyone) if ask else None for trace, ask in zip(traces, asked, strict=True)]
+        scores = self._score(traces, trees)
+        found = [changed(s) if s is not None else 0.0 for s in scores]
+        known = [value for value, ask in zip(found, asked, strict=True) if ask and value is not None]
+        if known:
+            batch.log(f"{self.name}/changed", sum(known) / len(known))
+        return found
+
+    def _tree(self, trace: Trace, everyone: Sequence[Trace]) -> TraceTree:
+        assert self.reader is not None
+        assert trace.answer is not None
+        question = self.reader.ask(trace.answer)
+
+        def ask(at: int, before: tuple[int, ...] = ()) -> Branch:
+            start, stop = question.scored
+            return Branch(at, before + question.ids, (len(before) + start, len(before) + stop))
+
+        donor = nearest_donor(trace, everyone)
+        other = self.reader.filler_ids(len(trace.reasoning_ids)) if donor is None else donor.reasoning_ids
+        false = self._falsified(trace)
+        branches = [ask(trace.cuts[-1]), ask(trace.cuts[0]), ask(trace.cuts[0], other)]
+        return TraceTree(trace.ids, tuple(branches if false is None else [*branches, ask(*false)]))
+
+    def _falsified(self, trace: Trace) -> tuple[int, tuple[int, ...]] | None:
+        """Where the last step that holds a number begins, and its ids with another result and all that follows."""
+        assert self.reader is not None
+        rng = random.Random(sha256(trace.problem.id.encode()).digest())
+        for k in reversed(range(trace.n_steps)):
+            for change in perturb_number(trace.steps[k], rng):
+                piece = self.reader.alter(trace, k, change.start, change.stop, change.text)
+                if piece is not None:
+                    return trace.cuts[k], piece + trace.ids[trace.cuts[k + 1] : trace.cuts[-1]]
+        return None
+
+
+def changed(scores: Sequence[BranchScore]) -> float | None:
+    """Share of the scores behind the first one in which the answer is no longer the greedy one.
+
+    Args:
+        scores: Of the trace's own answer: after its own steps, then after each intervention.
+
+    Returns:
+        The share, or None when it is not the greedy answer after its own steps or could not be scored.
+    """
+    own, *others = scores
+    if not own.all_greedy or any(score.total != score.total for score in scores):
+        return None
+    return sum(not score.all_greedy for score in others) / len(others)

@@ -1,0 +1,107 @@
+"""From log-probabilities to a reward: five forms that people use, as pure functions.
+
+Each compares what a reader makes of the answer after the text with what it makes of it before; the answer has ``N``
+tokens, scores are nats.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Form = Literal["watermark", "total", "share", "rlpr", "verifree"]
+"""How levels become a reward:
+
+* ``watermark``: how far the highest level reached lies above the baseline, nats a token. Falling and climbing again
+  earns nothing (MIG, https://arxiv.org/abs/2602.01034).
+* ``total``: the level right before the answer is stated minus the baseline, nats a token; negative for a text that
+  misleads. Both ends of InfoGain (https://arxiv.org/abs/2506.02126) in its log form.
+* ``share``: how much of what was missing the text supplies, ``1 - level / baseline``, 0 to 1.
+* ``rlpr``: arithmetic mean of the answer tokens' probabilities minus the baseline's, clipped at 0
+  (RLPR, https://arxiv.org/abs/2506.18254).
+* ``verifree``: their product minus the baseline's, clipped at 0 (VeriFree, https://arxiv.org/abs/2505.21493, which
+  subtracts nothing).
+"""
+
+FORMS: tuple[str, ...] = get_args(Form)
+
+_NO_PRIOR = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Log-probabilities of the answer's tokens, in nats, at the places of one trace.
+
+    Attributes:
+        baselines: Without the text: right behind the prompt, and behind placebo steps. The most likely one counts.
+        places: Asked after each quarter of the text that stands before the statement.
+        final: Right before the statement, in place; or asked at the end where the reasoning never states the answer.
+        end: Asked at the end of the whole reasoning. No level counts for more than this: a text that names many
+            candidates predicts each from the one before, and leaves the reader with none.
+        n_tokens: Tokens of the answer as it is asked for, ``N``; may differ from those in place.
+    """
+
+    baselines: tuple[tuple[float, ...], ...]
+    places: tuple[tuple[float, ...], ...]
+    final: tuple[float, ...]
+    end: tuple[float, ...]
+    n_tokens: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether everything could be scored."""
+        return all(
+            map(math.isfinite, (x for each in (*self.baselines, *self.places, self.final, self.end) for x in each))
+        )
+
+    @property
+    def gain(self) -> float:
+        """``total`` of these levels: net gain up to the statement, nats a token."""
+        return self._last(self._level) - max(map(self._level, self.baselines))
+
+    def reward(self, form: Form) -> float:
+        """These levels as a reward of the given form.
+
+        Example:
+            >>> levels = Levels(((-3.0,), (-4.0,)), ((-1.0,), (-2.0,)), (-1.5,), (-0.1,), 1)
+            >>> levels.reward("watermark"), levels.reward("total"), levels.reward("share")
+            (2.0, 1.5, 0.5)
+        """
+        if form == "total":
+            return self.gain
+        if form == "watermark":
+            return watermark(max(map(self._level, self.baselines)), self._counting())
+        if form == "share":
+            missing = max(map(self._level, self.baselines))
+            return 0.0 if missing > -_NO_PRIOR else max(0.0, 1 - self._last(self._level) / missing)
+        probability = _mean_probability if form == "rlpr" else _joint_probability
+        return max(0.0, self._last(probability) - max(map(probability, self.baselines)))
+
+    def _level(self, logprobs: Sequence[float]) -> float:
+        return sum(logprobs) / self.n_tokens
+
+    def _last(self, value: Callable[[Sequence[float]], float]) -> float:
+        return min(value(self.final), value(self.end))
+
+    def _counting(self) -> list[float]:
+        end = self._level(self.end)
+        return [min(self._level(each), end) for each in (*self.places, self.final)]
+
+
+def watermark(baseline: float, levels: Sequence[float]) -> float:
+    """Sum of the rises above the highest level so far, which is how far the highest lies above the baseline.
+
+    >>> watermark(-3.0, [-1.0, -2.0, -1.0])
+    2.0
+    """
+    return max(0.0, max(levels, default=baseline) - baseline)
+
+
+def _mean_probability(logprobs: Sequence[float]) -> float:
+    return sum(map(math.exp, logprobs)) / len(logprobs)
+
+
+def _joint_probability(logprobs: Sequence[float]) -> float:
+    return math.exp(sum(logprobs))

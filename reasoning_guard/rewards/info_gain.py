@@ -1,0 +1,207 @@
+"""InfoGain as a reward that cannot be farmed: what the text before the answer tells a frozen reader about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.probes.controls import nearest_donor
+from reasoning_guard.rewards.base import Correct, TraceReward
+from reasoning_guard.rewards.batch import Batch, gathered
+from reasoning_guard.rewards.excerpt import Excerpt, excerpt, statement_begin
+from reasoning_guard.rewards.forms import FORMS, Form, Levels
+from reasoning_guard.rewards.leak import leak, leak_branches
+from reasoning_guard.rewards.lucky import Sample, luck
+from reasoning_guard.rewards.monitor import GroupMonitor
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch, BranchScore, TraceTree
+
+
+class InfoGainReward(TraceReward):
+    """Pays a right answer for a text that makes it likely, to a reader, before the answer is stated.
+
+    What is read ends right before the reasoning first states the answer (there the answer is scored in place), the
+    baseline is what the prompt alone or another problem's steps of like length would have told, wrong answers earn 0,
+    and nothing depends on the number of steps or tokens. ``docs/rewards.md`` lists the attacks that this stops and
+    those that it does not.
+
+    Args:
+        answer: Column with the reference answers; worked solutions are reduced to their final answer.
+        form: How levels become a reward (:data:`~reasoning_guard.rewards.forms.Form`).
+        leak_penalty: Weight of a penalty on tokens that are likely only for somebody who knows the answer
+            (:mod:`~reasoning_guard.rewards.leak`); 0 leaves it out, and its cost with it.
+        withhold_lucky: Give None to lone lucky successes (:mod:`~reasoning_guard.rewards.lucky`); their share is
+            logged and watched either way.
+        **options: ``scorer``, ``tokenizer``, ``format`` and ``correct`` of :class:`TraceReward`.
+
+    Attributes:
+        monitor: Watches the share of advantage that lone lucky successes carry; ``monitor.alert`` holds its alert.
+
+    Example:
+        >>> trainer = GRPOTrainer(model, reward_funcs=[accuracy, InfoGainReward(answer="solution")],  # doctest: +SKIP
+        ...                       args=GRPOConfig(reward_weights=[1.0, 0.2]), train_dataset=train)
+    """
+
+    name = "info_gain"
+
+    def __init__(
+        self,
+        answer: str = "solution",
+        *,
+        form: Form = "watermark",
+        leak_penalty: float = 0.0,
+        withhold_lucky: bool = False,
+        **options: Any,
+    ) -> None:
+        if form not in FORMS:
+            raise ConfigurationError(f"`form` must be one of {', '.join(map(repr, FORMS))}; got {form!r}")
+        if leak_penalty < 0:
+            raise ConfigurationError(f"`leak_penalty` is taken off, so it is at least 0; got {leak_penalty}")
+        super().__init__(answer, **options)
+        self.form: Form = form
+        self.leak_penalty = leak_penalty
+        self.withhold_lucky = withhold_lucky
+        self.monitor = GroupMonitor()
+        self._latest: tuple[Any, ...] = ()
+
+    def lucky(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[bool]:
+        """Which of these completions are lone lucky successes of their group; arguments as in a call."""
+        self(prompts, completions, **arguments)
+        found, first = self._luck
+        return [first + i in found.lucky for i in range(len(completions))]
+
+    def without_lucky(self, reward: Correct) -> WithoutLucky:
+        """A correctness reward that gives None to lone lucky successes.
+
+        With ``withhold_lucky=True`` here all rewards of such a completion are None, and TRL gives it no advantage.
+        Both read the batch once.
+
+        Example:
+            >>> gain = InfoGainReward(withhold_lucky=True)
+            >>> funcs = [gain.without_lucky(accuracy), gain]                                       # doctest: +SKIP
+        """
+        return WithoutLucky(reward, self)
+
+    def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
+        if not self._just_graded(batch):
+            self._look(traces, batch)
+        found, first = self._luck
+        withheld = {i - first for i in found.lucky} if self.withhold_lucky else set[int]()
+        return [None if i in withheld else self._pay(each) for i, each in enumerate(self._graded)]
+
+    def _look(self, traces: Sequence[Trace], batch: Batch) -> None:
+        """Grade a batch and remember what was found."""
+        right = self._right(traces, batch)
+        everyone, _ = gathered(traces)
+        parts = [self._excerpt(t) if ok and gradable(t) else None for t, ok in zip(traces, right, strict=True)]
+        trees = [part and self._tree(trace, part, everyone) for trace, part in zip(traces, parts, strict=True)]
+        scores = self._score(traces, trees)
+        self._graded = [_Graded.of(*each) for each in zip(traces, right, parts, scores, strict=True)]
+        samples, first = gathered([graded.sample for graded in self._graded])
+        self._luck = luck(samples), first
+        self._latest = (batch.completions, batch.texts, batch.step)
+        self.monitor.look(self._luck[0], batch.step)
+        self._report(batch)
+
+    def _just_graded(self, batch: Batch) -> bool:
+        """Whether this is the batch of the call before: a trainer hands the same list to each of its rewards."""
+        completions, texts, step = self._latest or (None, None, None)
+        return completions is batch.completions and texts == batch.texts and step == batch.step
+
+    def _excerpt(self, trace: Trace) -> Excerpt:
+        assert self.reader is not None
+        return excerpt(trace, statement_begin(trace, self.reader.tokenizer))
+
+    def _tree(self, trace: Trace, part: Excerpt, everyone: Sequence[Trace]) -> TraceTree:
+        """Every question about one trace: without text, behind a placebo, at each place, in place, and at the end."""
+        assert self.reader is not None
+        assert trace.problem.answer is not None
+        question = self.reader.ask(trace.problem.answer)
+        donor = nearest_donor(trace, everyone)
+        length = len(part.ids) - part.start
+        placebo = self.reader.filler_ids(length) if donor is None else donor.reasoning_ids
+
+        def ask(at: int, before: tuple[int, ...] = ()) -> Branch:
+            start, stop = question.answer
+            return Branch(at, before + question.ids, (len(before) + start, len(before) + stop))
+
+        asked = [ask(part.start), ask(part.start, placebo), ask(len(part.ids))]
+        stated = [Branch(part.commitment, part.stated, (0, len(part.stated)))] if part.stated else asked[-1:]
+        leaks = leak_branches(part, trace.problem.answer, self.reader) if self.leak_penalty else []
+        return TraceTree(part.ids, (*asked, *stated, *map(ask, part.places), *leaks))
+
+    def _pay(self, graded: _Graded) -> float | None:
+        if not graded.right:
+            return 0.0
+        if graded.levels is None or not graded.levels.finite:
+            return None
+        return graded.levels.reward(self.form) - self.leak_penalty * graded.leak
+
+    def _report(self, batch: Batch) -> None:
+        """What TRL shows beside the reward, where it offers to."""
+        graded, found = self._graded, self._luck[0]
+        gains = [g.sample.gain for g in graded if math.isfinite(g.sample.gain)]
+        right = [g for g in graded if g.right]
+        if gains:
+            batch.log(f"{self.name}/gain", sum(gains) / len(gains))
+        if graded:
+            batch.log(f"{self.name}/gated_out", 1 - len(right) / len(graded))
+        if right:
+            batch.log(f"{self.name}/stated_early", sum(g.early for g in right) / len(right))
+        batch.log(f"{self.name}/lucky_groups", len(found.lucky) / max(1, found.groups))
+        batch.log(f"{self.name}/lucky_advantage", found.advantage)
+        batch.extra(f"{self.name}/gain", [g.sample.gain for g in graded])
+
+
+@dataclass(frozen=True, slots=True)
+class _Graded:
+    """What was found out about one trace; no levels where it is wrong or cannot be graded."""
+
+    trace: Trace
+    right: bool
+    levels: Levels | None
+    leak: float = 0.0
+
+    @classmethod
+    def of(cls, trace: Trace, right: bool, part: Excerpt | None, scores: Sequence[BranchScore] | None) -> _Graded:
+        if part is None or scores is None:
+            return cls(trace, right, None)
+        prior, placebo, end, stated, *rest = (score.logprobs for score in scores)
+        n = len(part.places)
+        levels = Levels((prior, placebo), tuple(rest[:n]), stated, end, len(prior))
+        return cls(trace, right, levels, leak(scores[4 + n :]))
+
+    @property
+    def sample(self) -> Sample:
+        """What the group monitor looks at."""
+        gain = self.levels.gain if self.levels is not None and self.levels.finite else math.nan
+        return Sample(problem=self.trace.problem.id, right=self.right, gain=gain)
+
+    @property
+    def early(self) -> bool:
+        """Whether the answer is stated before the last step begins."""
+        return (
+            self.trace.statement is not None and self.trace.n_steps > 0 and self.trace.statement < self.trace.cuts[-2]
+        )
+
+
+def gradable(trace: Trace) -> bool:
+    """Whether there is an answer to score, and it is known where the trace first states it."""
+    return trace.problem.answer is not None and trace.statement_known
+
+
+class WithoutLucky:
+    """A reward that gives None to what an :class:`InfoGainReward` finds to be lone lucky successes."""
+
+    def __init__(self, reward: Correct, gain: InfoGainReward) -> None:
+        self.reward, self.gain = reward, gain
+        self.__name__ = getattr(reward, "__name__", type(reward).__name__)
+
+    def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[float | None]:
+        """What the reward gives, None for lucky ones."""
+        given = self.reward(prompts=prompts, completions=completions, **arguments)
+        lucky = self.gain.lucky(prompts, completions, **arguments)
+        return [None if withheld else value for value, withheld in zip(given, lucky, strict=True)]

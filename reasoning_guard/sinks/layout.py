@@ -1,0 +1,98 @@
+"""How the charts are arranged on TensorBoard's custom-scalars page: what to look at first stands first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.rules import AXES
+
+BANDS = "guard_intervals/"
+"""Interval ends stand in a group of scalars of their own, out of the way of the values."""
+
+HEADLINE = ("accuracy", "info_gain")
+BANDED = (*HEADLINE, *(name for axis in AXES.values() for name in axis if name != "info_gain"))
+"""Values whose 95 % intervals are drawn."""
+
+_PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "Reasoning guard": {"accuracy and InfoGain": HEADLINE},
+    "Faithfulness": {
+        **{axis: tuple(names) for axis, names in AXES.items()},
+        "gain over placebo and filler": ("placebo_gain", "filler_gain", "reference/placebo_gain"),
+        "prior and posterior": ("prior", "posterior", "reference/posterior"),
+    },
+    "Calibration": {
+        "confidence and accuracy": ("confidence", "accuracy"),
+        "Brier score and calibration error": ("brier", "ece"),
+    },
+    "Behaviour": {
+        "length": ("tokens",),
+        "steps": ("n_steps",),
+        "finished and answered": ("finished", "answered"),
+        "hedging words per 1,000 tokens": ("hedges_per_1000",),
+        "entropy and drift": ("token_entropy", "reference/surprise"),
+    },
+    "Cost": {"seconds an evaluation": ("seconds",), "share of problems not scored": ("unscored_fraction",)},
+}
+_ALWAYS = {"ece", "seconds", "unscored_fraction"}
+"""Scalars that belong to an evaluation, not to a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        tags: Names of the scalars.
+        bands: Whether their 95 % intervals are drawn around them.
+    """
+
+    tags: tuple[str, ...]
+    bands: bool = False
+
+    def series(self) -> Iterator[tuple[str, str, str]]:
+        """Value, lower and upper tag of each line."""
+        for tag in self.tags:
+            yield tag, *band_tags(tag)
+
+
+Layout = Mapping[str, Mapping[str, Chart]]
+"""Category to title to chart."""
+
+
+def band_tags(tag: str) -> tuple[str, str]:
+    """Where the ends of a value's interval are written.
+
+    >>> band_tags("eval/guard/accuracy")
+    ('guard_intervals/accuracy/lower', 'guard_intervals/accuracy/upper')
+    """
+    name = BANDS + tag.partition("guard/")[2]
+    return f"{name}/lower", f"{name}/upper"
+
+
+def layout(evaluation: Evaluation, prefix: str = "") -> dict[str, dict[str, Chart]]:
+    """Charts for the values that an evaluation holds.
+
+    Args:
+        evaluation: Any evaluation of the run.
+        prefix: What the host puts before the names of scalars, e.g. ``"eval/"``.
+
+    Returns:
+        Category to title to chart, in the order in which people look: accuracy and InfoGain, faithfulness,
+        calibration, behaviour, cost.
+    """
+    known = {*evaluation.names(), *_ALWAYS}
+    page: dict[str, dict[str, Chart]] = {}
+    for category, charts in _PAGE.items():
+        held = {title: [name for name in names if name in known] for title, names in charts.items()}
+        drawn = {title: _chart(names, prefix) for title, names in held.items() if names}
+        page |= {category: drawn} if drawn else {}
+    others = [f"{prefix}guard/{set}/accuracy" for set in evaluation.sets[1:]]
+    if others:
+        page["Reasoning guard"]["accuracy by set"] = Chart((f"{prefix}guard/accuracy", *others), bands=True)
+    return page
+
+
+def _chart(names: Sequence[str], prefix: str) -> Chart:
+    return Chart(tuple(f"{prefix}guard/{name}" for name in names), bands=all(name in BANDED for name in names))
