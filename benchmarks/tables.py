@@ -25,6 +25,8 @@ def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ())
     parts += groups([r for r in times if r.cell.size.group])
     parts += memory([r for r in records if r.cell.kind == "memory"])
     parts += evaluations([r for r in records if r.cell.kind == "evaluation"])
+    if left_out:
+        parts.append("## Not measured in this run\n\n" + "\n".join(f"- {each}" for each in left_out) + "\n")
     if device == "cpu":
         parts.append(
             "## On a GPU\n\nNot measured: `python -m benchmarks.scoring --device cuda --out FILE` is ready to.\n"
