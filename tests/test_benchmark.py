@@ -60,7 +60,7 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     assert "| tiny, 300 | 4 | 1 | – | – | 10 | – | 300 | 286 |" in text
     assert "ms a step; every point within" in text
     assert "at most 1.10 x the limit" in text
-    assert "**no**: in 0 of 1 sizes" in text, "300 MiB are more than the 286 that are allowed"
+    assert "**no**: met in 0 of 1 cells" in text, "300 MiB are more than the 286 that are allowed"
 
 
 def test_where_the_time_of_an_evaluation_goes(tiny: str) -> None:
