@@ -13,11 +13,12 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo demo-all test test-all lint format bench figures pictures docs clean
+.PHONY: help demo demo-all demo-probes test test-all lint format bench figures pictures docs clean
 
 help:
 	@echo "make demo     train tiny models, one of which falls into the accuracy trap, and watch the guard"
 	@echo "make demo-all seven kinds of fine-tuning, sound and broken, over three seeds (half an hour)"
+	@echo "make demo-probes  every probe on those models, in one table (half an hour with the training)"
 	@echo "make test     unit tests and doctests"
 	@echo "make test-all the same with every architecture that transformers has (a quarter of an hour more)"
 	@echo "make lint     ruff and pyright"
@@ -25,7 +26,7 @@ help:
 	@echo "make bench    measure what guarding costs"
 	@echo "make figures  draw the figures of the documentation again"
 	@echo "make pictures take the pictures of the documentation again, of what make demo left (needs Chromium)"
-	@echo "make docs     write the API page from the docstrings"
+	@echo "make docs     write the API page from the docstrings, the cost table from the results"
 	@echo "make clean    remove .venv and everything that was built"
 
 $(READY): pyproject.toml constraints.txt
@@ -38,6 +39,9 @@ demo: $(READY)
 
 demo-all: $(READY)
 	$(BIN)/python -m reasoning_guard_demo --all --seeds 0,1,2
+
+demo-probes: $(READY)
+	$(BIN)/python -m reasoning_guard_demo --probes --seeds 0,1,2
 
 # One thread a worker: tiny models gain nothing from more, and workers would fight over the cores.
 test: export OMP_NUM_THREADS := 1
@@ -59,6 +63,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scoring --out benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.probes --out benchmarks/PROBES.md
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.figures
@@ -68,6 +73,7 @@ pictures: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_costs.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
@@ -28,6 +30,9 @@ from tokenizers_on_the_spot import qwen2_style
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+OWN_TEST = {"cli.md": "test_cli_docs.py"}
+"""Pages whose blocks and commands another test runs, and which."""
+
 EXCUSE = re.compile(r"<!-- not run: (.+?) -->")
 
 
@@ -163,6 +168,34 @@ def right(completions: list[str], solution: list[str], **columns: Any) -> list[f
     return [float(text.split("#### ")[-1] == known.split("#### ")[-1]) for text, known in pairs]
 
 
+class FineTuning(LightningModule):
+    """Somebody's module around a language model."""
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        super().__init__()
+        self.model = model
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.model(**batch).loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.model(**batch).loss)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=1e-3)
+
+
+def batches(n: int) -> DataLoader:
+    words = tokenizer()
+
+    def joined(some: list[dict[str, str]]) -> dict[str, torch.Tensor]:
+        texts = [row["prompt"] + row["completion"] + words.eos_token for row in some]
+        batch = words(texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        return {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
+
+    return DataLoader(rows(n, 0), batch_size=8, collate_fn=joined)  # type: ignore[arg-type]
+
+
 def args(folder: Path) -> SFTConfig:
     return SFTConfig(output_dir=str(folder / "runs/new"), max_length=None, **SETTINGS)
 
@@ -179,6 +212,9 @@ FIXTURES: Mapping[str, Callable[[Path], Any]] = {
     "problems": lambda folder: problems(),
     "args": args,
     "trainer": trainer,
+    "module": lambda folder: FineTuning(model(folder)),
+    "train_batches": lambda folder: batches(16),
+    "validation_batches": lambda folder: batches(8),
     "settings": lambda folder: SETTINGS,
     "right": lambda folder: right,
 }
@@ -203,12 +239,12 @@ def _table() -> Path:
         made.save_pretrained(folder / name)
         tokenizer().save_pretrained(folder / name)
     for name in ("sft", "healthy"):
-        _record(folder / "runs" / name / "reasoning_guard")
+        record(folder / "runs" / name / "reasoning_guard")
     (folder / "train.py").write_text(SCRIPT, encoding="utf-8")
     return folder
 
 
-def _record(directory: Path) -> None:
+def record(directory: Path) -> None:
     """What a guard leaves behind: here a few made-up values."""
     history = History(directory)
     history.begin(0, {}, {})
@@ -222,6 +258,8 @@ def _record(directory: Path) -> None:
 
 SCRIPT = """
 from datasets import Dataset
+from lightning.pytorch import LightningModule
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 from reasoning_guard_transformers import ReasoningGuardCallback

@@ -7,9 +7,11 @@ import importlib.util
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import reasoning_guard_lightning
 from documents import PAGES, ROOT, blocks
 from reasoning_guard import PRESETS, Guard
 from reasoning_guard.probes import default_probes
@@ -28,9 +30,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_the_guard_is_given_arguments_that_exist() -> None:
     """Also in blocks that construct a guard and never use it."""
-    known = {*inspect.signature(ReasoningGuardCallback).parameters, *inspect.signature(Guard).parameters}
+    taken = (ReasoningGuardCallback, reasoning_guard_lightning.ReasoningGuardCallback, Guard)
+    known = {name for one in taken for name in inspect.signature(one).parameters}
     found = [call for page in PAGES for block in blocks(page, "python") for call in ast.walk(ast.parse(block.code))]
-    calls = [call for call in found if isinstance(call, ast.Call) and _name(call) == "ReasoningGuardCallback"]
+    calls = [call for call in found if isinstance(call, ast.Call) and _name(call) in {c.__name__ for c in taken}]
     assert calls
     for call in calls:
         assert {keyword.arg for keyword in call.keywords} <= known
@@ -62,14 +65,27 @@ def test_every_preset_and_every_name_of_an_axis_is_real() -> None:
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in PAGES:
-        named = re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        code = "\n".join(block.text for block in blocks(page, "bash"))
+        named = re.findall(r"^make ([a-z-]+)", code, re.MULTILINE)
+        named += re.findall(r"`make ([a-z-]+)", page.read_text(encoding="utf-8"))
         assert set(named) <= targets, page.name
 
 
-def test_the_api_page_is_what_the_docstrings_say() -> None:
-    spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_api_page_is_what_the_docstrings_say() -> None:
+    maker = _script("make_api")
     assert maker.page() == maker.PAGE.read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_cost_table_is_what_was_measured() -> None:
+    maker = _script("make_costs")
+    assert maker.readme() == README, "run `make docs`"
+    assert len(maker.table().splitlines()) > 3

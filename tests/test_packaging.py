@@ -32,12 +32,15 @@ ROOMS = {
     "probes": ("probes", "metrics"),
     "models": (
         *("processes", "model_context", "logits", "divergences", "forward", "twins", "selftest", "effort"),
-        *("branch_scorer", "scorer", "reference", "generation"),
+        *("branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),
-    "evaluating": ("gate", "evaluate"),
+    "evaluating": ("gate", "evaluate", "faithfulness"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("hosting", "settings", "records", "scalars", "announce", "guard", "rewards", "healthy"),
+    "guarding": (
+        *("hosting", "settings", "records", "scalars", "announce", "cost", "measuring", "guard", "rewards"),
+        "healthy",
+    ),
     "offline": ("offline",),
     "doors": ("cli", "__main__", "__init__"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -25,7 +26,7 @@ def log_to(loggers: Iterable[Any], numbers: Mapping[str, float], step: int) -> N
 
 
 def sinks_of(trainer: Any) -> list[Sink]:
-    """A sink for every logger that shows text: TensorBoard's writer, the active W&B run.
+    """A sink for every logger that shows text and images: TensorBoard's writer, the active W&B run.
 
     Args:
         trainer: A Lightning trainer that is fitting.
@@ -40,5 +41,6 @@ def sinks_of(trainer: Any) -> list[Sink]:
             prefix = getattr(logger, "_prefix", "")
             found.append(TensorBoardSink(logger.experiment, prefix=f"{prefix}-" if prefix else ""))
         if "WandbLogger" in kinds:
-            found.append(WandbSink(logger.experiment))
+            # Such a logger has imported wandb itself.
+            found.append(WandbSink(logger.experiment, sys.modules.get("wandb"), step_name="trainer/global_step"))
     return found

@@ -10,7 +10,7 @@ import typer
 
 from reasoning_guard import __version__
 from reasoning_guard.cli import calibrate, compare, curate, demo, doctor, report, score
-from reasoning_guard.cli.terminal import INTERRUPTED, WRONG_USE, complain
+from reasoning_guard.cli.terminal import WRONG_USE, complain
 from reasoning_guard.errors import ReasoningGuardError
 
 
@@ -67,6 +67,3 @@ def main() -> None:
     except OSError as error:
         complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         sys.exit(WRONG_USE)
-    except KeyboardInterrupt:
-        complain("interrupted")
-        sys.exit(INTERRUPTED)

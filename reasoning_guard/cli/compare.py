@@ -49,30 +49,28 @@ def compare(
         after, other = load(say, tuned, device, dtype)
         if tokenizer.get_vocab() != other.get_vocab():
             raise ConfigurationError(
-                f"{base} and {tuned} have different vocabularies, so nats per token do not compare; give "
-                "two checkpoints of one family"
+                f"{base} and {tuned} have different vocabularies, so nats per token do not compare; give two "
+                "checkpoints of one family"
             )
         if chosen is None:
             chosen, source = format_of_model(before, other, problems, max_new_tokens=max_new_tokens)
             say.note(f"format {chosen.name!r}, read off {source}; --format names another")
-        with say.doing("both models answer, the answers are scored"):
-            found = compare_models(
-                before,
-                after,
-                other,
-                problems,
-                format=chosen,
-                effects=matter,
-                max_new_tokens=max_new_tokens,
-                directory=out / "reasoning_guard",
-                progress=say.err.is_terminal,
-            )
-        page = None
+        say.err.print("both models answer, first base, then tuned; then the answers are scored ...")
+        found = compare_models(
+            before,
+            after,
+            other,
+            problems,
+            format=chosen,
+            effects=matter,
+            max_new_tokens=max_new_tokens,
+            directory=out / "reasoning_guard",
+            progress=say.err.is_terminal,
+        )
+        code, page = _code(found, strict), out / "report.html"
         if say.speaks:
-            page = write_report(
-                out / "report.html", [load_run(out, name=Path(tuned).name)], title=f"{base} and {tuned}"
-            )
-        code = _code(found, strict)
+            run = load_run(out, name=Path(tuned).name, description=f"Step 0 is {base}, step 1 is {tuned}.")
+            write_report(page, [run], title="Two models, one set of problems")
         _show(say, found, code, page)
         say.result({"exit_code": code, "report": str(page), **_plain(found)})
     raise typer.Exit(code)
@@ -84,7 +82,7 @@ def _code(found: ModelComparison, strict: bool) -> int:
     return 0 if found.judged else NOT_JUDGED
 
 
-def _show(say: Terminal, found: ModelComparison, code: int, page: Path | None) -> None:
+def _show(say: Terminal, found: ModelComparison, code: int, page: Path) -> None:
     from reasoning_guard.cli.tables import alert_text, change_table
 
     say.out.print(change_table(found.changes(), f"{len(found.base.rows)} problems, paired"))

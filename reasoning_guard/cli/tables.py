@@ -9,13 +9,13 @@ from rich.table import Table
 
 from reasoning_guard.alerts import Alert
 from reasoning_guard.offline.summary import Summary
-from reasoning_guard.report.measures import Measure, measure
+from reasoning_guard.report.measures import measure
 from reasoning_guard.report.numbers import number, signed
 from reasoning_guard.statistics import Change
 
 AXES = (
     *("accuracy", "reference/info_gain", "info_gain", "placebo_gain", "pre_commitment", "early_answering_aoc"),
-    *("placebo_changed", "mistake_changed", "filler_changed"),
+    *("placebo_changed", "mistake_changed", "filler_changed", "chain_holds"),
 )
 BESIDE = ("prior", "posterior", "tokens", "n_steps", "answered", "finished")
 """What a table shows of the first set, and :data:`AXES` of all; the files and --json hold every value."""
@@ -83,8 +83,7 @@ def alert_text(alert: Alert, width: int) -> str:
 
 def _shown(names: Iterable[str], first: bool) -> list[str]:
     known = set(names)
-    own = [name for name in known if measure(name) == Measure(name, name)]  # probes of the user's own
-    return [name for name in (*AXES, *(BESIDE if first else ()), *sorted(own)) if name in known]
+    return [name for name in (*AXES, *(BESIDE if first else ())) if name in known]
 
 
 def _label(name: str) -> str:

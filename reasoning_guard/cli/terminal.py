@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,13 +19,15 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-BROKEN, WRONG_USE, NOT_JUDGED, INTERRUPTED = 1, 2, 3, 130
-"""Exit codes beside 0."""
+BROKEN, WRONG_USE, NOT_JUDGED = 1, 2, 3
+"""Exit codes beside 0, and 130 for Ctrl-C."""
 
 
 def complain(message: str) -> None:
-    """Say on standard error what went wrong."""
-    _error_console().print(f"[bold red]error:[/] {escape(message)}", highlight=False)
+    """Say on standard error what went wrong; of several processes, the first says it."""
+    _error_console(quiet=os.environ.get("RANK", "0") != "0").print(
+        f"[bold red]error:[/] {escape(message)}", highlight=False
+    )
 
 
 class Terminal:
@@ -103,8 +106,6 @@ def _error_console(quiet: bool = False) -> Console:
 
 def _join_processes() -> None:
     """Take part in the run of ``accelerate launch``, if there is one."""
-    import os
-
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
