@@ -6,7 +6,9 @@ import logging
 import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +17,23 @@ from torch import nn
 
 from reasoning_guard.alerts import Alert
 from reasoning_guard.announce import say_what_is_odd, tell
+from reasoning_guard.cost import Budget, report, timed
 from reasoning_guard.decision import baseline_of, decide
 from reasoning_guard.errors import ConfigurationError, LostProcessError, warn_once
-from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
-from reasoning_guard.generation import Generator
 from reasoning_guard.history import check_fingerprint, state_of
 from reasoning_guard.hosting import is_due, safely
-from reasoning_guard.model_context import context_length, is_tensor_parallel, unwrapped
+from reasoning_guard.measuring import Measurer
+from reasoning_guard.model_context import context_length, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
-from reasoning_guard.processes import ALONE, Team, from_main_process, is_main_process, together
+from reasoning_guard.processes import Team, from_main_process, together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.records import Records
 from reasoning_guard.reference import Reference, take_reference
 from reasoning_guard.rules import EFFECTS, RULES, Rule
 from reasoning_guard.scalars import scalars_of
-from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.settings import Action, OnError, check_context, check_settings, fingerprint_of
 from reasoning_guard.sinks import Sink
 from reasoning_guard.statistics import Effect
@@ -68,6 +69,9 @@ class Guard:
             :func:`~reasoning_guard.reference.take_reference`).
         directory: Where records are kept; None keeps them in memory only.
         max_new_tokens: Longest trace, in tokens.
+        max_overhead: Largest share of the wall time that evaluating may take, e.g. 0.05. Evaluations that come too soon
+            are left out, and where that widens the interval more than four times, problems are; those that stay can
+            still be compared with the baseline. None: evaluate whenever the host asks.
         on_error: "record": an error inside the guard is logged with its traceback and recorded as a failed
             evaluation, and the run goes on; "raise": it is raised (for tests).
         progress: Whether to show progress bars.
@@ -91,6 +95,7 @@ class Guard:
         reference: str | nn.Module | None = "auto",
         directory: str | os.PathLike[str] | None = None,
         max_new_tokens: int = 512,
+        max_overhead: float | None = None,
         on_error: OnError = "record",
         progress: bool = True,
     ) -> None:
@@ -102,6 +107,7 @@ class Guard:
         self.action = action
         self.alpha, self.patience = alpha, patience
         self.max_new_tokens = max_new_tokens
+        self.max_overhead = max_overhead
         self.on_error: OnError = on_error
         self.progress = progress
         self.evaluations: list[Evaluation] = []
@@ -111,12 +117,20 @@ class Guard:
         self.reference: Reference | None = None
         self._reference_choice = reference
         self._records = Records(Path(directory), on_error) if directory is not None else None
-        self._scorer: AnswerScorer | None = None
+        self._budget = Budget(self.problems, max_overhead)
+        self._measurer = Measurer(
+            self.problems,
+            self.reader,
+            self.probes,
+            max_new_tokens=max_new_tokens,
+            max_overhead=max_overhead,
+            progress=progress,
+        )
         self._prepared: nn.Module | None = None
         self._begun = False
         self._carried: Mapping[str, Any] = {}  # records that a training checkpoint brought
         self._reference_fingerprint: str | None = None
-        check_settings(action, alpha, patience, max_new_tokens, on_error)
+        check_settings(action, alpha, patience, max_new_tokens, max_overhead, on_error)
         self.reader.check(self.problems)
 
     # ---------------------------------------------------------------------------------------------------- lifecycle
@@ -225,17 +239,23 @@ class Guard:
             step: Training step at which it stands.
 
         Returns:
-            The evaluation, or None when this step has been evaluated already.
+            The evaluation, or None when this step has been evaluated already, or ``max_overhead`` leaves it out.
         """
         if self.evaluations and self.evaluations[-1].step >= step:
             return None
         model = unwrapped(model)
         if self._prepared is None:
             self.prepare(model)
-        measured = self._guarded(lambda: together(lambda: self._measure(model, step)), step)
-        evaluation = from_main_process(lambda: measured)
+        training = self._budget.training()
+        size = from_main_process(lambda: self._budget.next_size(self.evaluations))
+        if size == 0:
+            return None
+        measure = partial(self._measurer.measure, model, step, self.reference, size=size, announce=not self.evaluations)
+        measured = self._guarded(lambda: together(measure), step)
+        evaluation = from_main_process(lambda: replace(measured, seconds=timed(measured, training)))
         self.evaluations.append(evaluation)
         self._guarded(lambda: self._judge(evaluation), step)
+        self._budget.evaluated()
         return evaluation
 
     # --------------------------------------------------------------------------------------------------- what it says
@@ -303,27 +323,6 @@ class Guard:
         found = self._records.begin(step, self._fingerprint(), self._settings())
         return found, not found or self._is_reference(before)
 
-    def _measure(self, model: nn.Module, step: int) -> Evaluation:
-        if self._scorer is None or self._scorer.model is not model:
-            self._scorer = AnswerScorer(model, self.reader.tokenizer, self.reader.format)
-        generator = Generator(
-            model,
-            self.reader.tokenizer,
-            max_new_tokens=self.max_new_tokens,
-            is_complete=self.reader.format.is_complete,
-            progress=self.progress and is_main_process(),
-        )
-        return evaluate(
-            step,
-            self.problems,
-            reader=self.reader,
-            generator=generator,
-            policy=self._scorer,
-            reference=self.reference,
-            probes=self.probes,
-            team=ALONE if is_tensor_parallel(model) else Team.of_run(),
-        )
-
     def _judge(self, evaluation: Evaluation) -> Evaluation:
         """Record and decide on the main process, for all; then speak, which changes nothing any more."""
         told = {alert.key for alert in self.alerts if alert.open}
@@ -340,6 +339,7 @@ class Guard:
 
     def _speak(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
         """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
+        logger.info("%s", report(evaluation, self.evaluations))
         say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
         action = self.action if callable(self.action) else None
         for call in tell(self.baseline or evaluation, evaluation, new, self.sinks, action):

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from reasoning_guard.alerts import Alert
+from reasoning_guard.cost import share_of_time
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.rules import AXES, names_of
@@ -32,6 +33,14 @@ def scalars_of(evaluation: Evaluation, made: Sequence[Evaluation], alerts: Seque
         means["ece"] = expected_calibration_error(evaluation, set)
         found |= {prefix + name: mean for name, mean in means.items() if math.isfinite(mean)}
     found["guard/unscored_fraction"] = evaluation.unscored_fraction("info_gain")
-    found["guard/seconds"] = evaluation.seconds.get("total", math.nan)
+    found |= _times(evaluation, made)
     open_alerts = [alert.severity for alert in alerts if alert.open]
     return found | {f"guard/{kind}s": float(open_alerts.count(kind)) for kind in ("alarm", "notice")}
+
+
+def _times(evaluation: Evaluation, made: Sequence[Evaluation]) -> dict[str, float]:
+    """Seconds in all and by part, and the share of the run's wall time so far."""
+    parts = {"seconds": "total", **{f"seconds_{part}": part for part in ("generation", "scoring", "rest")}}
+    found = {f"guard/{name}": evaluation.seconds[part] for name, part in parts.items() if part in evaluation.seconds}
+    share = share_of_time([e for e in made if e.step <= evaluation.step])
+    return found | ({"guard/time_share": share} if math.isfinite(share) else {})

@@ -15,7 +15,9 @@ Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
 OnError = Literal["record", "raise"]
 
 
-def check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int, on_error: str) -> None:
+def check_settings(
+    action: Any, alpha: float, patience: int, max_new_tokens: int, max_overhead: float | None, on_error: str
+) -> None:
     """Refuse what cannot work.
 
     Raises:
@@ -29,6 +31,10 @@ def check_settings(action: Any, alpha: float, patience: int, max_new_tokens: int
         raise ConfigurationError(f"`patience` counts evaluations in a row, at least 1; got {patience}")
     if max_new_tokens < 1:
         raise ConfigurationError(f"`max_new_tokens` must be at least 1; got {max_new_tokens}")
+    if max_overhead is not None and not 0 < max_overhead < 1:
+        raise ConfigurationError(
+            f"`max_overhead` is a share of the time between 0 and 1, e.g. 0.05, or None; got {max_overhead}"
+        )
     if on_error not in ("record", "raise"):
         raise ConfigurationError(f"`on_error` must be 'record' or 'raise'; got {on_error!r}")
 

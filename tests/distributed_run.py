@@ -262,7 +262,7 @@ def fsdp(folder: Path) -> dict[str, Any]:
         guard.prepare(varied())
         model = _sharded()
         guard._prepared = model
-        guard._scorer = AnswerScorer(
+        guard._measurer.scorer = AnswerScorer(
             model,
             runs.tokenizer(),
             runs.FORMAT,

@@ -30,8 +30,8 @@ from tokenizers_on_the_spot import qwen2_style
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-OWN_TEST = {"cli.md": "test_cli_docs.py", "In your own script": "test_examples.py"}
-"""Pages and sections whose blocks and commands another test runs, and which."""
+OWN_TEST = {"cli.md": "test_cli_docs.py"}
+"""Pages whose blocks and commands another test runs, and which."""
 
 EXCUSE = re.compile(r"<!-- not run: (.+?) -->")
 
@@ -45,7 +45,6 @@ class Block:
     language: str
     text: str
     excuse: str
-    section: str
 
     def __str__(self) -> str:
         return f"{self.page.name}:{self.line}"
@@ -66,16 +65,15 @@ def blocks(page: Path, *languages: str) -> list[Block]:
 
 def _fenced(page: Path) -> Iterator[Block]:
     lines = page.read_text(encoding="utf-8").splitlines()
-    i, excuse, section = 0, "", ""
+    i, excuse = 0, ""
     while i < len(lines):
-        section = lines[i].removeprefix("## ") if lines[i].startswith("## ") else section
         fence = re.match(r"\s*```(\w*)", lines[i])
         if fence is None:
             excuse = found[1] if (found := EXCUSE.search(lines[i])) else excuse if not lines[i].strip() else ""
             i += 1
             continue
         end = next(k for k in range(i + 1, len(lines)) if lines[k].strip() == "```")
-        yield Block(page, i + 1, fence[1], textwrap.dedent("\n".join(lines[i + 1 : end])), excuse, section)
+        yield Block(page, i + 1, fence[1], textwrap.dedent("\n".join(lines[i + 1 : end])), excuse)
         i, excuse = end + 1, ""
 
 

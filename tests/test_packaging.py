@@ -37,7 +37,10 @@ ROOMS = {
     "evaluating": ("gate", "evaluate", "faithfulness"),
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
-    "guarding": ("hosting", "settings", "records", "scalars", "announce", "guard", "rewards", "healthy"),
+    "guarding": (
+        *("hosting", "settings", "records", "scalars", "announce", "cost", "measuring", "guard", "rewards"),
+        "healthy",
+    ),
     "offline": ("offline",),
     "doors": ("cli", "__main__", "__init__"),
 }

@@ -16,7 +16,7 @@ from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
 from reasoning_guard.hosting import safely, sinks_for_training
-from reasoning_guard.processes import from_main_process, is_main_process
+from reasoning_guard.processes import from_main_process, is_main_process, together
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_transformers.console import Console
 from reasoning_guard_transformers.format_inference import format_of_trainer
@@ -44,8 +44,8 @@ class ReasoningGuardCallback(TrainerCallback):
         format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto":
             the preset in which most training examples state an answer.
         **options: Everything else that :class:`~reasoning_guard.guard.Guard` takes: ``action``, ``rules``,
-            ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``on_error``, ``progress``, and
-            ``directory`` (default ``<output_dir>/reasoning_guard``).
+            ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``max_overhead``, ``on_error``,
+            ``progress``, and ``directory`` (default ``<output_dir>/reasoning_guard``).
 
     With ``action="rollback"`` training goes on after an alarm. If one is still open at the end, the model is given
     the weights of the last checkpoint saved before the alarm began; ``guard.kept_checkpoint`` names it. These weights
@@ -79,6 +79,11 @@ class ReasoningGuardCallback(TrainerCallback):
             )
         if every is not None and every < 1:
             raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        if options.get("max_overhead") is not None and "guard/" in (trainer.args.metric_for_best_model or ""):
+            raise ConfigurationError(
+                "`max_overhead` leaves evaluations out, and the best model is selected by one of our values at "
+                "each: drop `max_overhead`, or select by a value of the trainer's own"
+            )
         if options.get("action") == "rollback":
             _check_rollback(trainer)
         tokenizer = _tokenizer_of(trainer)
@@ -238,7 +243,7 @@ class ReasoningGuardCallback(TrainerCallback):
             return
         try:
             # The trainer's own way to load full models, shards and adapters; it has no public name.
-            self._trainer._load_from_checkpoint(str(found))  # pyright: ignore[reportPrivateUsage]
+            together(lambda: self._trainer._load_from_checkpoint(str(found)))  # pyright: ignore[reportPrivateUsage]
         except Exception as error:
             logger.warning("cannot roll back: %s could not be loaded (%s); the last model is kept", found, error)
             return

@@ -1,0 +1,107 @@
+"""One evaluation of the live model on all processes of a run, and what it will cost before the first one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from torch import nn
+from tqdm.auto import tqdm
+
+from reasoning_guard.cost import FEWEST, PROBED, Cost, announcement, nested
+from reasoning_guard.evaluate import evaluate
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.generation import Generator
+from reasoning_guard.model_context import is_tensor_parallel
+from reasoning_guard.probes import Probe
+from reasoning_guard.problems import Problem
+from reasoning_guard.processes import ALONE, Team, is_main_process
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.reference import Reference
+from reasoning_guard.scorer import AnswerScorer
+
+logger = logging.getLogger("reasoning_guard.guard")
+
+
+class Measurer:
+    """Reads live models on held-out problems.
+
+    Args:
+        problems: All problems of the run.
+        reader: Reads completions in the run's format.
+        probes: What to ask.
+        max_new_tokens: Longest trace, in tokens.
+        max_overhead: The limit that is named where the cost is announced, or None.
+        progress: Whether to show progress bars, and the cost on the terminal.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        reader: TraceReader,
+        probes: Sequence[Probe],
+        *,
+        max_new_tokens: int,
+        max_overhead: float | None,
+        progress: bool,
+    ) -> None:
+        self.problems, self.reader, self.probes = problems, reader, probes
+        self.max_new_tokens, self.max_overhead, self.progress = max_new_tokens, max_overhead, progress
+        self.scorer: AnswerScorer | None = None
+
+    def measure(
+        self, model: nn.Module, step: int, reference: Reference | None, *, size: int, announce: bool
+    ) -> Evaluation:
+        """Read ``model``; every process of the run must call, inside :func:`~reasoning_guard.processes.together`.
+
+        Args:
+            model: The live model.
+            step: Training step at which it stands.
+            reference: The frozen reader, or None.
+            size: How many of the problems to read.
+            announce: Whether to say what it costs: beforehand, or afterwards where a probe would cost as much.
+
+        Returns:
+            The evaluation, the same on every process.
+        """
+        probed = announce and size >= FEWEST
+        if probed:
+            self._announce(self._probe(model, step, reference), size)
+        evaluation = self._evaluate(model, step, reference, nested(self.problems, size))
+        if announce and not probed:
+            self._announce(Cost.of(evaluation), size)
+        return evaluation
+
+    def _probe(self, model: nn.Module, step: int, reference: Reference | None) -> Cost:
+        """What a few problems cost; some are read beforehand, for the first reading tests the model and warms it up."""
+        few = nested(self.problems, Team.of_run().size * PROBED)
+        self._evaluate(model, step, reference, few[:: PROBED // 2])
+        return Cost.of(self._evaluate(model, step, reference, few))
+
+    def _announce(self, probed: Cost, size: int) -> None:
+        say = tqdm.write if self.progress else logger.info
+        if is_main_process():
+            say(f"reasoning_guard: {announcement(probed.scaled(size), self.max_overhead)}")
+
+    def _evaluate(
+        self, model: nn.Module, step: int, reference: Reference | None, problems: Sequence[Problem]
+    ) -> Evaluation:
+        if self.scorer is None or self.scorer.model is not model:
+            self.scorer = AnswerScorer(model, self.reader.tokenizer, self.reader.format)
+        generator = Generator(
+            model,
+            self.reader.tokenizer,
+            max_new_tokens=self.max_new_tokens,
+            is_complete=self.reader.format.is_complete,
+            progress=self.progress and is_main_process(),
+        )
+        return evaluate(
+            step,
+            problems,
+            reader=self.reader,
+            generator=generator,
+            policy=self.scorer,
+            reference=reference,
+            probes=self.probes,
+            team=ALONE if is_tensor_parallel(model) else Team.of_run(),
+        )

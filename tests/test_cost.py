@@ -1,0 +1,132 @@
+"""What guarding costs is said, logged, and kept under a limit."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import runs
+from reasoning_guard.cost import FEWEST, Budget, Cost, affordable, nested, share_of_time
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.generation import Generator
+from reasoning_guard.guard import Guard
+from reasoning_guard.problems import load_problems
+
+
+def _guard(n: int = 40, **options: Any) -> Guard:
+    settings = {"format": runs.FORMAT, "max_new_tokens": 12, "progress": False, "reference": None, "probes": []}
+    return Guard(runs.problems(n), runs.tokenizer(), **{**settings, **options})
+
+
+def _made(problems: int, total: float, training: float = 0.0) -> Evaluation:
+    rows = tuple(Row(id=f"p{i}", values={"tokens": 10.0}) for i in range(problems))
+    return Evaluation(step=0, rows=rows, seconds={"total": total, "training": training})
+
+
+@pytest.mark.parametrize(
+    ("training", "skipped", "expected"),
+    [(190, 0, 100), (189, 0, 0), (189, 2, 0), (189, 3, 99), (95, 3, 50), (60, 3, 0), (60, 9, 0), (190, 9, 100)],
+)
+def test_the_interval_widens_fourfold_and_then_problems_leave(training: float, skipped: int, expected: int) -> None:
+    found = affordable(_made(100, total=10.0), 100, training, skipped, 0.05)
+    assert found == expected
+    assert found * 10.0 / 100 <= 0.05 * (training + found * 10.0 / 100) + 1e-9
+
+
+def test_a_smaller_part_lies_within_every_larger_one_and_holds_each_set() -> None:
+    problems = load_problems(
+        [*runs.problems(30), *({**row, "set": "ood", "id": f"o {i}"} for i, row in enumerate(runs.problems(10)))]
+    )
+    parts = [nested(problems, count) for count in range(1, 41)]
+    for smaller, larger in pairwise(parts):
+        assert {p.id for p in smaller} <= {p.id for p in larger}
+    assert parts[-1] == problems
+    assert [sum(p.set == name for p in parts[19]) for name in ("id", "ood")] == [15, 5]
+
+
+def test_the_share_of_the_time() -> None:
+    assert share_of_time([_made(1, 10.0), _made(1, 10.0, 80.0)]) == pytest.approx(0.2)
+    assert Cost.of(_made(3, 6.0)) == Cost(problems=3, tokens=30, seconds=6.0)
+
+
+def test_what_it_will_cost_is_said_before_it_is_spent(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    complete, order = Generator.complete, []
+
+    def noted(self: Generator, prompts: Any, label: str = "") -> Any:
+        order.append((len(prompts), "will take" in capsys.readouterr().out))
+        return complete(self, prompts, label)
+
+    monkeypatch.setattr(Generator, "complete", noted)
+    guard, model = _guard(40, progress=True, max_overhead=0.1), runs.writer()
+    guard.evaluate(model, 0)
+    whole = [said for prompts, said in order if prompts == 40]
+    assert whole[0], "the first thing after the announcement is the evaluation itself"
+    assert sum(said for _, said in order) == 1
+    guard.evaluate(model, 1)
+    assert "will take" not in capsys.readouterr().out
+
+
+def test_a_small_set_is_not_worth_a_probe(caplog: pytest.LogCaptureFixture) -> None:
+    guard = _guard(FEWEST - 1)
+    with caplog.at_level(logging.INFO, "reasoning_guard"):
+        guard.evaluate(runs.writer(), 0)
+    assert any("an evaluation of 31 problems" in message for message in caplog.messages)
+    assert any("31 problems in" in message and "generation" in message for message in caplog.messages)
+
+
+def test_seconds_by_part_add_up_and_are_logged() -> None:
+    guard, model = _guard(16), runs.writer()
+    for step in range(2):
+        guard.evaluate(model, step)
+    numbers = guard.scalars(guard.evaluations[-1])
+    parts = [numbers[f"guard/seconds_{part}"] for part in ("generation", "scoring", "rest")]
+    assert sum(parts) == pytest.approx(numbers["guard/seconds"])
+    assert 0 < numbers["guard/time_share"] < 1
+
+
+def test_under_a_limit_evaluations_are_left_out_and_then_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    guard, model = _guard(64, max_overhead=0.5), runs.writer()
+    baseline = guard.evaluate(model, 0)
+    cost = baseline.seconds["total"]
+    monkeypatch.setattr(Budget, "training", lambda self: 0.75 * cost)
+    assert [guard.evaluate(model, step) for step in (1, 2, 3)] == [None] * 3
+    narrowed = guard.evaluate(model, 4)
+    ids = {row.id for row in narrowed.rows}
+    assert FEWEST <= len(ids) <= 50
+    assert ids < {row.id for row in baseline.rows}
+    assert [e.step for e in guard.evaluations] == [0, 4]
+
+
+def test_without_a_limit_every_evaluation_is_made() -> None:
+    guard, model = _guard(16), runs.writer()
+    assert all(guard.evaluate(model, step) is not None for step in range(3))
+
+
+def test_a_limit_changes_no_weight(tmp_path: Path) -> None:
+    trained = []
+    for name, limit in (("free", None), ("limited", 0.05)):
+        trainer = runs.plain_trainer(tmp_path / name, max_steps=4)
+        callback = runs.guard(trainer, every=1, problems=runs.problems(FEWEST), max_overhead=limit, reference=None)
+        trainer.train()
+        trained.append((runs.weights(trainer), len(callback.guard.evaluations)))
+    (free, all_made), (limited, some) = trained
+    assert all_made == 5
+    assert some < all_made
+    assert not runs.differing(free, limited)
+
+
+@pytest.mark.parametrize("limit", [0, 1, -0.1, 5])
+def test_a_limit_is_a_share(limit: float) -> None:
+    with pytest.raises(ConfigurationError, match="max_overhead"):
+        _guard(16, max_overhead=limit)
+
+
+def test_a_limit_does_not_go_with_selecting_the_best_model_by_our_values(tmp_path: Path) -> None:
+    trainer = runs.plain_trainer(tmp_path, metric_for_best_model="eval_guard/info_gain")
+    with pytest.raises(ConfigurationError, match="max_overhead"):
+        runs.guard(trainer, max_overhead=0.05)
