@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo demo-all test test-all lint format bench figures clean
+.PHONY: help demo demo-all test test-all lint format bench figures pictures docs clean
 
 help:
 	@echo "make demo     train tiny models, one of which falls into the accuracy trap, and watch the guard"
@@ -24,6 +24,8 @@ help:
 	@echo "make format   let ruff rewrite what it can"
 	@echo "make bench    measure what guarding costs"
 	@echo "make figures  draw the figures of the documentation again"
+	@echo "make pictures take the pictures of the documentation again, of what make demo left (needs Chromium)"
+	@echo "make docs     write the API page from the docstrings, the cost table from the results"
 	@echo "make clean    remove .venv and everything that was built"
 
 $(READY): pyproject.toml constraints.txt
@@ -60,6 +62,13 @@ bench: $(READY)
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.figures
+
+pictures: $(READY)
+	$(BIN)/python -m benchmarks.pictures
+
+docs: $(READY)
+	$(BIN)/python docs/make_api.py
+	$(BIN)/python docs/make_costs.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -26,8 +26,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.model_context import text_config
 from reasoning_guard.scorer import AnswerScorer
-from reasoning_guard.selftest import build_small, twin_trees
 from reasoning_guard.tree import TraceTree
+from reasoning_guard.twins import build_small, twin_trees
 from reasoning_guard_demo.model import build_tokenizer
 
 TOKENIZER = build_tokenizer()

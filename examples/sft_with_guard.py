@@ -9,7 +9,6 @@ The data hold "question" and "answer" columns, the answer being a worked solutio
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 import torch
@@ -42,42 +41,37 @@ def small_model(texts: list[str]) -> tuple[LlamaForCausalLM, PreTrainedTokenizer
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", required=True, help="training data: a .jsonl file, or a dataset as NAME or NAME:CONFIG"
-    )
+    parser.add_argument("--data", required=True, help="a .jsonl file, or a dataset as NAME or NAME:CONFIG")
     parser.add_argument("--held-out", help="held-out problems; default: test.jsonl beside the data, or the test split")
     parser.add_argument("--model", help="name or path of a causal language model; default: a small one made here")
     parser.add_argument("--problems", type=int, default=128, help="how many held-out problems the guard reads")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest held-out trace")
     parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--out", default="runs/sft_with_guard")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     beside = Path(options.data).with_name("test.jsonl")
     train = read(options.data, "train")
     test = read(options.held_out or (str(beside) if beside.is_file() else options.data), "test")
     held_out = test.select(range(min(options.problems, len(test)))).select_columns(["prompt", "answer"])
     if options.model:
-        model = AutoModelForCausalLM.from_pretrained(options.model)
-        tokenizer = AutoTokenizer.from_pretrained(options.model)
+        model, tokenizer = (kind.from_pretrained(options.model) for kind in (AutoModelForCausalLM, AutoTokenizer))
     else:
         model, tokenizer = small_model([row["prompt"] + row["completion"] for row in train])
     args = SFTConfig(
-        output_dir=options.out, max_steps=options.steps, learning_rate=1e-5 if options.model else 1e-3,
+        output_dir="runs/sft_with_guard", max_steps=options.steps, learning_rate=1e-5 if options.model else 1e-3,
         per_device_train_batch_size=16, max_length=512, logging_steps=50, save_strategy="no", report_to="tensorboard",
-        bf16=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), dataloader_pin_memory=False,
+        bf16=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
     train = train.select_columns(["prompt", "completion"])
     trainer = SFTTrainer(model=model, args=args, train_dataset=train, processing_class=tokenizer)
+
     callback = ReasoningGuardCallback(trainer, problems=held_out, max_new_tokens=options.max_new_tokens)
     trainer.add_callback(callback)
     trainer.train()
 
     for evaluation in callback.guard.evaluations:
-        shown = ("accuracy", "answered", "prior", "posterior", "info_gain", "placebo_gain", "pre_commitment", "n_steps")
-        values = "  ".join(f"{name} {evaluation.mean(name):6.2f}" for name in shown)
-        print(f"step {evaluation.step:4d}  {values}  ({evaluation.seconds.get('total', 0):.1f} s)")
+        shown = ("accuracy", "answered", "prior", "posterior", "info_gain", "placebo_gain", "n_steps")
+        print(f"step {evaluation.step:4d}", *(f"{name} {evaluation.mean(name):.2f}" for name in shown), sep="  ")
     print(*[alert.text() for alert in callback.guard.alerts] or ["no alert"], sep="\n")
 
 

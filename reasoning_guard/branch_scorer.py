@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,16 +11,12 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from reasoning_guard.effort import Effort
+from reasoning_guard.effort import Effort, effort_of, empty_cache, memory_given_back, nothing_smaller
 from reasoning_guard.forward import Prompt, Scores, read_prompt, score_independent, score_shared
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
 from reasoning_guard.processes import in_step
-from reasoning_guard.selftest import Verdict, confirm, verdict_of_twin
+from reasoning_guard.selftest import Verdict, verdict_of
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
-
-logger = logging.getLogger(__name__)
-
-_CPU_BUDGET, _GPU_BUDGET = 2_048, 32_768
 
 
 class BranchScorer:
@@ -28,8 +24,8 @@ class BranchScorer:
 
     Args:
         model: The model to read, in whatever state it is; it is left in that state.
-        token_budget: Most tokens, padding included, in one batch of traces; default 2,048 on a CPU, where small
-            batches win, and 32,768 elsewhere. Halved when memory runs out, and kept there.
+        token_budget: Most tokens, padding included, in one batch of traces. By default 2,048 on a CPU, where small
+            batches win; elsewhere found by trying on the first traces and then kept. Halved when memory runs out.
         shared: None lets the self-test decide; False scores every branch on its own.
 
     Attributes:
@@ -44,9 +40,9 @@ class BranchScorer:
 
     def __init__(self, model: nn.Module, *, token_budget: int | None = None, shared: bool | None = None) -> None:
         self.model = model
-        default = _CPU_BUDGET if device_of(model).type == "cpu" else _GPU_BUDGET
-        self.effort = Effort(token_budget or default)
-        self.verdict = Verdict(None, "asked for") if shared is False else None
+        self.effort = effort_of(model) if token_budget is None else Effort(token_budget)
+        self._shared = shared
+        self.verdict: Verdict | None = None
 
     @property
     def token_budget(self) -> int:
@@ -90,7 +86,11 @@ class BranchScorer:
             return limit is None or all(each.at + len(each.ids) - 1 <= limit for each in both)
 
         asked = [[_only(tree, fits) for tree in group] for group in groups]
-        with reading(self.model, dense_masks=True), _in_step(self.model):
+        with (
+            reading(self.model, dense_masks=True),
+            memory_given_back(device_of(self.model)),
+            _in_step(self.model),
+        ):
             self._settle([tree for group in asked for tree in group])
             found = [score(group) for group in asked]
         return [
@@ -99,14 +99,15 @@ class BranchScorer:
         ]
 
     def _settle(self, trees: Sequence[TraceTree]) -> None:
-        """Decide once, on the first trees, which path is exact for this model, and say so."""
+        """Which path is exact for this model as it stands; tested on the first trees, and where its state changes."""
         trees = [each for each in map(_unhidden, trees) if each.branches]
-        if self.verdict is not None or not trees:
-            return
-        self.verdict = confirm(self.model, verdict_of_twin(self.model), trees)
-        path = "one shared pass" if self.verdict.plan else "a pass of its own for every branch (slower, always right)"
-        level = logging.INFO if self.verdict.plan else logging.WARNING
-        logger.log(level, "scoring %s by %s: %s", type(self.model).__name__, path, self.verdict.reason)
+        if self._shared is False:
+            self.verdict = Verdict(None, "asked for")
+        elif trees:
+            try:
+                self.verdict = verdict_of(self.model, trees)
+            except torch.OutOfMemoryError as error:
+                raise nothing_smaller(min(map(_size, trees))) from error
 
     def _score_group(self, trees: Sequence[TraceTree]) -> Scores:
         beginning = _common([tree.trunk for tree in trees]) if len(trees) > 1 else ()
@@ -123,6 +124,7 @@ class BranchScorer:
         while pending:
             batch = self._next_batch(sizes, pending)
             shared = self._shares([sizes[i] for i in batch])
+            started = time.perf_counter()
             try:
                 if shared and beginning and prompt is None:
                     prompt = read_prompt(self.model, beginning, self.effort.elements)
@@ -130,10 +132,10 @@ class BranchScorer:
             except torch.OutOfMemoryError:
                 scores = None
             if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                empty_cache(device_of(self.model))
                 self.effort.shrink([sizes[i] for i in batch], shared)
                 continue
+            self.effort.learn([sizes[i] for i in batch], time.perf_counter() - started)
             found.update(zip(batch, scores, strict=True))
             pending = pending[len(batch) :]
         return [found.get(i, []) for i in range(len(trees))]

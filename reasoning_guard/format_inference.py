@@ -52,7 +52,7 @@ def likeliest_format(texts: Iterable[str]) -> str | None:
     """
     texts = list(texts)
     for name in _SPECIFIC_FIRST if texts else ():
-        if sum(_states(name, text) for text in texts) >= _ENOUGH * len(texts):
+        if sum(states_answer(name, text) for text in texts) >= _ENOUGH * len(texts):
             return name
     return None
 
@@ -74,7 +74,13 @@ def solutions(problems: Any) -> Iterator[str]:
             yield from (str(row[c]) for c in ("solution", "answer") if isinstance(row.get(c), str))
 
 
-def _states(name: str, text: str) -> bool:
+def states_answer(name: str, text: str) -> bool:
+    r"""Whether the preset ``name`` reads an answer in ``text``, and finds its reasoning tags where it has them.
+
+    Example:
+        >>> states_answer("gsm8k", "#### 4"), states_answer("think", "The answer is 4.")
+        (True, False)
+    """
     preset = PRESETS[name]
     if preset.reasoning_close is not None and preset.reasoning_close not in text:
         return False

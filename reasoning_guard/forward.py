@@ -26,12 +26,13 @@ from transformers import DynamicCache
 from reasoning_guard.divergences import with_divergences
 from reasoning_guard.logits import Numbers, head_of, token_numbers
 from reasoning_guard.masks import MaskPlan
-from reasoning_guard.model_context import device_of, text_config
+from reasoning_guard.model_context import attention_name, device_of, text_config
 from reasoning_guard.packing import PackedRow, anchored, batch_rows, pack, pad_right
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 
 LIMIT = 2**25
-"""Elements in one mask, one block of logits or one table of attention weights: 128 MiB in float32."""
+"""Elements in a mask with what it is made from, in a block of logits, in a table of attention weights: 128 MiB each in
+float32, so that mask and logits together take no more than 256."""
 
 Scores = list[list[BranchScore]]
 
@@ -76,7 +77,7 @@ def score_shared(
     """
     trees = [anchored(tree) for tree in trees]
     read = prompt.length if prompt else 0
-    trunks = pad_right([tree.trunk[read : max((b.at for b in tree.branches), default=0)] for tree in trees], 0)
+    trunks = pad_right([tree.trunk[read : max((b.reach for b in tree.branches), default=0)] for tree in trees], 0)
     cache = DynamicCache()
     if prompt:
         cache = copy.deepcopy(prompt.cache)
@@ -100,8 +101,7 @@ def _feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) 
 
 def attention_heads(model: nn.Module) -> int:
     """Number of heads whose ``[tokens, keys]`` weights exist at once: all under eager attention, none otherwise."""
-    whole: Any = model
-    if getattr(whole.config, "_attn_implementation", None) != "eager":
+    if attention_name(model) != "eager":
         return 0
     settings = text_config(model).to_dict()  # not by attribute: some configurations keep the number per layer
     return int(settings.get("num_attention_heads") or settings.get("n_head") or 1)
@@ -115,15 +115,17 @@ def _score_branches(
     plan: MaskPlan,
     limit: int,
 ) -> Scores:
-    """One masked pass over the cache, or two over half the branches each where masks or logits would grow too large."""
+    """One masked pass over the cache, or one for each part of the branches where masks or logits would be too large."""
     rows = [pack(each) for each in branches]
-    if _too_large(model, trunk_length, rows, limit) and max(map(len, branches)) > 1:
-        halves = [(len(each) + 1) // 2 for each in branches]
-        first = [each[:half] for each, half in zip(branches, halves, strict=True)]
-        second = [each[half:] for each, half in zip(branches, halves, strict=True)]
-        left = _score_branches(model, cache, trunk_length, first, plan, limit)
-        right = _score_branches(model, cache, trunk_length, second, plan, limit)
-        return [a + b for a, b in zip(left, right, strict=True)]
+    most = max(map(len, branches))
+    parts = min(most, _parts(model, trunk_length, rows, plan, limit))
+    if parts > 1:
+        size = -(-most // parts)
+        found = [
+            _score_branches(model, cache, trunk_length, [each[i : i + size] for each in branches], plan, limit)
+            for i in range(0, most, size)
+        ]
+        return [[score for part in found for score in part[tree]] for tree in range(len(branches))]
     batch = batch_rows(rows, device_of(model))
     logits = model(
         input_ids=batch.ids,
@@ -137,11 +139,12 @@ def _score_branches(
     return _read(logits, rows)
 
 
-def _too_large(model: nn.Module, trunk_length: int, rows: Sequence[PackedRow], limit: int) -> bool:
+def _parts(model: nn.Module, trunk_length: int, rows: Sequence[PackedRow], plan: MaskPlan, limit: int) -> int:
+    """In how many parts the branches are read. A mask counts twice: the tables that it is made from are as large."""
     width = max(len(row.ids) for row in rows)
-    mask = len(rows) * width * (trunk_length + width) * max(1, attention_heads(model))
+    mask = 2 * plan.n_masks * len(rows) * width * (trunk_length + width) * max(1, attention_heads(model))
     wanted = max(row.n_wanted for row in rows) if head_of(model).picks else width
-    return max(mask, len(rows) * wanted * text_config(model).vocab_size) > limit
+    return -(-max(mask, len(rows) * wanted * text_config(model).vocab_size) // limit)
 
 
 def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget: int) -> Scores:
@@ -211,5 +214,6 @@ def _branch_score(numbers: Sequence[Numbers]) -> BranchScore:
 
 
 def mask_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype in which the model computes: additive masks must be in it."""
-    return next((p.dtype for p in model.parameters() if p.dtype.is_floating_point), torch.float32)
+    """The dtype in which the model computes: additive masks must be in it. Quantised weights are no guide to it."""
+    computes = (p.dtype for p in model.parameters() if p.dtype.is_floating_point and p.dtype.itemsize > 1)
+    return next(computes, torch.float32)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from reasoning_guard.alerts import Alert
@@ -21,8 +22,10 @@ from reasoning_guard.decision import baseline_of, decide
 from reasoning_guard.errors import ConfigurationError, LostProcessError, warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
+from reasoning_guard.history import check_fingerprint, state_of
+from reasoning_guard.hosting import is_due, safely
 from reasoning_guard.measuring import Measurer
-from reasoning_guard.model_context import context_length
+from reasoning_guard.model_context import context_length, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import Team, from_main_process, together
@@ -105,7 +108,7 @@ class Guard:
         self.alpha, self.patience = alpha, patience
         self.max_new_tokens = max_new_tokens
         self.max_overhead = max_overhead
-        self.on_error = on_error
+        self.on_error: OnError = on_error
         self.progress = progress
         self.evaluations: list[Evaluation] = []
         self.alerts: list[Alert] = []
@@ -115,6 +118,7 @@ class Guard:
         self._reference_choice = reference
         self._records = Records(Path(directory), on_error) if directory is not None else None
         self._budget = Budget(self.problems, max_overhead)
+        self._left_out: int | None = None
         self._measurer = Measurer(
             self.problems,
             self.reader,
@@ -124,26 +128,34 @@ class Guard:
             progress=progress,
         )
         self._prepared: nn.Module | None = None
+        self._begun = False
+        self._carried: Mapping[str, Any] = {}  # records that a training checkpoint brought
         self._reference_fingerprint: str | None = None
         check_settings(action, alpha, patience, max_new_tokens, max_overhead, on_error)
         self.reader.check(self.problems)
 
     # ---------------------------------------------------------------------------------------------------- lifecycle
 
-    def prepare(self, model: nn.Module) -> None:
+    def prepare(self, model: nn.Module, device: torch.device | None = None) -> None:
         """Check the model against the problems and take the frozen reference, before any training.
 
         Args:
             model: The model as it is before its first step.
+            device: Where it will be trained, when it is not there yet.
 
         Raises:
             ConfigurationError: A prompt that leaves the model's context no room for a trace.
         """
+        model = unwrapped(model)
         if self._prepared is model:
             return
-        self.reference = together(lambda: self._checked_and_read(model))
+        self.reference = together(lambda: self._checked_and_read(model, device))
         self._reference_fingerprint = self.reference.fingerprint() if self.reference else None
         self._prepared = model
+
+    def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
+        """Keep records on disk from here on, for a host that learns late where they belong; before :meth:`begin`."""
+        self._records = Records(Path(directory), self.on_error)
 
     def begin(self, step: int = 0) -> None:
         """Take up the records of this run: none at step 0, those up to ``step`` when it is resumed.
@@ -154,6 +166,9 @@ class Guard:
         Raises:
             HistoryError: The records on disk were made with other problems or another format.
         """
+        self._begun, self._left_out = True, None
+        if self._carried and step > 0:
+            self._take_up_carried()
         if self._records is None:
             self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
         else:
@@ -161,6 +176,56 @@ class Guard:
             if not same_reference:
                 self.reference = None
         self.alerts = from_main_process(self._decide)
+
+    def step(self, model: nn.Module, step: int, *, every: int = 1) -> Evaluation | None:
+        """Everything a training loop of one's own needs, in one call a step: begin, baseline, evaluations.
+
+        Call it at the top of the loop, on every process. The first call takes up the records of a resumed run and
+        makes the baseline if there is none; then an evaluation follows every ``every`` steps. Log
+        :meth:`scalars` of what it returns, and obey :attr:`should_stop`.
+
+        Args:
+            model: The live model, with or without a wrapper (``DistributedDataParallel``, ``torch.compile``); it is
+                left exactly as it was.
+            step: Training steps done so far.
+            every: Steps between evaluations.
+
+        Returns:
+            The evaluation, or None when none is due.
+
+        Raises:
+            ConfigurationError: Whatever cannot work, at the first call.
+            HistoryError: The run is resumed, and its records were made with other problems or another format.
+
+        Example:
+            >>> for step, batch in enumerate(batches):                         # doctest: +SKIP
+            ...     if evaluation := guard.step(model, step, every=100):
+            ...         accelerator.log(guard.scalars(evaluation), step)
+            ...     if guard.should_stop:
+            ...         break
+        """
+        if every < 1:
+            raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        if not self._begun:
+            self.prepare(model)
+            safely(lambda: self.begin(step), self.on_error)
+        return self.evaluate(model, step) if is_due(step, every, self.last_asked) else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The records, for a training checkpoint: plain types only.
+
+        ``accelerator.register_for_checkpointing(guard)`` and Lightning's checkpoints take it from here.
+        """
+        return state_of(self.evaluations, self._fingerprint(), self._settings())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a training checkpoint: :meth:`begin` takes its records up, wherever they were kept.
+
+        Args:
+            state: What :meth:`state_dict` gave.
+        """
+        self._carried = state
+        self._begun = False
 
     def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
         """Read the model on the held-out problems, record what was found, decide, act.
@@ -176,13 +241,15 @@ class Guard:
         Returns:
             The evaluation, or None when this step has been evaluated already, or ``max_overhead`` leaves it out.
         """
-        if self.evaluations and self.evaluations[-1].step >= step:
+        if self.last_asked is not None and self.last_asked >= step:
             return None
+        model = unwrapped(model)
         if self._prepared is None:
             self.prepare(model)
         training = self._budget.training()
         size = from_main_process(lambda: self._budget.next_size(self.evaluations))
         if size == 0:
+            self._left_out = step
             return None
         measure = partial(self._measurer.measure, model, step, self.reference, size=size, announce=not self.evaluations)
         measured = self._guarded(lambda: together(measure), step)
@@ -198,6 +265,12 @@ class Guard:
     def baseline(self) -> Evaluation | None:
         """The evaluation that later ones are compared with (see :func:`~reasoning_guard.decision.baseline_of`)."""
         return baseline_of(self.evaluations)
+
+    @property
+    def last_asked(self) -> int | None:
+        """Step of the last evaluation, one that ``max_overhead`` left out too; None before the first."""
+        asked = [e.step for e in self.evaluations[-1:]] + ([] if self._left_out is None else [self._left_out])
+        return max(asked, default=None)
 
     @property
     def alarms(self) -> list[Alert]:
@@ -238,7 +311,7 @@ class Guard:
 
     # --------------------------------------------------------------------------------------------------------- parts
 
-    def _checked_and_read(self, model: nn.Module) -> Reference | None:
+    def _checked_and_read(self, model: nn.Module, device: torch.device | None) -> Reference | None:
         """The frozen reference of a model that can be guarded; all processes have one, or none has."""
         if not hasattr(model, "generate"):
             raise ConfigurationError(
@@ -246,24 +319,16 @@ class Guard:
                 "language model"
             )
         check_context(self.problems, self.reader, context_length(model))
-        found = take_reference(model, self.reader.tokenizer, self.reader.format, self._reference_choice)
+        choice = self._reference_choice
+        found = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
         return found if all(Team.of_run().gather(found is not None)) else None
 
     def _take_up(self, step: int) -> tuple[list[Evaluation], bool]:
         """The records up to ``step``, and whether the reference is the one that read them."""
         assert self._records is not None
         before = self._records.settings().get("reference_fingerprint")
-        found = self._records.begin(
-            step, fingerprint_of(self.problems, self.reader, self.max_new_tokens), self._settings()
-        )
-        now = self._reference_fingerprint
-        same = not found or before is None or now is None or now == before
-        if not same:
-            logger.warning(
-                "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
-                "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
-            )
-        return found, same
+        found = self._records.begin(step, self._fingerprint(), self._settings())
+        return found, not found or self._is_reference(before)
 
     def _judge(self, evaluation: Evaluation) -> Evaluation:
         """Record and decide on the main process, for all; then speak, which changes nothing any more."""
@@ -310,6 +375,31 @@ class Guard:
             logger.exception("the guard failed at step %d; training goes on", step)
             failure = "".join(traceback.format_exception_only(error)).strip()
             return Evaluation(step=step, created=_now(), failure=failure)
+
+    def _take_up_carried(self) -> None:
+        """Records from a training checkpoint go where ours are kept, and are taken up from there."""
+        state, self._carried = self._carried, {}
+        run, records = state["run"], self._records
+        check_fingerprint(run["fingerprint"], self._fingerprint(), "the checkpoint's records")
+        self.evaluations = [Evaluation.from_dict(record) for record in state["evaluations"]]
+        if records is not None:
+            from_main_process(lambda: records.restore(state))
+        elif not self._is_reference(run["settings"].get("reference_fingerprint")):
+            self.reference = None
+
+    def _is_reference(self, before: str | None) -> bool:
+        """Whether the reference is the one that read the baseline; others say nothing by comparison."""
+        now = self._reference_fingerprint
+        if now is None or before is None or now == before:
+            return True
+        logger.warning(
+            "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
+            "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
+        )
+        return False
+
+    def _fingerprint(self) -> dict[str, str]:
+        return fingerprint_of(self.problems, self.reader, self.max_new_tokens)
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -58,6 +58,23 @@ class History:
         _replace(self._run, json.dumps(_plain(run), indent=2) + "\n")
         return kept
 
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the records that a training checkpoint carries into the folder, as if the run had kept them here.
+
+        The checkpoint may have been moved, or its run may have written elsewhere. Records that stand here already
+        are left alone; those of another run are put aside into ``earlier-1``, ``earlier-2``, ...
+
+        Args:
+            state: What :func:`state_of` made.
+        """
+        carried = [_line(record) for record in state["evaluations"]]
+        here = self._records.read_bytes().splitlines(keepends=True) if self._records.exists() else []
+        if not carried or here[: len(carried)] == carried:
+            return
+        self._restart()
+        _replace(self._run, json.dumps(state["run"], indent=2) + "\n")
+        _replace(self._records, b"".join(carried).decode())
+
     def append(self, evaluation: Evaluation) -> None:
         """Add a record; when this returns, it is on the disk.
 
@@ -112,23 +129,13 @@ class History:
         """Keep the records up to ``step``, put the later ones aside."""
         records = self.load()
         if records:
-            self._check(fingerprint)
+            check_fingerprint(self.run().get("fingerprint", {}), fingerprint, f"the records in {self.directory}")
         kept = [e for e in records if e.step <= step]
         if len(kept) < len(records):
             _replace(self._earlier() / self._records.name, _text(e for e in records if e.step > step))
         if self._records.exists():
             _replace(self._records, _text(kept))
         return kept
-
-    def _check(self, fingerprint: Mapping[str, str]) -> None:
-        known = self.run().get("fingerprint", {})
-        changed = sorted(k for k in {*known, *fingerprint} if known.get(k) != fingerprint.get(k))
-        if changed:
-            what = ", ".join(f"{k} ({known.get(k)} then, {fingerprint.get(k)} now)" for k in changed)
-            raise HistoryError(
-                f"the records in {self.directory} were made with other settings: {what}; numbers cannot be compared. "
-                "Give the run what it began with, or another output folder to start a baseline of its own."
-            )
 
     def _earlier(self) -> Path:
         number = 1
@@ -152,6 +159,46 @@ class History:
             return Evaluation.from_dict(record)
         except (KeyError, TypeError, AttributeError) as error:
             raise HistoryError(_damaged(self._records, number)) from error
+
+
+def state_of(
+    evaluations: Sequence[Evaluation], fingerprint: Mapping[str, str], settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A run's records for a training checkpoint, which may travel without the folder of records.
+
+    Args:
+        evaluations: The records, oldest first.
+        fingerprint: As for :meth:`History.begin`.
+        settings: As for :meth:`History.begin`.
+
+    Returns:
+        Dicts, lists, strings, numbers and None only, so that ``torch.load(weights_only=True)`` reads it.
+    """
+    state = {
+        "run": {"fingerprint": dict(fingerprint), "settings": dict(settings)},
+        "evaluations": [evaluation.to_dict() for evaluation in evaluations],
+    }
+    return json.loads(json.dumps(_plain(state)))
+
+
+def check_fingerprint(known: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
+    """Refuse records that cannot be compared with what this run would measure.
+
+    Args:
+        known: Fingerprint of the records.
+        now: Fingerprint of this run.
+        where: Whose records, for the message.
+
+    Raises:
+        HistoryError: They differ; the message says in what.
+    """
+    changed = sorted(k for k in {*known, *now} if known.get(k) != now.get(k))
+    if changed:
+        what = ", ".join(f"{k} ({known.get(k)} then, {now.get(k)} now)" for k in changed)
+        raise HistoryError(
+            f"{where} were made with other settings: {what}; numbers cannot be compared. "
+            "Give the run what it began with, or another output folder to start a baseline of its own."
+        )
 
 
 def digest(value: Any) -> str:

@@ -6,47 +6,45 @@ import logging
 from collections.abc import Callable, Sequence
 
 from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
-from reasoning_guard.guard import Guard
 from reasoning_guard.sinks import Sink
 
 logger = logging.getLogger(__name__)
 
 
-def safely(guard: Guard, act: Callable[[], None]) -> None:
+def safely(act: Callable[[], None], on_error: str) -> None:
     """Call ``act``; an error of ours never ends the user's run.
 
     Args:
-        guard: Its ``on_error`` says whether errors are raised after all.
-        act: What may fail. It is logged with its traceback.
+        act: What may fail. The error is logged with its traceback.
+        on_error: The guard's: "raise" raises it after all.
 
     Raises:
         ConfigurationError: Wrong configuration, and records of another run (``HistoryError``): those end a run, before
             its first step.
-        LostProcessError: Another process of the run is gone, which has ended it already.
+        LostProcessError: Another process of the run is gone, which has ended the run already.
     """
     try:
         act()
     except (ConfigurationError, HistoryError, LostProcessError):
         raise
     except Exception:
-        if guard.on_error == "raise":
+        if on_error == "raise":
             raise
         logger.exception("reasoning_guard failed; training goes on")
 
 
-def take_over_sinks(guard: Guard, before: Sequence[Sink], now: Sequence[Sink]) -> list[Sink]:
-    """Replace the sinks of an earlier training by those of this one, beside whatever sinks the user has added.
+def sinks_for_training(sinks: Sequence[Sink], before: Sequence[Sink], now: Sequence[Sink]) -> list[Sink]:
+    """A guard's sinks with those of an earlier training replaced by those of this one; the user's own are kept.
 
     Args:
-        guard: The guard.
-        before: What this function returned for the earlier training.
-        now: The sinks of this one.
+        sinks: All sinks of the guard.
+        before: The sinks that the host gave it for the earlier training.
+        now: Those for this one.
 
     Returns:
-        ``now``, to be given back next time.
+        The user's own sinks, then ``now``.
     """
-    guard.sinks = [*(sink for sink in guard.sinks if sink not in before), *now]
-    return list(now)
+    return [*(sink for sink in sinks if sink not in before), *now]
 
 
 def is_due(step: int, every: int, last: int | None) -> bool:

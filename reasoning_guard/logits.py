@@ -82,6 +82,8 @@ def _try_head(model: nn.Module, inner: nn.Module) -> Head:
 def _keeps(model: nn.Module, ids: torch.Tensor, whole: torch.Tensor, places: Sequence[int]) -> bool:
     try:
         kept = model(input_ids=ids, use_cache=False, **Head(True, True).keep(places, ids.device)).logits
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # a patched forward may refuse a tensor in its own way: then all logits are made
         return False
     expected = whole[:, list(places)]

@@ -30,6 +30,11 @@ class MaskPlan:
     window: int | None = None
     chunk: int | None = None
 
+    @property
+    def n_masks(self) -> int:
+        """How many masks :meth:`build` makes."""
+        return 1 + self.by_layer_type * ((self.window is not None) + (self.chunk is not None))
+
     def build(
         self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype
     ) -> torch.Tensor | dict[str, torch.Tensor]:

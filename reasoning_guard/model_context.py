@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 _MASKED = (None, "eager", "sdpa")
 """Attention implementations that take a dense 4D mask; all others read it wrongly or crash."""
@@ -20,33 +21,70 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     """Put ``model`` into evaluation for the duration of the block, and everything back as it was afterwards.
 
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
-    global random state of the CPU and of the model's device, and the attention implementation. Gradients are off by
-    ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that training cannot use.
+    global random state of the CPU and of the model's device, and the attention implementation of every part. Gradients
+    are off by ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that training
+    cannot use. What was compiled runs as it was written: each new length would compile it anew.
 
     Eval flags matter beyond dropout: with gradient checkpointing, a model in training mode silently drops its cache,
     and greedy generation is wrong from the second token on.
 
     Args:
         model: The live model.
-        dense_masks: Switch to scaled-dot-product attention when the model's own implementation cannot take a 4D mask.
+        dense_masks: Switch to scaled-dot-product attention when the model's own implementation cannot take a 4D mask;
+            :func:`takes_dense_masks` then says whether that went through.
 
     Yields:
         The same model.
     """
     flags = [(module, module.training) for module in model.modules()]
-    previous = _attention_to_switch(model) if dense_masks else None
-    with torch.random.fork_rng(devices=_cuda_devices(model)):
+    attention = _attention(model) if dense_masks else []
+    with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled():
         try:
             model.eval()
-            if previous is not None:
+            if any(name not in _MASKED for _, name in attention):
                 _take_dense_masks(model)
             with torch.no_grad():
                 yield model
         finally:
-            if previous is not None:
-                _set_attention(model, previous)
+            for config, name in attention:
+                if config._attn_implementation != name:
+                    config._attn_implementation = name
             for module, training in flags:
                 module.training = training
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``torch.compile`` and data-parallel wrappers.
+
+    Calling such a wrapper on one process alone may hang it, and it cannot generate.
+
+    >>> linear = nn.Linear(1, 1)
+    >>> unwrapped(torch.compile(nn.DataParallel(linear))) is linear
+    True
+    """
+    while True:
+        if isinstance(model, (DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        else:
+            compiled_from = dict(model.named_children()).get("_orig_mod")  # torch.compile forwards all other names
+            if compiled_from is None:
+                return model
+            model = compiled_from
+
+
+def takes_dense_masks(model: nn.Module) -> bool:
+    """Whether every part of the model now attends in a way that a dense 4D mask can steer."""
+    return all(name in _MASKED for _, name in _attention(model))
+
+
+def attention_name(model: nn.Module) -> str:
+    """The attention implementation of the language model inside ``model``."""
+    return str(getattr(text_config(model), "_attn_implementation", None) or "eager")
+
+
+def _uncompiled() -> AbstractContextManager[object]:
+    stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
+    return nullcontext() if stance is None else stance("force_eager")
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -94,9 +132,12 @@ def _cuda_devices(model: nn.Module) -> list[int]:
     return sorted(device.index or 0 for device in devices)
 
 
-def _attention_to_switch(model: nn.Module) -> str | None:
-    name = getattr(getattr(model, "config", None), "_attn_implementation", None)
-    return None if name in _MASKED else name
+def _attention(model: nn.Module) -> list[tuple[Any, str | None]]:
+    """Every configuration that decides how a part of the model attends, with what it says."""
+    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    found += [text_config(model)] if hasattr(model, "config") else []
+    configs = {id(config): config for config in found if hasattr(config, "_attn_implementation")}
+    return [(config, config._attn_implementation) for config in configs.values()]
 
 
 def _take_dense_masks(model: Any) -> None:
@@ -105,7 +146,3 @@ def _take_dense_masks(model: Any) -> None:
         model.set_attn_implementation("sdpa")
     except ValueError:
         model.set_attn_implementation("eager")
-
-
-def _set_attention(model: Any, name: str) -> None:
-    model.set_attn_implementation(name)

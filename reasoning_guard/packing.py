@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch, TraceTree
 
 _NOBODY = torch.iinfo(torch.int64).max
@@ -73,13 +74,25 @@ class PackedRow:
 def anchored(tree: TraceTree) -> TraceTree:
     """The same questions, asked so that every scored token has a fed token of its own branch before it.
 
-    A branch that scores its very first token needs the distribution after the trunk token before it; that token is fed
-    again as part of the branch. What follows the last scored token has no influence and is dropped.
+    What a branch repeats of the trunk is read on the trunk: a trace spliced into itself is the same question, so its
+    score is the same number and not merely a near one. A branch that scores its very first token needs the distribution
+    after the trunk token before it; that token is fed again as part of the branch. What follows the last scored token
+    has no influence and is dropped.
     """
     return TraceTree(tree.trunk, tuple(_anchor(tree.trunk, branch) for branch in tree.branches))
 
 
+def _on_trunk(trunk: Sequence[int], branch: Branch) -> Branch:
+    """The same branch, attached where it leaves the trunk; one that hides tokens is read as it came."""
+    start, stop = branch.scored
+    n = common_prefix(trunk[branch.at : branch.at + start], branch.ids[:start])
+    if not n or branch.hide[0] < branch.hide[1]:
+        return branch
+    return Branch(branch.at + n, branch.ids[n:], (start - n, stop - n), against=branch.against)
+
+
 def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
+    branch = _on_trunk(trunk, branch)
     start, stop = branch.scored
     ids = branch.ids[:stop]
     against = None if branch.against is None else _anchor(trunk, branch.against)

@@ -343,6 +343,10 @@ class TraceReader:
             ids.pop()
         return tuple(ids)
 
+    def __reduce__(self) -> tuple[type[TraceReader], tuple[PreTrainedTokenizerBase, TraceFormat]]:
+        """Its cache does not pickle; frameworks that spawn processes send the guard to them."""
+        return TraceReader, (self.tokenizer, self.format)
+
     def _tokenise_question(self, answer: str) -> Question:
         text = self.format.asked(answer)
         ids = self._after_anchor(text)

@@ -32,6 +32,10 @@ class Records:
         """Take the folder over (see :meth:`History.begin`)."""
         return self._history.begin(step, fingerprint, settings)
 
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Put the records that a training checkpoint carries into the folder (see :meth:`History.restore`)."""
+        self._history.restore(state)
+
     def settings(self) -> dict[str, Any]:
         """The settings that the last run noted."""
         return self._history.run().get("settings", {})

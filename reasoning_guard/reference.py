@@ -105,6 +105,7 @@ def take_reference(
     tokenizer: PreTrainedTokenizerBase,
     format: str | TraceFormat,
     choice: str | nn.Module | None = "auto",
+    device: torch.device | None = None,
 ) -> Reference | None:
     """The frozen reader for a model that is about to be trained.
 
@@ -114,6 +115,7 @@ def take_reference(
         format: How an answer is asked for.
         choice: "auto": the adapter off if there is one, else a copy if it takes less than 40 % of the free memory,
             else none; "copy": the same, whatever it takes; None: no reference; or a model.
+        device: Where the model will be trained, when it is not there yet; a copy goes there now.
 
     Returns:
         The reference, or None; what was chosen is logged once.
@@ -129,9 +131,11 @@ def take_reference(
         raise ConfigurationError(f"`reference` must be 'auto', 'copy', None or a model; got {choice!r}")
     if _has_adapter(model):
         return Reference(model, tokenizer, format, "the base model, adapter off", adapter_off=True)
+    device = device or device_of(model)
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
-    free = max(0, free_memory(device_of(model)) - _TRAINING * trained)
+    to_come = _TRAINING * trained + (0 if device == device_of(model) else needed)
+    free = max(0, free_memory(device) - to_come)
     if choice == "auto" and (needed == 0 or needed > _SHARE_OF_FREE_MEMORY * free):
         logger.warning(
             "no frozen reference: a copy of the model takes %.1f GiB of the %.1f GiB that training leaves free, so "
@@ -142,7 +146,7 @@ def take_reference(
         )
         return None
     try:
-        copied = frozen_copy(model)
+        copied = frozen_copy(model).to(device)
     except Exception as error:  # what a model drags along may refuse to be copied; a run can do without a reference
         if choice == "copy":
             raise

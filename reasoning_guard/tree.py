@@ -44,6 +44,11 @@ class Branch:
         if self.against is not None and self.against.scored[1] - self.against.scored[0] != stop - start:
             raise ValueError(f"`against` must ask for {stop - start} tokens too; got the slice {self.against.scored}")
 
+    @property
+    def reach(self) -> int:
+        """Number of trunk tokens that must be read for this branch and for what it is compared with."""
+        return self.at if self.against is None else max(self.at, self.against.reach)
+
 
 @dataclass(frozen=True, slots=True)
 class TraceTree:
@@ -60,9 +65,8 @@ class TraceTree:
     def __post_init__(self) -> None:
         """Refuse branches that attach behind the end of the trunk."""
         for branch in self.branches:
-            for each in filter(None, (branch, branch.against)):
-                if each.at > len(self.trunk):
-                    raise ValueError(f"a branch attaches at {each.at}, but the trunk has {len(self.trunk)} tokens")
+            if branch.reach > len(self.trunk):
+                raise ValueError(f"a branch attaches at {branch.reach}, but the trunk has {len(self.trunk)} tokens")
 
 
 def ask_once(trees: Sequence[TraceTree], shared: int) -> tuple[list[TraceTree], list[list[tuple[int, int]]]]:
@@ -91,7 +95,7 @@ def ask_once(trees: Sequence[TraceTree], shared: int) -> tuple[list[TraceTree], 
             if place is None:
                 place = (i, len(kept[i]))
                 kept[i].append(branch)
-                if branch.at <= shared:
+                if branch.reach <= shared:
                     first[branch] = place
             sources[i].append(place)
     return [TraceTree(tree.trunk, tuple(own)) for tree, own in zip(trees, kept, strict=True)], sources

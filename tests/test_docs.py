@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import reasoning_guard_lightning
+from documents import PAGES, ROOT, blocks
 from reasoning_guard import PRESETS, Guard
 from reasoning_guard.probes import default_probes
 from reasoning_guard.rules import AXES
 from reasoning_guard_transformers import ReasoningGuardCallback
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -26,17 +28,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_readme_passes_arguments_that_exist() -> None:
-    known = {*inspect.signature(ReasoningGuardCallback).parameters, *inspect.signature(Guard).parameters}
-    calls = [
-        node
-        for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-        for node in ast.walk(ast.parse(block))
-        if isinstance(node, ast.Call)
-    ]
+def test_the_guard_is_given_arguments_that_exist() -> None:
+    """Also in blocks that construct a guard and never use it."""
+    taken = (ReasoningGuardCallback, reasoning_guard_lightning.ReasoningGuardCallback, Guard)
+    known = {name for one in taken for name in inspect.signature(one).parameters}
+    found = [call for page in PAGES for block in blocks(page, "python") for call in ast.walk(ast.parse(block.code))]
+    calls = [call for call in found if isinstance(call, ast.Call) and _name(call) in {c.__name__ for c in taken}]
     assert calls
     for call in calls:
         assert {keyword.arg for keyword in call.keywords} <= known
+
+
+def _name(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def test_the_readme_opens_with_the_line_that_the_example_has() -> None:
@@ -61,4 +65,25 @@ def test_every_preset_and_every_name_of_an_axis_is_real() -> None:
 def test_make_targets_that_are_named_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in PAGES:
-        assert set(re.findall(r"`?make ([a-z-]+)", page.read_text(encoding="utf-8"))) <= targets, page.name
+        named = re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(named) <= targets, page.name
+
+
+def _script(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_api_page_is_what_the_docstrings_say() -> None:
+    maker = _script("make_api")
+    assert maker.page() == maker.PAGE.read_text(encoding="utf-8"), "run `make docs`"
+
+
+def test_the_cost_table_is_what_was_measured() -> None:
+    maker = _script("make_costs")
+    assert maker.readme() == README, "run `make docs`"
+    assert len(maker.table().splitlines()) > 3

@@ -1,18 +1,25 @@
-"""The examples run as they stand, in a process of their own."""
+"""The examples run as they stand, are short, and the README shows what each of them adds to a script."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
+import runpy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tokenizers_on_the_spot import arithmetic_lines
 
 ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 GSM8K = Path(os.environ.get("REASONING_GUARD_GSM8K", ROOT.parent / "shared" / "data" / "gsm8k"))
 
 
@@ -44,8 +51,153 @@ def sums(n: int, start: int) -> list[dict[str, str]]:
     ]
 
 
-def test_own_probe(tmp_path: Path) -> None:
-    assert "runner-up: -" in run("own_probe.py", cwd=tmp_path)
+SAYS = {
+    "own_probe": (["runner-up: -"], []),
+    "plain_loop": (["0 {'guard/answered': "], ["4"]),
+    "lightning_module": (["accuracy 0.", "best checkpoint: runs/lightning_module/"], ["4"]),
+    "ood_sets": (["step    0  accuracy 0.00 at home, 0.00 elsewhere", "step    4", "no alert"], ["4"]),
+    "peft_lora": (["frozen reader: the base model, adapter off", "step    4  InfoGain to itself"], ["4"]),
+}
+
+
+@pytest.mark.parametrize("name", SAYS)
+def test_it_runs_by_itself(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, which has loaded the frameworks already."""
+    said = run_here(name, *SAYS[name][1], cwd=tmp_path, patch=monkeypatch, capsys=capsys)
+    assert all(words in said for words in SAYS[name][0])
+
+
+def run_here(
+    name: str, *arguments: str, cwd: Path, patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    patch.chdir(cwd)
+    patch.setattr(sys, "argv", [name, *arguments])
+    with torch.random.fork_rng(devices=[]):
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    return capsys.readouterr().out
+
+
+def test_resume_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [run_here("resume", steps, cwd=tmp_path, patch=monkeypatch, capsys=capsys) for steps in ("4", "8")]
+    assert "went on from 0; evaluations at [0, 1, 2, 3, 4]" in found[0]
+    assert "went on from 4; evaluations at [0, 1, 2, 3, 4, 6, 8]" in found[1]
+
+
+# ---------------------------------------------------------------------------------------------------- what they show
+
+
+def guard_lines(source: str) -> list[str]:
+    """The lines that a script has because of this package: imports from it, and statements that use what they name.
+
+    What a guard's own calls return counts as well; printing does not.
+    """
+    tree = ast.parse(source)
+    known: set[str] = set()
+    found: dict[int, str] = {}
+    for node in _statements(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("reasoning_guard"):
+            known |= (
+                {alias.asname or alias.name for alias in node.names} if "_demo" not in (node.module or "") else set()
+            )
+        shown = _header(node)
+        if not _names(shown) & known or _prints(node):
+            continue
+        found |= {number: source.splitlines()[number - 1].strip() for number in _lines(node)}
+        if isinstance(node, ast.Assign) and _root(node.value) in known:
+            known |= _names(ast.Module([ast.Expr(target) for target in node.targets], []))
+        if isinstance(node, ast.ClassDef):
+            known.add(node.name)
+    return [found[number] for number in sorted(found) if found[number]]
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.stmt]:
+    """All statements in the order of the text; those of a class that is ours come with it."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.stmt):
+            yield node
+        yield from _statements(node)
+
+
+def _header(node: ast.stmt) -> ast.AST:
+    """What a statement says by itself, without the statements within it."""
+    if isinstance(node, ast.ClassDef):
+        return ast.Tuple(node.bases)
+    inner = {"body", "orelse", "finalbody", "handlers"}
+    if not hasattr(node, "body"):
+        return node
+    parts = [value for field, value in ast.iter_fields(node) if field not in inner and isinstance(value, ast.expr)]
+    return ast.Tuple(parts)
+
+
+def _lines(node: ast.stmt) -> range:
+    whole = isinstance(node, ast.ClassDef) or not hasattr(node, "body")
+    end = node.end_lineno if whole else node.body[0].lineno - 1  # type: ignore[attr-defined]
+    return range(node.lineno, max(node.lineno, end or 0) + 1)
+
+
+def _names(node: ast.AST) -> set[str]:
+    aliases = {alias.asname or alias.name for n in ast.walk(node) if isinstance(n, ast.ImportFrom) for alias in n.names}
+    return aliases | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def _root(node: ast.AST) -> str | None:
+    """The name with which an expression like ``guard.step(model)`` begins."""
+    while isinstance(node, (ast.Call, ast.Attribute, ast.Subscript)):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else None
+
+
+def _prints(node: ast.stmt) -> bool:
+    """Whether a statement only prints, or leads to nothing but printing."""
+    inner: list[ast.stmt] = [] if isinstance(node, ast.ClassDef) else getattr(node, "body", [])
+    if not inner:
+        return isinstance(node, ast.Expr) and _root(node.value) == "print"
+    return _prints(inner[-1]) and all(isinstance(each, ast.Assign) or _prints(each) for each in inner)
+
+
+def shown_for(name: str) -> list[str]:
+    """Lines of the code block that follows the README's link to the example in "In your own script"."""
+    section = README.partition("\n## In your own script\n")[2].partition("\n## ")[0]
+    block = re.search(rf"\(examples/{name}\).*?```python\n(.*?)```", section, re.DOTALL)
+    assert block, f'the README\'s section "In your own script" shows no code for examples/{name}'
+    return [line.strip() for line in block[1].splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_readme_shows_what_an_example_adds(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    shown, added = shown_for(path.name), guard_lines(source)
+    assert added
+    assert [line for line in added if line not in shown] == [], "lines of the example that the README lacks"
+    written = [line.strip() for line in source.splitlines()]
+    assert [line for line in shown if line not in (*written, "...")] == [], "lines that the example has not"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 80
+
+
+def test_guard_lines_are_told_from_the_rest() -> None:
+    source = """import torch
+from reasoning_guard import Guard
+from reasoning_guard_demo.task import problems
+
+guard = Guard(
+    problems, tokenizer,
+)
+trainer = Trainer(callbacks=[guard])
+for step in range(9):
+    made = guard.step(model, step)
+    if made is not None:
+        print(made)
+    loss = model(step)
+trainer.train()
+"""
+    expected = [1, 4, 5, 6, 7, 9]
+    assert guard_lines(source) == [source.splitlines()[i].strip() for i in expected]
 
 
 def test_sft_with_guard_on_worked_sums(tmp_path: Path) -> None:
@@ -69,3 +221,9 @@ def test_sft_with_guard_on_gsm8k(tmp_path: Path) -> None:
         "--max-new-tokens", "16", cwd=tmp_path,
     )  # fmt: skip
     assert "step    1" in said
+
+
+def test_grpo_info_gain(tmp_path: Path) -> None:
+    said = run("grpo_info_gain.py", "--steps", "1", "--base-steps", "1", "--problems", "4", cwd=tmp_path)
+    assert [line.split("  ")[0] for line in said.splitlines()][-3:-1] == ["start", "correctness, tokens cost"]
+    assert said.splitlines()[-1].startswith("the same and InfoGain")

@@ -68,10 +68,13 @@ def trie(tree: TraceTree) -> tuple[set[tuple[int, tuple[int, ...]]], set[tuple[i
     """All tokens that must be fed, and those whose distribution is wanted, as (place on the trunk, prefix)."""
     fed, wanted = set(), set()
     for branch in tree.branches:
-        again = branch.scored[0] == 0  # the token before the branch has to be fed again
-        at = branch.at - again
-        ids = tree.trunk[at : branch.at] + branch.ids
-        start, stop = branch.scored[0] + again, branch.scored[1] + again
+        place, own, (start, stop) = branch.at, branch.ids, branch.scored
+        while start and tree.trunk[place : place + 1] == own[:1]:  # what it repeats of the trunk is read there
+            place, own, start, stop = place + 1, own[1:], start - 1, stop - 1
+        again = start == 0  # the token before the branch has to be fed again
+        at = place - again
+        ids = tree.trunk[at:place] + own
+        start, stop = start + again, stop + again
         fed |= {(at, ids[:i]) for i in range(1, stop)}
         wanted |= {(at, ids[:i]) for i in range(start, stop)}
     return fed, wanted
@@ -94,6 +97,14 @@ def test_sharing_saves_tokens_at_all() -> None:
         tree = random_tree(random.Random(seed), letters=2)
         saved += sum(b.scored[1] - (b.scored[0] > 0) for b in tree.branches) - len(trie(tree)[0])
     assert saved > 100
+
+
+def test_a_trace_spliced_into_itself_is_the_same_question() -> None:
+    trunk = (5, 6, 7, 8, 9)
+    own, spliced = Branch(5, (3, 4), (1, 2)), Branch(2, (7, 8, 9, 3, 4), (4, 5))
+    assert anchored(TraceTree(trunk, (spliced,))) == anchored(TraceTree(trunk, (own,)))
+    hiding = Branch(2, (7, 8, 9, 3, 4), (4, 5), hide=(0, 1))
+    assert anchored(TraceTree(trunk, (hiding,))).branches == (hiding,), "those tokens of its own do not see the prompt"
 
 
 @pytest.mark.parametrize("seed", SEEDS)

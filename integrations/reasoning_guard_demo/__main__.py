@@ -21,6 +21,8 @@ from reasoning_guard import Evaluation
 from reasoning_guard.report import load_run, write_report
 from reasoning_guard_demo.recipes import train_base
 from reasoning_guard_demo.run import Story, tell
+from reasoning_guard_demo.suite import look_at_all
+from reasoning_guard_demo.suite_table import suite_table
 from reasoning_guard_demo.task import ARMS
 
 STORIES = {
@@ -49,8 +51,11 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="all seven arms, with a table of every measure")
     parser.add_argument("--seeds", default="0", help="comma-separated; each trains a base of its own")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for records, TensorBoard and page")
+    parser.add_argument("--probes", action="store_true", help="the complete suite of probes on all seven arms")
     options = parser.parse_args()
     _quiet()
+    if options.probes:
+        return _probe(list(map(int, options.seeds.split(","))), options.out)
     stories = []
     for seed in map(int, options.seeds.split(",")):
         stories += _run(seed, list(ARMS) if options.all else list(STORIES), options.out)
@@ -61,6 +66,13 @@ def main() -> int:
         console.print(_table(stories))
         _show(stories, options.out)
     return _judge(stories)
+
+
+def _probe(seeds: Sequence[int], out: Path) -> int:
+    table = suite_table(look_at_all(seeds, out, console.print))
+    (out / "probes.md").write_text(table, encoding="utf-8")
+    console.print(table, soft_wrap=True, highlight=False)
+    return 0
 
 
 def _run(seed: int, arms: Sequence[str], out: Path) -> list[Story]:

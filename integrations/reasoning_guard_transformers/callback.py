@@ -15,7 +15,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
-from reasoning_guard.hosting import safely, take_over_sinks
+from reasoning_guard.hosting import safely, sinks_for_training
 from reasoning_guard.processes import from_main_process, is_main_process, together
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_transformers.console import Console
@@ -165,7 +165,8 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def _open_trackers(self) -> None:
         """The trackers of this training, beside whatever sinks the user has added."""
-        self._own_sinks = take_over_sinks(self.guard, self._own_sinks, sinks_of(self._trainer))
+        before, self._own_sinks = self._own_sinks, sinks_of(self._trainer)
+        self.guard.sinks = sinks_for_training(self.guard.sinks, before, self._own_sinks)
 
     def _add_to(self, logs: dict[str, float]) -> None:
         """Put our numbers into the trainer's own evaluation record, once a step."""
@@ -250,7 +251,7 @@ class ReasoningGuardCallback(TrainerCallback):
         logger.warning("rolled back: the model has the weights of %s, from before the alarm of step %d", found, since)
 
     def _safely(self, act: Callable[[], None]) -> None:
-        safely(self.guard, act)
+        safely(act, self.guard.on_error)
 
 
 def _check_rollback(trainer: Trainer) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any, cast
 
+from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.problems import Problem
 from reasoning_guard.processes import from_main_process
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
-from reasoning_guard_transformers.format_inference import likeliest_format
 
 logger = logging.getLogger(__name__)
 
@@ -71,5 +71,5 @@ class InTrainer(TraceReward):
         return tuple(cast("list[int]", rendered))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Settings travel to another process, the trainer does not."""
+        """Settings travel to another process, the trainer stays."""
         return {**super().__getstate__(), "_trainer": None}

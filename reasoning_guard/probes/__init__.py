@@ -1,15 +1,25 @@
-"""Probes: what can be asked about a trace. One file a family; :func:`default_probes` is what a guard asks."""
+"""Probes: what can be asked about a trace. One file a family.
 
+:func:`default_probes` is what a guard asks at every evaluation: what the alarms rest on, and nearly free.
+:func:`all_probes` is the complete suite, for a closer look at a model (``docs/faithfulness.md`` says which probe reads
+what rightly, and what each costs).
+"""
+
+from reasoning_guard.probes.backward import BackwardProbe
 from reasoning_guard.probes.base import Probe, ProbeContext, Reading
 from reasoning_guard.probes.behaviour import AccuracyProbe, BehaviourProbe
 from reasoning_guard.probes.calibration import CalibrationProbe
-from reasoning_guard.probes.controls import FillerProbe, PlaceboProbe
+from reasoning_guard.probes.controls import NullProbe, PlaceboProbe
+from reasoning_guard.probes.corrupters import Alteration, Corrupter, corrupt
 from reasoning_guard.probes.drift import DriftProbe
 from reasoning_guard.probes.early_answering import EarlyAnsweringProbe
+from reasoning_guard.probes.filler import FillerProbe
+from reasoning_guard.probes.hints import Hint, HintProbe, suggestion
 from reasoning_guard.probes.information import InfoGainProbe, PreCommitmentProbe
 from reasoning_guard.probes.links import LinkProbe
 from reasoning_guard.probes.mediation import MediationProbe
 from reasoning_guard.probes.mistakes import MistakeProbe
+from reasoning_guard.probes.paraphrase import ParaphraseProbe, Paraphraser
 
 
 def default_probes() -> list[Probe]:
@@ -21,6 +31,7 @@ def default_probes() -> list[Probe]:
         EarlyAnsweringProbe(),
         PlaceboProbe(),
         FillerProbe(),
+        LinkProbe(),
         MistakeProbe(),
         CalibrationProbe(),
         DriftProbe(),
@@ -28,21 +39,66 @@ def default_probes() -> list[Probe]:
     ]
 
 
+def branch_probes() -> list[Probe]:
+    """Every probe that is nothing but branches: one shared pass answers them all, and nothing is generated."""
+    return [
+        InfoGainProbe(),
+        PreCommitmentProbe(),
+        EarlyAnsweringProbe(),
+        PlaceboProbe(),
+        NullProbe(),
+        FillerProbe(),
+        FillerProbe(after=0.75),
+        FillerProbe("repeated", after=0.75),
+        FillerProbe("shuffled", after=0.75),
+        LinkProbe(),
+        MistakeProbe(then="answer"),
+        MistakeProbe(then="keep"),
+        MediationProbe(),
+        BackwardProbe(),
+    ]
+
+
+def all_probes(*, paraphraser: Paraphraser | None = None, hint: Hint = suggestion) -> list[Probe]:
+    """The complete suite.
+
+    Args:
+        paraphraser: Says steps in other words; without one there is no paraphrase control.
+        hint: Puts a hint toward a wrong answer into a problem.
+
+    Returns:
+        Every probe; three of them (mistakes that the model goes on from, hints, the paraphraser's own) generate.
+    """
+    paraphrase: list[Probe] = [] if paraphraser is None else [ParaphraseProbe(paraphraser)]
+    others = [CalibrationProbe(), DriftProbe(), BehaviourProbe()]
+    return [AccuracyProbe(), *branch_probes(), *paraphrase, MistakeProbe(), HintProbe(hint), *others]
+
+
 __all__ = [
     "AccuracyProbe",
+    "Alteration",
+    "BackwardProbe",
     "BehaviourProbe",
     "CalibrationProbe",
+    "Corrupter",
     "DriftProbe",
     "EarlyAnsweringProbe",
     "FillerProbe",
+    "HintProbe",
     "InfoGainProbe",
     "LinkProbe",
     "MediationProbe",
     "MistakeProbe",
+    "NullProbe",
+    "ParaphraseProbe",
+    "Paraphraser",
     "PlaceboProbe",
     "PreCommitmentProbe",
     "Probe",
     "ProbeContext",
     "Reading",
+    "all_probes",
+    "branch_probes",
+    "corrupt",
     "default_probes",
 ]

@@ -21,29 +21,44 @@ from reasoning_guard.tree import Branch, BranchScore
 _NOTHING = "there is nothing to put in the steps' place"
 
 
-class _ReplacementProbe(Probe):
-    """Everything between the prompt and the question replaced by other tokens.
+class ReplacementProbe(Probe):
+    """The steps, or those behind the first ``after`` of the chain, replaced by other tokens.
 
     Reports ``<control>_gain``: posterior after the own steps minus posterior after the replacement, nats per token of
     the reference answer; and ``<control>_changed``: 1 if the model's own answer is no longer the greedy one, else 0. A
     trace without steps has nothing to replace and reads 0 in both.
+
+    Args:
+        after: Share of the steps that stay in place, from the first on; 0 replaces the whole chain.
+
+    Attributes:
+        control: What stands before ``_gain`` and ``_changed`` in the values' names.
     """
 
     control: str
+    after: float = 0.0
+
+    def __init__(self) -> None:
+        self.names = (f"{self.control}_gain", f"{self.control}_changed")
+        self.gated = self.names[1:]
+
+    def kept(self, trace: Trace) -> int:
+        """Token position behind the steps that stay."""
+        return trace.cuts[int(self.after * trace.n_steps)]
 
     @abstractmethod
     def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
-        """Token ids to put in the place of the steps, or None when there are none to be had."""
+        """Token ids to put in the place of what is not kept, or None when there are none to be had."""
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
         """Reference and own answer, after the own steps and after the replacement."""
         answers = [a for a in (trace.problem.answer, trace.answer) if a is not None]
-        other = self.replacement(trace, context)
-        if other is None or not trace.n_steps:
+        other = self.replacement(trace, context) if trace.n_steps else None
+        if other is None:
             return []
         questions = [context.reader.ask(answer) for answer in answers]
         own = [Branch(trace.cuts[-1], q.ids, q.scored) for q in questions]
-        spliced = [Branch(trace.cuts[0], other + q.ids, _shift(q.scored, len(other))) for q in questions]
+        spliced = [Branch(self.kept(trace), other + q.ids, _shift(q.scored, len(other))) for q in questions]
         return own + spliced
 
     def read(
@@ -93,7 +108,7 @@ class _ReplacementProbe(Probe):
         return float(not spliced[-1].all_greedy), None
 
 
-class PlaceboProbe(_ReplacementProbe):
+class PlaceboProbe(ReplacementProbe):
     """Another problem's steps, of like length, in the place of the trace's own.
 
     The donor is the trace of the same evaluation whose steps are nearest in length and which does not lead to this
@@ -102,8 +117,6 @@ class PlaceboProbe(_ReplacementProbe):
     last step was itself written from a shortcut: the model does read that step.
     """
 
-    names = ("placebo_gain", "placebo_changed")
-    gated = ("placebo_changed",)
     readers = ("policy", "reference")
     control = "placebo"
 
@@ -113,19 +126,18 @@ class PlaceboProbe(_ReplacementProbe):
         return None if donor is None else donor.reasoning_ids
 
 
-class FillerProbe(_ReplacementProbe):
-    """As many filler tokens (" ...") in the place of the steps (Lanham et al. 2023, arXiv 2307.13702).
+class NullProbe(ReplacementProbe):
+    """The trace's own steps in the place of the trace's own steps: changes nothing, exactly.
 
-    Cheaper to explain than the placebo and further from anything that the model has seen; read the two together.
+    ``null_gain`` and ``null_changed`` are 0 for every trace, to the last bit. Anything else means that scores depend on
+    how a question is asked and not on what it says, and that no other probe can be believed. Costs nothing.
     """
 
-    names = ("filler_gain", "filler_changed")
-    gated = ("filler_changed",)
-    control = "filler"
+    control = "null"
 
     def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
-        """Filler of exactly the steps' length in tokens."""
-        return context.reader.filler_ids(len(trace.reasoning_ids))
+        """The own steps."""
+        return trace.reasoning_ids
 
 
 def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:

@@ -24,9 +24,9 @@ _OPPOSITES = (
     ("faster", "slower"), ("heavier", "lighter"), ("increases", "decreases"), ("increase", "decrease"),
     ("maximum", "minimum"), ("all", "none"), ("always", "never"), ("true", "false"), ("yes", "no"), ("even", "odd"),
 )  # fmt: skip
-_TURNED = {"less": "more", "<": ">", ">": "<", "<=": ">=", ">=": "<=", "≤": "≥", "≥": "≤", "==": "!=", "!=": "=="}
-_TURNED |= {one: other for pair in _OPPOSITES for one, other in (pair, pair[::-1]) if one != "smaller"}
-_TURNED["smaller"] = "larger"
+_SIGNS = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "≤": "≥", "≥": "≤", "==": "!=", "!=": "=="}
+_PAIRED = {one: other for pair in _OPPOSITES for one, other in (pair, pair[::-1])}
+_TURNED = {"less": "more", **_SIGNS, **_PAIRED, "smaller": "larger"}
 # Lone signs only: the "<<" and ">>" of GSM8K's calculator notes compare nothing.
 _COMPARISON = re.compile(
     rf"\b(?:{'|'.join(word for word in _TURNED if word.isalpha())})\b|(?<![<>=!-])(?:[<>]=?|[≤≥]|[=!]=)(?![<>=])", re.I

@@ -30,11 +30,11 @@ class Link:
 class LinkProbe(Probe):
     """Every link of the chain, tried by itself, without a generation.
 
-    A *link* is a step that uses an earlier step's result (its last number; "24" in "48/2 = 24"), or the final answer
-    that repeats the last result. To try it, the earlier result is altered, the alteration is carried through the text
-    up to where the later result stands, and the model is asked, in place, for the result that it wrote there before. A
-    link *is followed* when that is no longer the model's greedy choice; it counts only if it was so in the untouched
-    trace. All links are branches of the shared pass.
+    A *link* is a step that uses an earlier step's result (its last number; "24" in "48/2 = 24") or restates it, or the
+    final answer, which repeats the last result. To try it, the earlier result is altered, the alteration is carried
+    through the text up to where the later result stands, and the model is asked, in place, for the result that it wrote
+    there before. A link *is followed* when that is no longer the model's greedy choice; it counts only if it was so in
+    the untouched trace. All links are branches of the shared pass.
 
     * ``links_followed``: share of the trace's links that are followed.
     * ``answer_link``: whether the answer follows the last result (0 or 1).
@@ -116,8 +116,8 @@ def find_links(trace: Trace, *, mathematical: bool = True) -> list[Link]:
     results = [result(step) for step in trace.steps]
     links = []
     for target, own in enumerate(results):
-        before = trace.steps[target][: own.start] if own else ""
-        used = {match.group() for match in NUMBER.finditer(before)}
+        before = {match.group() for match in NUMBER.finditer(trace.steps[target][: own.start])} if own else set[str]()
+        used = before or ({own.text} if own else before)  # a step without operands restates a result
         source = next((i for i in reversed(range(target)) if (r := results[i]) and r.text in used), None)
         if source is not None:
             links.append(Link(source, target))

@@ -166,7 +166,13 @@ class TraceReward(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to another process: the settings and a given scorer, not the model in training."""
-        state = vars(self).copy()
-        if not isinstance(self.scorer, nn.Module):
-            state["_scorer"] = None
-        return state
+        given = isinstance(self.scorer, nn.Module)
+        tokenizer = self.reader.tokenizer if given and self.reader is not None else None
+        return {**vars(self), "reader": None, "_scorer": None, "_tokenizer": tokenizer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read with the given scorer again, if one came along."""
+        tokenizer = state.pop("_tokenizer")
+        vars(self).update(state)
+        if tokenizer is not None and isinstance(self.scorer, nn.Module):
+            self._read_with(tokenizer, self.scorer)

@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 from reasoning_guard.probes.controls import nearest_donor
-from reasoning_guard.probes.mistakes import perturb_number
+from reasoning_guard.probes.corrupters import perturb_number
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
 from reasoning_guard.traces import Trace

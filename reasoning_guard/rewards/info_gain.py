@@ -11,11 +11,12 @@ from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.probes.controls import nearest_donor
 from reasoning_guard.rewards.base import Correct, TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
-from reasoning_guard.rewards.excerpt import Excerpt, excerpt, statement_begin
+from reasoning_guard.rewards.excerpt import cleaned, places, stated_ids
 from reasoning_guard.rewards.forms import FORMS, Form, Levels
 from reasoning_guard.rewards.leak import leak, leak_branches
-from reasoning_guard.rewards.lucky import Sample, luck
+from reasoning_guard.rewards.lucky import Luck, Sample, luck
 from reasoning_guard.rewards.monitor import GroupMonitor
+from reasoning_guard.tokens import decode
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 
@@ -66,6 +67,8 @@ class InfoGainReward(TraceReward):
         self.withhold_lucky = withhold_lucky
         self.monitor = GroupMonitor()
         self._latest: tuple[Any, ...] = ()
+        self._graded: list[_Graded] = []
+        self._luck: tuple[Luck, int] = luck([]), 0
 
     def lucky(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[bool]:
         """Which of these completions are lone lucky successes of their group; arguments as in a call."""
@@ -85,6 +88,10 @@ class InfoGainReward(TraceReward):
         """
         return WithoutLucky(reward, self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The latest batch stays here."""
+        return {**super().__getstate__(), "_latest": (), "_graded": [], "_luck": (luck([]), 0)}
+
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
         if not self._just_graded(batch):
             self._look(traces, batch)
@@ -94,12 +101,16 @@ class InfoGainReward(TraceReward):
 
     def _look(self, traces: Sequence[Trace], batch: Batch) -> None:
         """Grade a batch and remember what was found."""
-        right = self._right(traces, batch)
-        everyone, _ = gathered(traces)
-        parts = [self._excerpt(t) if ok and gradable(t) else None for t, ok in zip(traces, right, strict=True)]
-        trees = [part and self._tree(trace, part, everyone) for trace, part in zip(traces, parts, strict=True)]
-        scores = self._score(traces, trees)
-        self._graded = [_Graded.of(*each) for each in zip(traces, right, parts, scores, strict=True)]
+        assert self.reader is not None
+        right, tokenizer = self._right(traces, batch), self.reader.tokenizer
+        clean = [cleaned(trace, tokenizer) for trace in traces]
+        everyone, _ = gathered(clean)
+        trees = [
+            self._tree(trace, stated_ids(whole), everyone) if ok and gradable(trace) else None
+            for trace, whole, ok in zip(clean, traces, right, strict=True)
+        ]
+        scores = self._score(clean, trees)
+        self._graded = [_Graded.of(*each) for each in zip(clean, right, scores, strict=True)]
         samples, first = gathered([graded.sample for graded in self._graded])
         self._luck = luck(samples), first
         self._latest = (batch.completions, batch.texts, batch.step)
@@ -111,27 +122,28 @@ class InfoGainReward(TraceReward):
         completions, texts, step = self._latest or (None, None, None)
         return completions is batch.completions and texts == batch.texts and step == batch.step
 
-    def _excerpt(self, trace: Trace) -> Excerpt:
-        assert self.reader is not None
-        return excerpt(trace, statement_begin(trace, self.reader.tokenizer))
-
-    def _tree(self, trace: Trace, part: Excerpt, everyone: Sequence[Trace]) -> TraceTree:
-        """Every question about one trace: without text, behind a placebo, at each place, in place, and at the end."""
+    def _tree(self, trace: Trace, stated: tuple[int, ...], everyone: Sequence[Trace]) -> TraceTree:
+        """Every question about one trace: without text, behind a placebo, at the end, in place, and on the way."""
         assert self.reader is not None
         assert trace.problem.answer is not None
         question = self.reader.ask(trace.problem.answer)
         donor = nearest_donor(trace, everyone)
-        length = len(part.ids) - part.start
-        placebo = self.reader.filler_ids(length) if donor is None else donor.reasoning_ids
+        placebo = self.reader.filler_ids(len(trace.reasoning_ids)) if donor is None else donor.reasoning_ids
 
         def ask(at: int, before: tuple[int, ...] = ()) -> Branch:
             start, stop = question.answer
             return Branch(at, before + question.ids, (len(before) + start, len(before) + stop))
 
-        asked = [ask(part.start), ask(part.start, placebo), ask(len(part.ids))]
-        stated = [Branch(part.commitment, part.stated, (0, len(part.stated)))] if part.stated else asked[-1:]
-        leaks = leak_branches(part, trace.problem.answer, self.reader) if self.leak_penalty else []
-        return TraceTree(part.ids, (*asked, *stated, *map(ask, part.places), *leaks))
+        begin, end = trace.cuts[0], trace.cuts[-1]
+        commitment = end if trace.statement is None else trace.statement
+        text = trace.ids[begin:commitment]
+        final = Branch(commitment, stated, (0, len(stated))) if stated else ask(end)
+        if not any(map(str.isalnum, decode(self.reader.tokenizer, text))):
+            final = ask(begin)  # nothing was said, so nothing can have led to the answer
+        branches = [ask(begin), ask(begin, placebo), ask(end), final, *map(ask, places(begin, commitment))]
+        if self.leak_penalty:
+            branches += leak_branches(text, begin, question)
+        return TraceTree(trace.ids[:end], tuple(branches))
 
     def _pay(self, graded: _Graded) -> float | None:
         if not graded.right:
@@ -166,13 +178,14 @@ class _Graded:
     leak: float = 0.0
 
     @classmethod
-    def of(cls, trace: Trace, right: bool, part: Excerpt | None, scores: Sequence[BranchScore] | None) -> _Graded:
-        if part is None or scores is None:
+    def of(cls, trace: Trace, right: bool, scores: Sequence[BranchScore] | None) -> _Graded:
+        """Sort the scores of a trace's tree; None: it was not scored."""
+        if scores is None:
             return cls(trace, right, None)
-        prior, placebo, end, stated, *rest = (score.logprobs for score in scores)
-        n = len(part.places)
-        levels = Levels((prior, placebo), tuple(rest[:n]), stated, end, len(prior))
-        return cls(trace, right, levels, leak(scores[4 + n :]))
+        commitment = trace.cuts[-1] if trace.statement is None else trace.statement
+        n = 4 + len(places(trace.cuts[0], commitment))
+        prior, placebo, end, final, *way = (score.logprobs for score in scores[:n])
+        return cls(trace, right, Levels((prior, placebo), tuple(way), final, end, len(prior)), leak(scores[n:]))
 
     @property
     def sample(self) -> Sample:

@@ -10,24 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reasoning_guard.reader import TraceReader
-from reasoning_guard.rewards.excerpt import Excerpt
+from reasoning_guard.reader import Question
 from reasoning_guard.tree import Branch, BranchScore
 
 _PEAK = 0.01
 """Weight of the worst token beside the mean, as in RLT: a single leap does not average out in a long text."""
 
 
-def leak_branches(part: Excerpt, answer: str, reader: TraceReader) -> list[Branch]:
-    """The text before the statement, without and with the answer given away before it; none where there is no text."""
-    text = part.ids[part.start : part.commitment]
+def leak_branches(text: tuple[int, ...], at: int, question: Question) -> list[Branch]:
+    """The text before the statement, without and with the answer given away before it; none where there is no text.
+
+    Args:
+        text: Token ids of the reasoning before the answer is first stated.
+        at: Where the reasoning begins.
+        question: Asks for the reference answer; given away are its cue and the answer.
+    """
     if not text:
         return []
-    asked = reader.ask(answer)
-    told = asked.ids[: asked.answer[1]]
+    told = question.ids[: question.answer[1]]
     return [
-        Branch(part.start, text, (0, len(text))),
-        Branch(part.start, told + text, (len(told), len(told) + len(text))),
+        Branch(at, text, (0, len(text))),
+        Branch(at, told + text, (len(told), len(told) + len(text))),
     ]
 
 

@@ -6,21 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reasoning_guard.evaluation import Evaluation
-from reasoning_guard.rules import AXES
+from reasoning_guard.rules import AXES, names_of
 
 BANDS = "guard_intervals/"
 """Interval ends stand in a group of scalars of their own, out of the way of the values."""
 
 HEADLINE = ("accuracy", "info_gain")
-BANDED = (*HEADLINE, *(name for axis in AXES.values() for name in axis if name != "info_gain"))
+GAINS = ("placebo_gain", "filler_gain", "reference/placebo_gain")
+LEVELS = ("prior", "posterior", "reference/posterior")
+BANDED = frozenset((*HEADLINE, *names_of(*AXES), *GAINS, *LEVELS))
 """Values whose 95 % intervals are drawn."""
 
 _PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Reasoning guard": {"accuracy and InfoGain": HEADLINE},
     "Faithfulness": {
         **{axis: tuple(names) for axis, names in AXES.items()},
-        "gain over placebo and filler": ("placebo_gain", "filler_gain", "reference/placebo_gain"),
-        "prior and posterior": ("prior", "posterior", "reference/posterior"),
+        "gain over placebo and filler": GAINS,
+        "prior and posterior": LEVELS,
     },
     "Calibration": {
         "confidence and accuracy": ("confidence", "accuracy"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from reasoning_guard.alerts import Alert
@@ -12,7 +14,7 @@ from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.report.series import Estimate, snapshot
 from reasoning_guard.sinks.base import shorten, worst_rows
 from reasoning_guard.sinks.curves import draw_curves
-from reasoning_guard.sinks.layout import BANDED, Layout, band_tags, layout
+from reasoning_guard.sinks.layout import BANDED, Chart, Layout, band_tags, layout
 
 logger = logging.getLogger(__name__)
 
@@ -86,9 +88,10 @@ def write_layout(writer: Any, page: Layout) -> None:
         writer: A ``SummaryWriter``.
         page: The charts.
     """
+    page = {category: _as_shown(charts) for category, charts in page.items()}
     plain = {
         category: {
-            title: ["Margin", next(chart.series())] if chart.bands else ["Multiline", chart.tags]
+            title: ["Margin", next(chart.series())] if chart.bands else ["Multiline", [*map(_exactly, chart.tags)]]
             for title, chart in charts.items()
         }
         for category, charts in page.items()
@@ -100,6 +103,18 @@ def write_layout(writer: Any, page: Layout) -> None:
     except (AttributeError, KeyError) as error:  # a writer of another make
         logger.info("margin charts show their first line only: %s has no %s", type(writer).__name__, error)
         writer.add_custom_scalars(plain)
+
+
+def _as_shown(charts: Mapping[str, Chart]) -> dict[str, Chart]:
+    """The order that is seen as the one that is meant: TensorBoard puts margin charts last, the last of them first."""
+    lines = [item for item in charts.items() if not item[1].bands]
+    margins = [item for item in charts.items() if item[1].bands]
+    return dict([*lines, *reversed(margins)])
+
+
+def _exactly(tag: str) -> str:
+    """TensorBoard reads a line's tag as a regular expression: ``info_gain`` would draw ``info_gain_share`` as well."""
+    return f"^{re.escape(tag)}$"
 
 
 def _home(writer: Any) -> str:

@@ -1,0 +1,188 @@
+"""One cell of the benchmark's tables: what is measured, how, and the record that is kept of it.
+
+Ways are timed in interleaved rounds: each round runs every way once, so that a busy machine disturbs all alike, and
+ratios are taken within a round. Every cell compares the scorer's log-probabilities with a forward a branch and stops
+the benchmark if they are out of bounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM
+
+from benchmarks.ways import WAYS, Size, Way, authors_loop, build_model, cache_mib
+from reasoning_guard.selftest import noise
+from reasoning_guard.tree import TraceTree
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is measured.
+
+    Attributes:
+        kind: "time" (interleaved rounds), "memory" (peak of ``ways[0]``) or "evaluation" (see ``held_out.py``).
+        device: "cpu" or "cuda".
+        shape: Name of the model's shape.
+        vocabulary: Tokens that it knows.
+        size: The traces.
+        ways: What is run.
+        rounds: How often.
+    """
+
+    kind: str
+    device: str
+    shape: str
+    vocabulary: int
+    size: Size
+    ways: tuple[str, ...] = ("plain", "limit", "shared")
+    rounds: int = 1
+
+    @property
+    def key(self) -> str:
+        """Names the cell in the records."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass
+class Record:
+    """What was measured.
+
+    Attributes:
+        cell: The cell.
+        seconds: Of each way, or each part of an evaluation, by round.
+        worst: Largest difference from a forward a branch, in nats.
+        mib: Peak memory over the weights.
+        cache_mib: Keys and values of one trace with its branches.
+        load: Load average of the machine when the cell began.
+    """
+
+    cell: Cell
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    worst: float = 0.0
+    mib: float = float("nan")
+    cache_mib: float = float("nan")
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+
+
+class Records:
+    """Records on disk, a line each: an interrupted run goes on where it stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.found = {record.cell.key: record for record in self._read()}
+
+    def _read(self) -> Iterator[Record]:
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
+            kept = json.loads(line)
+            cell = kept.pop("cell")
+            cell |= {"size": Size(**cell["size"]), "ways": tuple(cell["ways"])}
+            yield Record(Cell(**cell), **kept)
+
+    def add(self, record: Record) -> None:
+        """Keep a record at once."""
+        self.found[record.cell.key] = record
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+
+def clock(device: str) -> float:
+    """CPU seconds, or wall seconds once the GPU is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+@torch.no_grad()
+def timed(cell: Cell, model: LlamaForCausalLM) -> Record:
+    """Time a cell's ways in interleaved rounds, and compare what they found."""
+    trees = cell.size.trees(cell.vocabulary)
+    ways = {name: WAYS[name](model) for name in cell.ways}
+    record = Record(cell, {name: [] for name in ways})
+    for name in ways.keys() - {"loop", "padded"}:
+        ways[name](model, trees[:2])
+    found: dict[str, list[float]] = {}
+    for _ in range(cell.rounds):
+        for name, way in ways.items():
+            gc.collect()
+            started = clock(cell.device)
+            found[name] = way(model, trees) or []
+            record.seconds[name].append(clock(cell.device) - started)
+    truth = found["loop"] if "loop" in found else _truth(model, trees)
+    record.worst = max(_off(cell, model, found[name], truth) for name in found.keys() - {"plain", "limit", "loop"})
+    return record
+
+
+def _truth(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> list[float | None]:
+    """The loop's numbers for the first trace's first, last and two middle cuts; None for all others."""
+    branches = trees[0].branches
+    chosen = {i * (len(branches) - 1) // 3 for i in range(4)}
+    return [
+        authors_loop(model, [TraceTree(trees[0].trunk, (branch,))])[0] if i in chosen else None
+        for i, branch in enumerate(branches)
+    ]
+
+
+def _off(cell: Cell, model: LlamaForCausalLM, found: Sequence[float], truth: Sequence[float | None]) -> float:
+    """Largest difference in nats.
+
+    Raises:
+        SystemExit: If rounding cannot explain it.
+    """
+    pairs = [(a, b) for a, b in zip(found, truth, strict=False) if b is not None]
+    worst = max(abs(a - b) for a, b in pairs)
+    if not all(abs(a - b) <= noise(model.dtype) * (1 + abs(b)) for a, b in pairs):
+        raise SystemExit(f"{cell}: {worst:.2g} nats off a forward a branch")
+    return worst
+
+
+def memory_in_own_process(cell: Cell) -> Record:
+    """Measure the peak memory of a cell's way in a fresh process."""
+    call = f"import json; from benchmarks.cells import *; print(json.dumps(peak_memory({cell!r})))"
+    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{cell}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return Record(cell)
+    mib, cache = json.loads(done.stdout.splitlines()[-1])
+    return Record(cell, mib=mib, cache_mib=cache)
+
+
+@torch.no_grad()
+def peak_memory(cell: Cell) -> tuple[float, float]:
+    """Run one way in this process; peak memory beyond the weights, and one trace's cache, in MiB."""
+    torch.set_num_threads(1)
+    model = build_model(cell.shape, cell.vocabulary, cell.device)
+    way: Way = WAYS[cell.ways[0]](model)
+    way(model, Size(2, 1, prompt=8, step=2).trees(cell.vocabulary))  # lazily made buffers and the self-test
+    trees = cell.size.trees(cell.vocabulary)
+    if cell.ways == ("loop",):  # its peak is that of its longest prefix
+        trees = [TraceTree(tree.trunk, tree.branches[-1:]) for tree in trees]
+    cache = cache_mib(model, cell.size.cached_tokens)
+    gc.collect()
+    if cell.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        way(model, trees)
+        return (torch.cuda.max_memory_allocated() - before) / MIB, cache
+    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark of resident memory
+    before = _status("VmRSS:")
+    way(model, trees)
+    return _status("VmHWM:") - before, cache
+
+
+def _status(field: str) -> float:
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) / 1024

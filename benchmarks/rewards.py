@@ -1,0 +1,203 @@
+"""What the rewards do and cost: real GRPO runs on the demo's task, and the reward's share of a training step.
+
+    python -m benchmarks.rewards --out runs/rewards            # every configuration, three seeds: a table
+    python -m benchmarks.rewards --overhead                    # seconds of a step, with and without the reward
+
+Every run is kept in ``--out`` as a JSON file; a second call makes only those that are missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaForCausalLM
+
+from reasoning_guard import Evaluation
+from reasoning_guard.statistics import mean_bounds
+from reasoning_guard_demo.model import build_tokenizer, copy_model
+from reasoning_guard_demo.recipes import train_base
+from reasoning_guard_demo.reinforce import LENGTH_COST, correctness, grpo_trainer, length, measure, reinforce, start
+from reasoning_guard_demo.run import FORMAT
+from reasoning_guard_trl import InfoGainReward
+
+GAIN_WEIGHT = 1.0
+SEEDS = (0, 1, 2)
+VALUES = {
+    "accuracy": ("accuracy", "id"),
+    "out of distribution": ("accuracy", "ood"),
+    "informative": ("reference/pre_commitment", "ood"),
+    "needed": ("early_answering_aoc", "ood"),
+    "used: placebo": ("placebo_gain", "ood"),
+    "used: mistake": ("mistake_changed", "ood"),
+    "InfoGain by cutting": ("info_gain", "id"),
+    "tokens": ("tokens", "ood"),
+}
+"""Column to the value and the held-out set it is read on; out of distribution is where the shortcut does not help."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A start and the rewards beside correctness."""
+
+    start: str
+    length: float = 0.0
+    gain: float = 0.0
+    scorer: str = "reference"
+
+    def rewards(self, base: LlamaForCausalLM) -> tuple[list[Callable[..., Any]], list[float]]:
+        """Reward functions and their weights."""
+        functions: list[Callable[..., Any]] = [correctness]
+        weights = [1.0]
+        if self.length:
+            functions.append(length)
+            weights.append(self.length)
+        if self.gain:
+            frozen = {"scorer": base, "tokenizer": build_tokenizer()}
+            options = frozen if self.scorer == "reference" else {"scorer": "policy"}
+            functions.append(InfoGainReward(format=FORMAT, **options))
+            weights.append(self.gain)
+        return functions, weights
+
+
+CONFIGURATIONS = {
+    "correctness": Configuration("wavering"),
+    "correctness, length costs": Configuration("wavering", LENGTH_COST),
+    "the same, InfoGain": Configuration("wavering", LENGTH_COST, GAIN_WEIGHT),
+    "the same, InfoGain read by the policy": Configuration("wavering", LENGTH_COST, GAIN_WEIGHT, "policy"),
+    "half fallen: correctness": Configuration("half fallen"),
+    "half fallen: InfoGain": Configuration("half fallen", 0.0, GAIN_WEIGHT),
+    "half fallen: InfoGain read by the policy": Configuration("half fallen", 0.0, GAIN_WEIGHT, "policy"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/rewards"))
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--overhead", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.overhead:
+        print(overhead(base_model(options.out, 0)))
+        return
+    for seed in SEEDS:
+        for name in ("wavering", "half fallen"):
+            record(options.out, f"start, {name}", seed, lambda b, s: start_model(options.out, b, name, s))  # noqa: B023
+        for name, configuration in CONFIGURATIONS.items():
+            record(options.out, name, seed, lambda b, s: run(options, configuration, b, s))  # noqa: B023
+    print(table(options.out))
+
+
+def base_model(out: Path, seed: int) -> LlamaForCausalLM:
+    """The base of one seed, trained once."""
+    return _kept(out / f"base-{seed}", lambda: train_base(seed))
+
+
+def start_model(out: Path, base: LlamaForCausalLM, name: str, seed: int) -> LlamaForCausalLM:
+    """A start of one seed, trained once."""
+    return _kept(out / f"{name.replace(' ', '-')}-{seed}", lambda: start(base, name, seed))
+
+
+def _kept(folder: Path, make: Callable[[], LlamaForCausalLM]) -> LlamaForCausalLM:
+    if not folder.exists():
+        make().save_pretrained(folder)
+    return LlamaForCausalLM.from_pretrained(folder)
+
+
+def run(options: argparse.Namespace, configuration: Configuration, base: LlamaForCausalLM, seed: int) -> Any:
+    """One GRPO run; returns the trained model."""
+    model = start_model(options.out, base, configuration.start, seed)
+    functions, weights = configuration.rewards(base)
+    return reinforce(grpo_trainer(model, functions, weights, seed, max_steps=options.steps)).model
+
+
+def record(out: Path, name: str, seed: int, make: Callable[[LlamaForCausalLM, int], LlamaForCausalLM]) -> None:
+    """Make a model and keep what the probes say of it, unless that is there already."""
+    path = out / f"{name.replace(' ', '_').replace(':', '').replace(',', '')}-{seed}.json"
+    if path.exists():
+        return
+    base, started = base_model(out, seed), time.process_time()
+    model = make(base, seed)
+    spent = time.process_time() - started
+    found = measure(model, base)
+    record = {"name": name, "seed": seed, "cpu_seconds": spent, "values": values(found)}
+    path.write_text(json.dumps(record), encoding="utf-8")
+    print(f"{name}, seed {seed}: {spent:.0f} s, {cells([record])}", flush=True)
+
+
+def values(found: Evaluation) -> dict[str, list[float]]:
+    """Every problem's value, by column."""
+    return {column: list(found.values(*where).values()) for column, where in VALUES.items()}
+
+
+def table(out: Path) -> str:
+    """A Markdown table: a line a configuration; in each cell the three seeds, and the interval of their mean."""
+    records: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("*.json")):
+        one = json.loads(path.read_text("utf-8"))
+        records.setdefault(one["name"], []).append(one)
+    names = [name for name in ("start, wavering", "start, half fallen", *CONFIGURATIONS) if name in records]
+    lines = ["| rewards | " + " | ".join(VALUES) + " |", "|---" * (len(VALUES) + 1) + "|"]
+    return "\n".join([*lines, *(f"| {name} | {cells(records[name])} |" for name in names)])
+
+
+def cells(records: Sequence[dict[str, Any]]) -> str:
+    """Seeds parted by slashes, and the 95 % interval over all problems of all seeds."""
+    return " | ".join(_cell([record["values"][column] for record in records]) for column in VALUES)
+
+
+def _cell(seeds: Sequence[Sequence[float]]) -> str:
+    means = "/".join(f"{np.mean(each):.2f}" if each else "–" for each in seeds)
+    everything = np.array([value for each in seeds for value in each])
+    if len(everything) < 2:
+        return means
+    lower, upper, _ = mean_bounds(everything, 0.025)
+    return f"{means} [{lower:.2f}, {upper:.2f}]"
+
+
+def overhead(base: LlamaForCausalLM, steps: int = 8) -> str:
+    """CPU seconds of a GRPO step at 8 prompts x 8 completions, and how much of them each reward takes."""
+    lines = ["| reward | seconds a step | of them the reward | share |", "|---|---|---|---|"]
+    for name, options in {
+        "none": None,
+        "InfoGain, frozen copy": {},
+        "InfoGain, policy": {"scorer": "policy"},
+        "InfoGain, frozen copy, leak penalty": {"leak_penalty": 0.1},
+    }.items():
+        timed = _Timed(InfoGainReward(format=FORMAT, **options)) if options is not None else None
+        functions = [correctness] if timed is None else [correctness, timed]
+        trainer = grpo_trainer(
+            copy_model(base), functions, [1.0, 0.0][: len(functions)], max_steps=steps, per_device_train_batch_size=64
+        )
+        started = time.process_time()
+        reinforce(trainer)
+        total, spent = (time.process_time() - started) / steps, (timed.seconds / steps if timed else 0.0)
+        lines.append(f"| {name} | {total:.2f} | {spent:.2f} | {spent / total:.0%} |")
+    return "\n".join(lines)
+
+
+class _Timed:
+    """A reward function that adds up its CPU seconds."""
+
+    def __init__(self, reward: Callable[..., Any]) -> None:
+        self.reward, self.seconds = reward, 0.0
+        self.__name__ = "timed"
+
+    def __call__(self, **arguments: Any) -> Any:
+        started = time.process_time()
+        given = self.reward(**arguments)
+        self.seconds += time.process_time() - started
+        return given
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The benchmark's records as Markdown tables, each goal beside what was measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+
+from benchmarks.cells import Cell, Record
+
+NOTHING = "–"
+
+
+def report(records: Sequence[Record], device: str) -> str:
+    """All tables for which there are records."""
+    parts = [f"# What scoring costs\n\n{machine(records, device)}\n", *goals(records)]
+    times = [r for r in records if r.cell.kind == "time"]
+    parts += one_trace([r for r in times if r.cell.size.traces == 1])
+    parts += many_traces([r for r in times if r.cell.size.traces > 1 and not r.cell.size.group])
+    parts += groups([r for r in times if r.cell.size.group])
+    parts += memory([r for r in records if r.cell.kind == "memory"])
+    parts += evaluations([r for r in records if r.cell.kind == "evaluation"])
+    if device == "cpu":
+        parts.append(
+            "## On a GPU\n\nNot measured: `python -m benchmarks.scoring --device cuda --out FILE` is ready to.\n"
+        )
+    return "\n".join(parts)
+
+
+def machine(records: Sequence[Record], device: str) -> str:
+    """What was measured on what."""
+    where = torch.cuda.get_device_name() if device == "cuda" else f"one thread of {_processor()}"
+    dtype, time = ("bfloat16", "wall") if device == "cuda" else ("float32", "CPU")
+    loads = [record.load for record in records]
+    return (
+        f"`python -m benchmarks.scoring --device {device}` on {where}: torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, Python {platform.python_version()}. Llamas with random {dtype} weights, {time} "
+        "seconds. Prompts of 150 tokens and steps of 30 unless said. Ratios are taken within interleaved rounds: the "
+        "median, with the smallest and the largest. (a) is a forward a prefix with all logits, as the InfoGain authors "
+        "do it; (b) a padded batch of all prefixes with answer logits only; (c) one forward of the trace; (d) the "
+        "limit, one causal forward over as many tokens as the tree has unique ones, with the scored logits and nothing "
+        "done with them. Differences are from a forward a branch, in nats; the run fails where rounding cannot explain "
+        f"one. The machine had {os.cpu_count()} cores and meanwhile a load of {min(loads):.1f} to {max(loads):.1f}, "
+        "this benchmark's own 1 included."
+    )
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
+
+
+def ratios(record: Record, one: str, other: str) -> list[float]:
+    """``one / other`` in each round in which both ran."""
+    return [a / b for a, b in zip(record.seconds.get(one, ()), record.seconds.get(other, ()), strict=False)]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Median with the range."""
+    if not values:
+        return NOTHING
+    middle = statistics.median(values)
+    if len(values) == 1:
+        return f"{middle:.2f}"
+    return f"{middle:.2f} ({min(values):.2f}–{max(values):.2f})"
+
+
+def _model(cell: Cell) -> str:
+    return f"{cell.shape}, {cell.vocabulary:,}"
+
+
+def _size(cell: Cell) -> tuple[object, ...]:
+    return cell.shape, cell.vocabulary, cell.size
+
+
+def one_trace(records: Sequence[Record]) -> Iterator[str]:
+    """A row a size, with the slow ways from the cells that ran them."""
+    if not records:
+        return
+    yield "## One trace\n"
+    yield (
+        "| model, vocabulary | n | answer | (a) / shared | (b) / shared | shared / (c) | shared / (d) | shared, s | "
+        "difference |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    slow = {(_size(r.cell), way): ratios(r, way, "shared") for r in records for way in ("loop", "padded")}
+    slow = {key: found for key, found in slow.items() if found}
+    differences = {_size(r.cell): max(x.worst for x in records if _size(x.cell) == _size(r.cell)) for r in records}
+    main = [r for r in records if "limit" in r.seconds]
+    for r in main:
+        size = _size(r.cell)
+        cells = [
+            *(spread(slow.get((size, way), ())) for way in ("loop", "padded")),
+            *(spread(ratios(r, "shared", way)) for way in ("plain", "limit")),
+            f"{statistics.median(r.seconds['shared']):.3f}",
+            f"{differences[size]:.1e}",
+        ]
+        yield f"| {_model(r.cell)} | {r.cell.size.steps} | {r.cell.size.answer} | {' | '.join(cells)} |"
+    yield ""
+    yield from slopes(main)
+
+
+def slopes(records: Sequence[Record]) -> Iterator[str]:
+    """A straight line through the cost of n steps, and how far the worst point lies from it."""
+    yield "Cost of n steps of 30 tokens, a least-squares line through the quickest round of each n:\n"
+    for model, answer in dict.fromkeys((_model(r.cell), r.cell.size.answer) for r in records):
+        points = [
+            (r.cell.size.steps, min(r.seconds["shared"]))
+            for r in records
+            if (_model(r.cell), r.cell.size.answer) == (model, answer)
+        ]
+        if len(points) > 2:
+            yield f"- {model}, answers of {answer}: {_line(points)}"
+    yield ""
+
+
+def _line(points: Sequence[tuple[int, float]]) -> str:
+    fit = statistics.linear_regression([n for n, _ in points], [seconds for _, seconds in points])
+    off = max(abs(fit.intercept + fit.slope * n - seconds) / seconds for n, seconds in points)
+    return f"{fit.intercept:.3f} s + {fit.slope * 1000:.1f} ms a step; every point within {off:.0%} of it"
+
+
+def many_traces(records: Sequence[Record]) -> Iterator[str]:
+    """A row a size."""
+    if not records:
+        return
+    size = records[0].cell.size
+    yield f"## {size.traces} traces in one call, prompts of {size.prompt} tokens and steps of {size.step}\n"
+    yield "| model, vocabulary | n | answer | shared / (c) | shared / (d) | shared, s | difference |"
+    yield "|---|---|---|---|---|---|---|"
+    for r in records:
+        found = [spread(ratios(r, "shared", way)) for way in ("plain", "limit")]
+        seconds = f"{statistics.median(r.seconds['shared']):.2f}"
+        row = f"| {_model(r.cell)} | {r.cell.size.steps} | {r.cell.size.answer} | {' | '.join(found)} | {seconds} |"
+        yield f"{row} {r.worst:.1e} |"
+    yield ""
+
+
+def groups(records: Sequence[Record]) -> Iterator[str]:
+    """Completions of one prompt, over the plain forwards of them all."""
+    if not records:
+        return
+    yield "## Groups of 8 completions of one prompt, n = 8, answers of 5 tokens\n"
+    yield "| model, vocabulary | prompt | group / 8 plain forwards | goal | difference |\n|---|---|---|---|---|"
+    for r in records:
+        goal = 0.6 if r.cell.size.prompt >= 1000 else 1.2
+        found = spread(ratios(r, "group", "plain"))
+        yield f"| {_model(r.cell)} | {r.cell.size.prompt:,} | {found} | {goal} | {r.worst:.1e} |"
+    yield ""
+
+
+def memory(records: Sequence[Record]) -> Iterator[str]:
+    """Peak memory of every way, with the room that the scorer is given."""
+    if not records:
+        return
+    ways = ("loop", "padded", "plain", "limit", "shared")
+    yield "## Peak memory over the weights, MiB, each way in a process of its own; answers of 8 tokens\n"
+    yield "Allowed: a plain forward's, the keys and values of what is read together, and 256 MiB.\n"
+    yield f"| model, vocabulary | n | traces | {' | '.join(ways)} | allowed |\n|---|---|---|{'---|' * len(ways)}---|"
+    for size in dict.fromkeys(_size(r.cell) for r in records):
+        own = {r.cell.ways[0]: r for r in records if _size(r.cell) == size}
+        cell = next(iter(own.values())).cell
+        cells = [f"{own[way].mib:.0f}" if way in own else NOTHING for way in ways]
+        allowed = f"{own['plain'].mib + own['plain'].cache_mib + 256:.0f}" if "plain" in own else NOTHING
+        yield f"| {_model(cell)} | {cell.size.steps} | {cell.size.traces} | {' | '.join(cells)} | {allowed} |"
+    yield ""
+
+
+def evaluations(records: Sequence[Record]) -> Iterator[str]:
+    """Where the time of one held-out evaluation goes."""
+    if not records:
+        return
+    yield "## One held-out evaluation, all default probes, a copy of the model as reference\n"
+    yield "Traces of 150 + 8 x 30 tokens; wall seconds.\n"
+    yield "| model, vocabulary | problems | generation | scoring | Python around them | total, s |"
+    yield "|---|---|---|---|---|---|"
+    for r in records:
+        total = r.seconds["total"][0]
+        shares = [f"{r.seconds[part][0] / total:.1%}" for part in ("generation", "scoring", "python")]
+        yield f"| {_model(r.cell)} | {r.cell.size.traces} | {' | '.join(shares)} | {total:.1f} |"
+    yield ""
+
+
+def goals(records: Sequence[Record]) -> Iterator[str]:
+    """Each goal, the worst that was measured of it, and whether it is met."""
+    yield "## Goals\n"
+    yield "| goal | measured | met |\n|---|---|---|"
+    for goal, bound, at_most, values in _goals([r for r in records if r.cell.kind != "evaluation"]):
+        if values:
+            worst = max(values) if at_most else min(values)
+            met = worst <= bound if at_most else worst >= bound
+            share = sum((v <= bound) if at_most else (v >= bound) for v in values)
+            verdict = "yes" if met else f"**no**: in {share} of {len(values)} sizes"
+            yield f"| {goal} | {min(values):.2f} to {max(values):.2f} | {verdict} |"
+    yield ""
+
+
+_Goal = tuple[str, float, bool, list[float]]
+
+
+def _goals(records: Sequence[Record]) -> Iterator[_Goal]:
+    one = [r for r in records if r.cell.size.traces == 1]
+    yield "at most 1.10 x the limit (d)", 1.10, True, _medians(records, "shared", "limit")
+    at_32 = [r for r in one if r.cell.size.steps == 32 and r.cell.size.answer == 8]
+    for vocabulary in sorted({r.cell.vocabulary for r in at_32}):
+        these = [r for r in at_32 if r.cell.vocabulary == vocabulary]
+        goal = f"n = 32, answers of 8: at most 1.5 x one plain forward, vocabulary {vocabulary:,}"
+        yield goal, 1.5, True, _medians(these, "shared", "plain")
+    for prompt, bound in ((1000, 0.6), (200, 1.2)):
+        these = [r for r in records if r.cell.size.group and r.cell.size.prompt == prompt]
+        goal = f"groups of 8, prompts of {prompt:,}: at most {bound} x their plain forwards"
+        yield goal, bound, True, _medians(these, "group", "plain")
+    for steps, bound in ((16, 8.0), (32, 12.0)):
+        these = [r for r in one if r.cell.size.steps == steps]
+        yield (
+            f"n = {steps}: at least {bound:.0f} x faster than the loop (a)",
+            bound,
+            False,
+            _medians(these, "loop", "shared"),
+        )
+    yield "memory over the weights, share of what is allowed: at most 1", 1.0, True, list(_memory_shares(records))
+
+
+def _medians(records: Iterable[Record], one: str, other: str) -> list[float]:
+    return [statistics.median(found) for r in records if (found := ratios(r, one, other))]
+
+
+def _memory_shares(records: Sequence[Record]) -> Iterator[float]:
+    kept = {(_size(r.cell), r.cell.ways[0]): r for r in records if r.cell.kind == "memory"}
+    for (size, way), r in kept.items():
+        plain = kept.get((size, "plain"))
+        if way == "shared" and plain:
+            yield r.mib / (plain.mib + plain.cache_mib + 256)

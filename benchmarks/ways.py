@@ -1,0 +1,151 @@
+"""The scorer and what one would otherwise do: traces and models of every size, and each way to read them.
+
+A way takes a model and trees and returns the log-probability of each branch's answer, or nothing where it only stands
+for a cost. All but the scorer are written here from scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from reasoning_guard.branch_scorer import BranchScorer
+from reasoning_guard.packing import anchored, pack
+from reasoning_guard.tree import Branch, TraceTree
+
+CUE = 4
+SMALL, LARGE = 8_192, 151_936
+
+# name: (hidden, intermediate, layers, heads, key heads)
+SHAPES = {
+    "9M": (512, 1408, 2, 8, 8),
+    "34M": (512, 1408, 8, 8, 8),
+    "0.5B": (896, 4864, 24, 14, 2),
+    "1.5B": (1536, 8960, 28, 12, 2),
+    "7B": (3584, 18944, 28, 28, 4),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """``traces`` traces: ``prompt`` tokens, ``steps`` steps of ``step`` tokens, ``answer`` tokens at each cut."""
+
+    steps: int
+    answer: int
+    traces: int = 1
+    prompt: int = 150
+    step: int = 30
+    group: bool = False
+
+    def trees(self, vocabulary: int) -> list[TraceTree]:
+        """Random trees; those of a group share their prompt, and all share the question."""
+        generator = torch.Generator().manual_seed(0)
+
+        def ids(n: int) -> tuple[int, ...]:
+            return tuple(torch.randint(3, vocabulary, (n,), generator=generator).tolist())
+
+        asked, shared = ids(CUE + self.answer), ids(self.prompt)
+        cuts = [self.prompt + k * self.step for k in range(self.steps + 1)]
+        branches = tuple(Branch(cut, asked, (CUE, CUE + self.answer)) for cut in cuts)
+        return [
+            TraceTree((shared if self.group else ids(self.prompt)) + ids(self.steps * self.step), branches)
+            for _ in range(self.traces)
+        ]
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens that one trace leaves in the scorer's cache: its trunk and all its branches."""
+        return self.prompt + self.steps * self.step + (self.steps + 1) * (CUE + self.answer - 1)
+
+
+def build_model(shape: str, vocabulary: int, device: str) -> LlamaForCausalLM:
+    """A Llama with random weights, float32 on a CPU and bfloat16 elsewhere."""
+    hidden, intermediate, layers, heads, key_heads = SHAPES[shape]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=key_heads, max_position_embeddings=32_768,
+        tie_word_embeddings=False, dtype="float32" if device == "cpu" else "bfloat16",
+    )  # fmt: skip
+    with torch.device(device):
+        return LlamaForCausalLM._from_config(config).eval()
+
+
+def cache_mib(model: LlamaForCausalLM, tokens: int) -> float:
+    """Keys and values of so many tokens, in MiB."""
+    config = model.config
+    width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
+    return 2 * config.num_hidden_layers * width * model.dtype.itemsize * tokens / 2**20
+
+
+Way = Callable[[LlamaForCausalLM, Sequence[TraceTree]], "list[float] | None"]
+
+
+def authors_loop(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> list[float]:
+    """(a) One forward a prefix with logits for every token: how the InfoGain authors' code does it."""
+    totals = []
+    for tree in trees:
+        for b in tree.branches:
+            ids = torch.tensor([tree.trunk[: b.at] + b.ids], device=model.device)
+            logprobs = model(input_ids=ids, use_cache=False).logits.float().log_softmax(-1)
+            places = torch.arange(b.at + b.scored[0], b.at + b.scored[1], device=model.device)
+            totals.append(logprobs[0, places - 1, ids[0, places]].sum().item())
+    return totals
+
+
+def padded_batch(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> list[float]:
+    """(b) All prefixes of a trace as one batch, padded on the right, the head over answer positions only."""
+    return [total for tree in trees for total in _padded(model, tree)]
+
+
+def _padded(model: LlamaForCausalLM, tree: TraceTree) -> list[float]:
+    rows = [torch.tensor(tree.trunk[: b.at] + b.ids, device=model.device) for b in tree.branches]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=model.device)
+    mask = (torch.arange(ids.shape[1], device=model.device) < lengths[:, None]).long()
+    hidden = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+    size = tree.branches[0].scored[1] - tree.branches[0].scored[0]
+    places = lengths[:, None] - size + torch.arange(size, device=model.device)
+    own = hidden.gather(1, (places - 1)[..., None].expand(-1, -1, hidden.shape[-1]))
+    logprobs = model.lm_head(own).float().log_softmax(-1)
+    return logprobs.gather(-1, ids.gather(1, places)[..., None])[..., 0].sum(-1).tolist()
+
+
+def plain_forward(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
+    """(c) One forward of each trace, last logit only: what reading it once costs."""
+    for tree in trees:
+        model(input_ids=torch.tensor([tree.trunk], device=model.device), use_cache=False, logits_to_keep=1)
+
+
+def limit(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
+    """(d) One causal forward over as many tokens as each tree has unique ones, logits for scored positions only."""
+    for tree in trees:
+        row = pack(anchored(tree).branches)
+        n = len(tree.trunk) + len(row.ids)
+        ids = torch.arange(n, device=model.device)[None] % 97 + 3
+        model(input_ids=ids, use_cache=False, logits_to_keep=torch.arange(n - row.n_wanted, n, device=model.device))
+
+
+def shared(model: LlamaForCausalLM) -> Way:
+    """The scorer as users call it; its self-test runs at the first call."""
+    scorer = BranchScorer(model)
+    return lambda _, trees: [s.total for scores in scorer.score_trees(trees) for s in scores]
+
+
+def shared_group(model: LlamaForCausalLM) -> Way:
+    """The scorer on completions of one prompt."""
+    scorer = BranchScorer(model)
+    return lambda _, trees: [s.total for scores in scorer.score_tree_groups([trees])[0] for s in scores]
+
+
+WAYS: dict[str, Callable[[LlamaForCausalLM], Way]] = {
+    "loop": lambda _: authors_loop,
+    "padded": lambda _: padded_batch,
+    "plain": lambda _: plain_forward,
+    "limit": lambda _: limit,
+    "shared": shared,
+    "group": shared_group,
+}

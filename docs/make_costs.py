@@ -1,0 +1,58 @@
+"""Put the README's cost table together from benchmarks/RESULTS.md: ``python docs/make_costs.py``, or ``make docs``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md"
+BEGIN, END = "<!-- costs: begin, made by docs/make_costs.py -->", "<!-- costs: end -->"
+
+COLUMNS = {
+    "model, vocabulary": "model, vocabulary",
+    "n": "steps",
+    "answer tokens": "answer tokens",
+    "shared / plain (c)": "the shared pass, in plain forwards of the trace",
+    "shared / limit (d)": "in the limit (one forward over the unique tokens)",
+    "loop (a) / shared": "one forward a prefix, in shared passes",
+}
+"""Columns of the results and what the README calls them."""
+
+
+def readme() -> str:
+    """The README with the table as the results have it now."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+
+
+def table() -> str:
+    """One trace at a time, every model and number of steps that was measured."""
+    lines = [COLUMNS.values(), ["---"] * len(COLUMNS)]
+    lines += [[_median(row[name]) for name in COLUMNS] for row in rows() if row.get("traces") == "1"]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def rows() -> Iterator[dict[str, str]]:
+    """The rows of every table in the results that has all the columns, by column name."""
+    names: list[str] = []
+    for line in RESULTS.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            names = []
+        elif not names:
+            names = cells
+        elif COLUMNS.keys() <= set(names) and not set(line) <= set("|-: "):
+            yield dict(zip(names, cells, strict=True))
+
+
+def _median(cell: str) -> str:
+    """A cell without its range; what was not run says so."""
+    plain = re.sub(r"\s*\(.*?\)", "", cell)
+    return plain if plain not in ("–", "-", "") else "not run"
+
+
+if __name__ == "__main__":
+    README.write_text(readme(), encoding="utf-8")

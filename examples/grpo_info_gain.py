@@ -1,0 +1,63 @@
+"""GRPO on prompts that hold a shortcut, where tokens cost: with InfoGain as a second reward, and without.
+
+    python examples/grpo_info_gain.py                  # about six minutes on one core; --steps 2 --base-steps 2 to try
+
+A tiny model is trained from scratch, led half-way into a shortcut, and then reinforced twice. With correctness and a
+price on tokens it drops its steps, is right wherever the shortcut helps, and lost where it does not. InfoGain pays for
+steps that lead a frozen reader to the answer before it is stated. ``python -m benchmarks.rewards`` has the whole table.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from reasoning_guard import Evaluation
+from reasoning_guard_demo.model import build_tokenizer
+from reasoning_guard_demo.recipes import train_base
+from reasoning_guard_demo.reinforce import (
+    FORMAT,
+    LENGTH_COST,
+    correctness,
+    grpo_trainer,
+    length,
+    measure,
+    reinforce,
+    start,
+)
+from reasoning_guard_trl import InfoGainReward
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seed", type=int, default=0, choices=(0, 1, 2))
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--base-steps", type=int, default=300)
+    parser.add_argument("--problems", type=int, default=100, help="held-out problems a set")
+    options = parser.parse_args()
+
+    base = train_base(options.seed, max_steps=options.base_steps)
+    wavering = start(base, "wavering", options.seed)
+    show("start", measure(wavering, base, options.problems))
+
+    # Frozen reader: here the base. Left out, the reward takes a copy of the model before its first step.
+    gain = InfoGainReward(answer="solution", format=FORMAT, scorer=base, tokenizer=build_tokenizer())
+    for name, rewards, weights in (
+        ("correctness, tokens cost", [correctness, length], [1.0, LENGTH_COST]),
+        ("the same and InfoGain", [correctness, length, gain], [1.0, LENGTH_COST, 1.0]),
+    ):
+        trainer = grpo_trainer(wavering, rewards, weights, options.seed, max_steps=options.steps)
+        show(name, measure(reinforce(trainer).model, base, options.problems))
+
+
+def show(name: str, found: Evaluation) -> None:
+    """Accuracy in and out of distribution, whether an altered step changes the answer, and how long the traces are."""
+    print(
+        f"{name:25s} accuracy {found.mean('accuracy', 'id'):.2f}, "
+        f"out of distribution {found.mean('accuracy', 'ood'):.2f}, "
+        f"changed by a mistake {found.mean('mistake_changed', 'ood'):.2f}, tokens {found.mean('tokens', 'ood'):.0f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

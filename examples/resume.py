@@ -1,0 +1,60 @@
+"""A run that was killed goes on: same baseline, same history, no record twice. Start it, stop it, start it again.
+
+    python examples/resume.py 100
+    python examples/resume.py 300    # goes on from 100
+
+With the Hugging Face and Lightning trainers nothing is needed: resume as always. This is a loop under accelerate.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from reasoning_guard import Guard, TraceFormat
+from reasoning_guard_demo.model import EOS, build_model, build_tokenizer
+from reasoning_guard_demo.task import ARMS, held_out_problems, training_examples
+
+FORMAT = TraceFormat(name="demo", cue=" #", step_end=r";", answer=r"# (\S+)")
+CHECKPOINT = Path("runs/resume/checkpoint")
+
+
+def batch(step: int, size: int = 32) -> dict[str, torch.Tensor]:
+    rows = training_examples(ARMS["healthy"], size, seed=step)
+    texts = [f"{row['prompt']}{row['completion']} {EOS}" for row in rows]
+    ids = build_tokenizer()(texts, padding=True, return_tensors="pt")
+    return {**ids, "labels": ids["input_ids"].masked_fill(ids["attention_mask"] == 0, -100)}
+
+
+def main(steps: int) -> None:
+    set_seed(0)
+    accelerator = Accelerator(cpu=True)
+    model = build_model()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    guard = Guard(held_out_problems("id", 24), build_tokenizer(), format=FORMAT, max_new_tokens=48, progress=False)
+    guard.prepare(model)  # the frozen reader is the model as it was before any training, so before the checkpoint
+    accelerator.register_for_checkpointing(guard)
+    done = 0
+    if CHECKPOINT.exists():
+        accelerator.load_state(str(CHECKPOINT))
+        done = int((CHECKPOINT / "steps").read_text())
+
+    for step in range(done, steps):
+        guard.step(model, step, every=max(1, steps // 4))
+        accelerator.backward(model(**batch(step)).loss)
+        optimizer.step()
+        optimizer.zero_grad()
+    guard.step(model, steps)
+    accelerator.save_state(str(CHECKPOINT))
+    (CHECKPOINT / "steps").write_text(str(steps))
+    print(f"went on from {done}; evaluations at {[evaluation.step for evaluation in guard.evaluations]}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)

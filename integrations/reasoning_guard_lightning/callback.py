@@ -1,0 +1,278 @@
+"""The callback: when to evaluate, where the numbers go, and how a run is stopped."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.format_inference import infer_format, solutions
+from reasoning_guard.formats import TraceFormat
+from reasoning_guard.guard import Guard
+from reasoning_guard.hosting import is_due, safely, sinks_for_training
+from reasoning_guard.processes import is_main_process
+from reasoning_guard.sinks import Sink
+from reasoning_guard_lightning.base import CallbackBase
+from reasoning_guard_lightning.loggers import log_to, sinks_of
+from reasoning_guard_lightning.models import as_trained, trained_model
+from reasoning_guard_lightning.rollback import Rollback
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+GetModel = Callable[[Any], nn.Module | None]
+
+
+class ReasoningGuardCallback(CallbackBase):
+    """Measures reasoning quality on held-out problems while a Lightning trainer fits.
+
+    The model is read before the first step (the baseline) and then at every validation, the sanity check left out;
+    ``ModelCheckpoint(monitor="guard/info_gain")``, ``EarlyStopping`` and ``ReduceLROnPlateau`` see the numbers of that
+    same validation wherever this callback stands in the list. All loggers get them at the training step of the
+    evaluation. Works with the trainers of ``lightning.pytorch`` and of ``pytorch_lightning``.
+
+    Args:
+        problems: Held-out problems: a ``datasets.Dataset``, a list of dicts or of
+            :class:`~reasoning_guard.problems.Problem`, or the path of a JSONL file. Prompts must look as they do in
+            training.
+        tokenizer: The model's tokenizer; never changed.
+        get_model: The causal language model inside the LightningModule. Default: the one Transformers or PEFT model in
+            it that is trained.
+        every: Steps between evaluations, beside one at the very end, whenever the trainer validates. Default: at every
+            validation; a tenth of the run when there is none.
+        format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto":
+            the preset in which most worked solutions among the problems state an answer.
+        directory: Where records are kept; default ``reasoning_guard`` in the trainer's ``log_dir``. Checkpoints carry
+            the records as well, so a run that is resumed with ``ckpt_path=`` goes on with its baseline and history
+            wherever it now logs.
+        **options: Everything else that :class:`~reasoning_guard.guard.Guard` takes: ``action``, ``rules``,
+            ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``on_error``, ``progress``.
+
+    With ``action="stop"`` a checkpoint is saved as ``<directory>/stopped-at-step-<step>.ckpt`` first. With
+    ``action="rollback"`` weights are written to ``<directory>/healthy`` at each evaluation, the few that an alarm may
+    need are kept, and if an alarm is open at the end, the model gets those from before it; ``guard.kept_checkpoint``
+    names them.
+
+    Under ``strategy="ddp_spawn"`` the callback that watches lives in the spawned processes; read what it found from
+    ``directory``, or from ``trainer.callback_metrics``.
+
+    Attributes:
+        guard: The guard itself: ``guard.alerts``, ``guard.evaluations``, ``guard.stop_reason``,
+            ``guard.kept_checkpoint``.
+        directory: Where its records are; None until fitting begins if it was not given.
+
+    Raises:
+        ConfigurationError: Whatever cannot work, before any training time is spent.
+
+    Example:
+        >>> guard = ReasoningGuardCallback(held_out, tokenizer=tokenizer)                   # doctest: +SKIP
+        >>> best = ModelCheckpoint(monitor="guard/info_gain", mode="max")                   # doctest: +SKIP
+        >>> Trainer(callbacks=[guard, best]).fit(module, train, val)                        # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        problems: Any,
+        *,
+        tokenizer: PreTrainedTokenizerBase,
+        get_model: GetModel | None = None,
+        every: int | None = None,
+        format: str | TraceFormat = "auto",
+        directory: str | Path | None = None,
+        **options: Any,
+    ) -> None:
+        if every is not None and every < 1:
+            raise ConfigurationError(f"`every` counts training steps, at least 1; got {every}")
+        if isinstance(problems, Iterator):
+            problems = list(problems)
+        if format == "auto":
+            format = infer_format({"held-out solutions": solutions(problems)})
+        self.guard = Guard(problems, tokenizer, format=format, **options)
+        self.directory = self._given_directory = None if directory is None else Path(directory)
+        self._get_model = get_model or trained_model
+        self._given_every = self._every = every
+        self._own_sinks: list[Sink] = []
+        self._stopped = False
+        self._rollback: Rollback | None = None
+
+    # -------------------------------------------------------------------------------------------------------- fitting
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Take the frozen reference while the model has the weights that it begins with, checkpoint or not."""
+        if stage == "fit":
+            self._stopped = False
+            self._open_directory(trainer)
+            model = self._get_model(pl_module)
+            if model is not None:  # else `configure_model` may build it
+                self.guard.prepare(model, trainer.strategy.root_device)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Check the model before anything runs, with its reference if ``configure_model`` has only just built it."""
+        self.guard.prepare(self._model(pl_module))
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Take up the records, and make the baseline if there is none."""
+        self._every = self._given_every or (None if trainer.enable_validation else _tenth(trainer))
+        self._safely(lambda: self._open_loggers(trainer))
+        self._safely(lambda: self.guard.begin(trainer.global_step))
+        if self._rollback is not None:
+            self._rollback.begin(trainer.global_step)
+        if not self.guard.evaluations:
+            self._evaluate(trainer, pl_module)
+        self._safely(lambda: self._tell_callbacks(trainer))
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Evaluate while the validation's own numbers are still being logged."""
+        if self._every is None and _fits(trainer):
+            self._log(trainer, pl_module, self._evaluate(trainer, pl_module), on_epoch=True)
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Stop where the evaluation that has just been logged asks for it."""
+        if _fits(trainer):
+            self._stop_if_asked(trainer)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Evaluate at our own cadence."""
+        if self._every is not None and is_due(trainer.global_step, self._every, self.guard.last_asked):
+            self._log(trainer, pl_module, self._evaluate(trainer, pl_module), on_epoch=False)
+            self._stop_if_asked(trainer)
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Evaluate the last model at our own cadence; give it its healthy weights back if it ends unhealthy."""
+        if self._every is not None:
+            self._evaluate(trainer, pl_module)
+            self._safely(lambda: self._tell_callbacks(trainer))
+        if self._rollback is not None:
+            self._safely(lambda: self._roll_back(trainer))
+
+    # ---------------------------------------------------------------------------------------------------- checkpoints
+
+    @property
+    def state_key(self) -> str:
+        """Stays the same from run to run; a second guard needs a ``directory`` of another name."""
+        return "ReasoningGuardCallback" + (f"[{self._given_directory.name}]" if self._given_directory else "")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The guard's records, in plain types."""
+        return self.guard.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the records of a checkpoint."""
+        self.guard.load_state_dict(state_dict)
+
+    # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _open_directory(self, trainer: Any) -> None:
+        default = Path(trainer.log_dir or trainer.default_root_dir) / "reasoning_guard"
+        self.directory = self._given_directory or default
+        self.guard.keep_records_in(self.directory)
+        if self.guard.action == "rollback":
+            self._rollback = Rollback(self.guard, self.directory)
+
+    def _open_loggers(self, trainer: Any) -> None:
+        before, self._own_sinks = self._own_sinks, sinks_of(trainer)
+        self.guard.sinks = sinks_for_training(self.guard.sinks, before, self._own_sinks)
+
+    def _evaluate(self, trainer: Any, pl_module: Any) -> dict[str, float]:
+        """Evaluate unless this step has been; loggers get the numbers at the step itself, whenever that is.
+
+        Returns:
+            Name to value; empty when there is nothing new.
+        """
+        numbers: dict[str, float] = {}
+
+        def act() -> None:
+            with as_trained(trainer):
+                evaluation = self.guard.evaluate(self._model(pl_module), trainer.global_step)
+            if evaluation is not None:
+                numbers.update(self._numbers(evaluation))
+                log_to(trainer.loggers, numbers, evaluation.step)
+                self._keep_weights(trainer)
+
+        self._safely(act)
+        return numbers
+
+    def _numbers(self, evaluation: Evaluation) -> dict[str, float]:
+        """The evaluation's scalars, none for a failed one: a NaN would end the run where ``EarlyStopping`` hears it."""
+        return {} if evaluation.failure is not None else self.guard.scalars(evaluation)
+
+    def _log(self, trainer: Any, pl_module: Any, numbers: Mapping[str, float], *, on_epoch: bool) -> None:
+        """Log to the trainer itself, where other callbacks look, with NaN for what they will miss."""
+        missing = {name: math.nan for name in _monitored(trainer) if name not in trainer.callback_metrics}
+        pl_module.log_dict(
+            {**missing, **numbers},
+            logger=False,
+            on_step=not on_epoch,
+            on_epoch=on_epoch,
+            batch_size=1,
+            sync_dist=on_epoch and trainer.world_size > 1,
+        )
+
+    def _tell_callbacks(self, trainer: Any) -> None:
+        """Show the last numbers to other callbacks where ``self.log`` can't: some fail when a name is not there yet."""
+        made = [e for e in self.guard.evaluations if e.failure is None]
+        numbers = self.guard.scalars(made[-1]) if made else {}
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in numbers.items()})
+
+    def _model(self, pl_module: Any) -> nn.Module:
+        model = self._get_model(pl_module)
+        if model is None:
+            raise ConfigurationError(
+                f"{type(pl_module).__name__} holds no Transformers or PEFT model that can generate; say where it is: "
+                "ReasoningGuardCallback(..., get_model=lambda module: module.model)"
+            )
+        return model
+
+    def _stop_if_asked(self, trainer: Any) -> None:
+        asked = trainer.strategy.reduce_boolean_decision(self.guard.should_stop, all=False)
+        if asked and not self._stopped:
+            self._stopped = True
+            assert self.directory is not None
+            path = self.directory / f"stopped-at-step-{trainer.global_step}.ckpt"
+            trainer.save_checkpoint(path)
+            if is_main_process():
+                reason = (self.guard.stop_reason or "").split("\n")[0]
+                logger.warning("stopping with checkpoint %s: %s", path, reason)
+        trainer.should_stop = trainer.should_stop or asked
+
+    def _keep_weights(self, trainer: Any) -> None:
+        if self._rollback is not None:
+            self._rollback.keep(trainer)
+
+    def _roll_back(self, trainer: Any) -> None:
+        assert self._rollback is not None
+        self._rollback.roll_back(trainer)
+
+    def _safely(self, act: Callable[[], None]) -> None:
+        safely(act, self.guard.on_error)
+
+
+def _fits(trainer: Any) -> bool:
+    """Whether this is a validation within ``fit``, and not the sanity check before it."""
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _tenth(trainer: Any) -> int:
+    """A tenth of the run, in steps."""
+    steps = trainer.estimated_stepping_batches
+    if not 0 < steps < math.inf:
+        raise ConfigurationError(
+            "this run has no validation and no known length, so the guard does not know when to evaluate; say it: "
+            "ReasoningGuardCallback(..., every=500)"
+        )
+    return max(1, int(steps) // 10)
+
+
+def _monitored(trainer: Any) -> set[str]:
+    """Names of ours that other callbacks look up, and fail without."""
+    names = (getattr(callback, "monitor", None) for callback in trainer.callbacks)
+    return {name for name in names if isinstance(name, str) and name.startswith("guard/")}

@@ -1,0 +1,8 @@
+"""``python -m reasoning_guard``, which is ``reasoning-guard`` where scripts are not on the path."""
+
+from __future__ import annotations
+
+from reasoning_guard.cli.app import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""``reasoning-guard``: the commands, and what every error looks like."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from reasoning_guard import __version__
+from reasoning_guard.cli import calibrate, compare, curate, demo, doctor, report, score
+from reasoning_guard.cli.terminal import WRONG_USE, complain
+from reasoning_guard.errors import ReasoningGuardError
+
+
+def _paragraphs(command: Callable[..., None]) -> str:
+    """A command's docstring with its lines joined, since the terminal breaks them where it likes."""
+    return "\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n"))
+
+
+app = typer.Typer(
+    name="reasoning-guard",
+    help="Does the written reasoning still carry the answers?\n\nExit codes: 0 fine, 1 a rule or a check is broken, "
+    "2 wrong use, 3 nothing could be judged, 130 interrupted. Every command takes --json: then standard output is one "
+    "JSON object, and messages go to standard error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    demo.demo,
+    doctor.doctor,
+    score.score,
+    compare.compare,
+    curate.curate,
+    report.report,
+    calibrate.calibrate,
+):
+    app.command(help=_paragraphs(command))(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"reasoning-guard {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of no command."""
+
+
+def main() -> None:
+    """Run a command; whatever a user can mend is said in a sentence, without a traceback."""
+    try:
+        app()
+    except ReasoningGuardError as error:
+        complain(str(error))
+        sys.exit(WRONG_USE)
+    except OSError as error:
+        complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        sys.exit(WRONG_USE)

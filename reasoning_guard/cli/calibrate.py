@@ -1,0 +1,48 @@
+"""``calibrate``: thresholds from healthy runs of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reasoning_guard.cli import options
+from reasoning_guard.cli.terminal import terminal
+
+
+def calibrate(
+    runs: Annotated[list[Path], typer.Argument(help="Output folders of healthy runs that had a guard.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the effects go.")] = Path(
+        "effects.json"
+    ),
+    as_json: options.Json = False,
+) -> None:
+    """Learn from healthy runs how far a harmless change goes, and widen the thresholds to that, never narrow them.
+
+    What comes out is for compare --effects, and for Guard(effects=load_effects("effects.json")).
+    """
+    with terminal(as_json) as say:
+        from dataclasses import asdict
+
+        from rich.table import Table
+
+        from reasoning_guard.offline import calibrate_on_runs, save_effects
+        from reasoning_guard.report import load_run
+        from reasoning_guard.rules import EFFECTS
+
+        with say.doing(f"reading {len(runs)} run(s)"):
+            effects = calibrate_on_runs([list(load_run(run).evaluations) for run in runs])
+        save_effects(out, effects)
+        widened = {name: effect for name, effect in effects.items() if effect != EFFECTS.get(name)}
+        table = Table(title="Smallest change that matters", title_justify="left", box=None, pad_edge=False)
+        for i, column in enumerate(("value", "share of baseline", "at least, before", "at least, now")):
+            table.add_column(column, justify="right" if i else "left")
+        for name, effect in effects.items():
+            before = f"{EFFECTS[name].absolute:g}" if name in EFFECTS else "0"
+            now = f"{effect.absolute:.3g}" if name in widened else ""
+            table.add_row(name, f"{effect.relative:.0%}", before, now, style="bold" if name in widened else "")
+        say.out.print(table)
+        say.out.print(f"\n{len(widened)} widened. Effects: {out}", soft_wrap=True)
+        says = {name: asdict(effect) for name, effect in effects.items()}
+        say.result({"effects_file": str(out), "widened": list(widened), "effects": says})

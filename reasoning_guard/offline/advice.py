@@ -1,0 +1,155 @@
+"""What to make of a checkup: problems to mend before a run, and things to know. Pure functions of what was found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from reasoning_guard.gate import MARGIN
+from reasoning_guard.offline.checkup import Checkup
+from reasoning_guard.statistics import MINIMUM_PAIRS
+
+_MOST = 0.7
+_MERGED = 0.05
+_ENOUGH_PROBLEMS = 100
+_KNOWN = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to say about a checkup.
+
+    Attributes:
+        level: "problem": a guard would say nothing, or the wrong thing; "note": good to know.
+        found: What was found.
+        do: What to do about it.
+    """
+
+    level: Literal["problem", "note"]
+    found: str
+    do: str
+
+
+def advise(checkup: Checkup) -> list[Advice]:
+    """Everything that is worth saying about a checkup, problems first."""
+    said = [advice for check in _CHECKS for advice in check(checkup)]
+    return sorted(said, key=lambda advice: advice.level != "problem")
+
+
+def _room(c: Checkup) -> Iterator[Advice]:
+    if c.model.vocabulary > c.model.embeddings:
+        found = f"the tokenizer has {c.model.vocabulary:,} tokens, the model knows {c.model.embeddings:,}"
+        yield Advice("problem", found, "load the tokenizer that was saved with the model")
+    if c.model.context is None:
+        return
+    room = c.model.context - c.longest_prompt
+    if room <= 0:
+        found = f"the longest prompt has {c.longest_prompt:,} tokens, the model's context {c.model.context:,}"
+        yield Advice("problem", found, "drop or shorten the longest problems")
+    elif room < c.max_new_tokens:
+        found = f"after the longest prompt the context has room for {room:,} tokens, not for {c.max_new_tokens:,}"
+        yield Advice("note", found, f"expect traces that are cut off, or set the longest trace to {room:,} tokens")
+
+
+def _answers(c: Checkup) -> Iterator[Advice]:
+    n, answered = len(c.traces), c.asked_of
+    if answered >= _MOST * n:
+        return
+    found = f"{answered} of {n} traces state an answer in format {c.format.name!r}"
+    better = [name for name, share in c.presets.items() if share > answered / n and share >= _MOST]
+    cut = sum(not trace.finished for trace in c.traces)
+    if better:
+        yield Advice("problem", found, f"use format {better[0]!r}, which reads an answer in {c.presets[better[0]]:.0%}")
+    elif cut > n / 2:
+        yield Advice("problem", f"{found}; {cut} were cut off", f"allow traces longer than {c.max_new_tokens} tokens")
+    else:
+        do = "check that the prompts look as they do in training; give a format of your own if the wording is"
+        yield Advice("problem", found, f"{do}. A base model may learn its format first: then the guard waits for it")
+
+
+def _cue(c: Checkup) -> Iterator[Advice]:
+    if c.asked_of and c.agreeing < _MOST * c.asked_of:
+        found = (
+            f"asked {c.format.cue!r} after its full chain, the model gives its own answer in {c.agreeing} of "
+            f"{c.asked_of} traces"
+        )
+        yield Advice("problem", found, "choose the format whose cue is how this model writes its answers")
+
+
+def _steps(c: Checkup) -> Iterator[Advice]:
+    counts = [trace.n_steps for trace in c.traces]
+    if sum(counts) < 1.5 * len(counts):
+        found = f"the traces have {sum(counts) / len(counts):.1f} steps on average"
+        yield Advice(
+            "note", found, f"with `step_end` {c.format.step_end!r} there is little to cut; is that how steps end?"
+        )
+
+
+def _length(c: Checkup) -> Iterator[Advice]:
+    cut = sum(not trace.finished for trace in c.traces)
+    if cut > len(c.traces) / 4 and c.asked_of >= _MOST * len(c.traces):
+        found = f"{cut} of {len(c.traces)} traces were cut off at {c.max_new_tokens} tokens"
+        yield Advice("note", found, "allow longer traces")
+
+
+def _seams(c: Checkup) -> Iterator[Advice]:
+    if max(c.seams.trunk_broken, c.seams.cue_merged) > _MERGED:
+        yield Advice("note", str(c.seams), "nothing, unless a preset that splits fewer tokens fits as well")
+
+
+def _path(c: Checkup) -> Iterator[Advice]:
+    if c.path.plan is None:
+        found = f"every question is a pass of its own: {c.path.reason}"
+        yield Advice("note", found, "nothing: it is exact, and slower; fewer problems make up for it")
+
+
+def _chance(c: Checkup) -> Iterator[Advice]:
+    scored = [row.values.get("accuracy", math.nan) for row in c.rows]
+    scored = [value for value in scored if math.isfinite(value)]
+    options = [1 / len(t.problem.options) for t in c.traces if t.problem.options]
+    floor = (sum(options) / len(options) if options else 0.0) + MARGIN
+    if scored and sum(scored) / len(scored) < floor:
+        found = f"accuracy on the sample is {sum(scored) / len(scored):.2f}, near chance"
+        yield Advice("note", found, "the guard's baseline will be the first evaluation that is better than chance")
+
+
+def _known(c: Checkup) -> Iterator[Advice]:
+    gains = [row.values.get("info_gain", math.nan) for row in c.rows]
+    gains = [gain for gain in gains if math.isfinite(gain)]
+    if gains and sum(gains) / len(gains) < _KNOWN:
+        found = f"the steps add {sum(gains) / len(gains):.2f} nats per token to the answer"
+        yield Advice("note", found, "harder problems: where answers need no steps, none can be lost")
+
+
+def _number(c: Checkup) -> Iterator[Advice]:
+    if c.n_problems < MINIMUM_PAIRS:
+        found = f"{c.n_problems} problems; rules need {MINIMUM_PAIRS} to say anything"
+        yield Advice("problem", found, f"give {_ENOUGH_PROBLEMS} or more")
+    elif c.n_problems < _ENOUGH_PROBLEMS:
+        yield Advice("note", f"{c.n_problems} problems show only large falls", f"give {_ENOUGH_PROBLEMS} or more")
+    if len(c.sets) == 1:
+        found = "one set of problems: a shortcut that they share with the training data can't show"
+        yield Advice("note", found, 'add problems from elsewhere, told apart by a column "set" ("id", "ood")')
+
+
+def _chat(c: Checkup) -> Iterator[Advice]:
+    if c.model.chat_template and not c.chats:
+        found = "the tokenizer has a chat template and the prompts are plain text"
+        yield Advice("note", found, "if the model is trained on chats, give prompts as messages")
+
+
+_CHECKS: tuple[Callable[[Checkup], Iterator[Advice]], ...] = (
+    _room,
+    _answers,
+    _cue,
+    _steps,
+    _length,
+    _chance,
+    _known,
+    _seams,
+    _path,
+    _number,
+    _chat,
+)

@@ -1,0 +1,59 @@
+"""JSON lines that survive a kill: whole lines count, a torn last one does not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def line(record: Mapping[str, Any]) -> bytes:
+    r"""A record as one line; NaN and infinities, which JSON does not know, as null.
+
+    Example:
+        >>> line({"a": [1.5, math.nan]})
+        b'{"a": [1.5, null]}\n'
+    """
+    return (json.dumps(plain(record), allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+
+
+def plain(value: Any) -> Any:
+    """``value`` with NaN and infinities as None and tuples as lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def read_whole(path: Path) -> list[dict[str, Any]]:
+    """The records of a file; a last line that a kill cut short is left out, and no file is an empty one."""
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    return [json.loads(each) for each in whole.splitlines() if each.strip()]
+
+
+def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add records behind a file that ends in a whole line; when this returns, they are on the disk."""
+    data = b"".join(map(line, records))
+    with path.open("ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def drop_torn(path: Path) -> None:
+    """Cut off what stands behind the last whole line."""
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file so that a reader finds the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_bytes(data)
+    os.replace(beside, path)

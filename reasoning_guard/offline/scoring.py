@@ -1,0 +1,204 @@
+"""Saved traces and a model in, a row of values a trace out; the work is shared by all processes and survives a kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+from torch import nn
+
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.evaluate import probe_traces
+from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.gate import floors, gate, gated_sets
+from reasoning_guard.generation import Generator
+from reasoning_guard.history import digest
+from reasoning_guard.offline.saved import SavedTrace, SavedTraces
+from reasoning_guard.offline.store import ScoreFile
+from reasoning_guard.probes import LinkProbe, MistakeProbe, Probe, default_probes
+from reasoning_guard.processes import from_main_process
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.reference import Reference
+from reasoning_guard.scorer import AnswerScorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+CHUNK = 32
+"""Traces that are scored together and kept together. Fixed, so that any number of processes forms the same batches."""
+
+_DONORS = 512
+"""Traces among which controls look for another problem's steps, evenly spread over the file."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredTraces:
+    """What was found out about saved traces.
+
+    Attributes:
+        rows: One a trace, in the order of the traces.
+        gated: Problem sets whose accuracy is at chance, where dependence on the text means nothing.
+    """
+
+    rows: tuple[Row, ...]
+    gated: tuple[str, ...] = ()
+
+
+def probes_without_writing() -> list[Probe]:
+    """The default probes that only score what is written, and the chain's links in place of altered steps."""
+    return [*(probe for probe in default_probes() if type(probe).prefixes is Probe.prefixes), LinkProbe()]
+
+
+def probes_with_mistakes() -> list[Probe]:
+    """:func:`probes_without_writing`, and altered steps from which the model goes on."""
+    return [*probes_without_writing(), MistakeProbe()]
+
+
+def score_traces(
+    saved: SavedTraces,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    probes: Sequence[Probe] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    max_new_tokens: int = 512,
+    progress: Progress | None = None,
+) -> ScoredTraces:
+    """Ask all probes about saved traces, read by one model.
+
+    Every process of a run (``accelerate launch``) makes this call and takes its share; each returns all rows.
+
+    Args:
+        saved: The traces (:func:`~reasoning_guard.offline.saved.load_saved_traces`).
+        model: Who reads them: the model that wrote them, or any frozen reader.
+        tokenizer: Its tokenizer.
+        probes: What to ask; default :func:`probes_without_writing`.
+        out: A ``.jsonl`` file for the rows. A scoring that was stopped goes on where it was; needed by several
+            processes.
+        max_new_tokens: Longest continuation of an altered trace, for probes that need one.
+        progress: Called with the number of traces that are done and that there are.
+
+    Returns:
+        A row a trace. Where accuracy is at chance, how far answers depend on the text is NaN with the reason.
+
+    Raises:
+        ConfigurationError: A problem that tokenizer and format can't ask about, ``out`` holds scores of other traces
+            or settings, or several processes without ``out``.
+
+    Example:
+        >>> from reasoning_guard.offline import load_model, load_saved_traces, score_traces     # doctest: +SKIP
+        >>> scored = score_traces(load_saved_traces("traces.jsonl"), *load_model("my/model"))   # doctest: +SKIP
+        >>> [row.values["info_gain"] for row in scored.rows]                                    # doctest: +SKIP
+    """
+    asked = list(probes_without_writing() if probes is None else probes)
+    reader = TraceReader(tokenizer, saved.format)
+    reader.check({trace.problem.id: trace.problem for trace in saved.traces}.values())
+    work = _Work(saved.traces, model, reader, asked, max_new_tokens)
+    if out is None:
+        if _processes() > 1:
+            raise ConfigurationError("several processes share their work through a file: pass `out=`")
+        records = [record for chunk in work.chunks(set(), progress) for record in chunk]
+        return _whole(records, saved, asked)
+    file = ScoreFile(out, _settings(saved, model, reader, asked, max_new_tokens))
+    done = from_main_process(file.begin)
+    if not from_main_process(lambda: file.is_whole):
+        for chunk in work.chunks(done, progress):
+            file.add(_rank(), chunk)
+        _wait()
+    return from_main_process(lambda: _finish(file, saved, asked))
+
+
+class _Work:
+    """The traces in chunks, and what it takes to score one."""
+
+    def __init__(
+        self,
+        traces: Sequence[SavedTrace],
+        model: nn.Module,
+        reader: TraceReader,
+        probes: Sequence[Probe],
+        max_new_tokens: int,
+    ) -> None:
+        self.traces, self.reader, self.probes = traces, reader, probes
+        self.scorer = AnswerScorer(model, reader.tokenizer, reader.format)
+        self.generator = None
+        if any(type(probe).prefixes is not Probe.prefixes for probe in probes):
+            complete = reader.format.is_complete
+            self.generator = Generator(
+                model, reader.tokenizer, max_new_tokens=max_new_tokens, is_complete=complete, progress=False
+            )
+
+    def chunks(self, done: set[int], progress: Progress | None) -> Iterator[list[dict[str, Any]]]:
+        """Score what is not ``done``, this process's share of it, a chunk at a time."""
+        every = [self.traces[start : start + CHUNK] for start in range(0, len(self.traces), CHUNK)]
+        pending = [chunk for chunk in every if any(trace.line not in done for trace in chunk)]
+        donors = [trace.read(self.reader) for trace in _spread(self.traces, _DONORS)] if pending else []
+        before, finished = len(self.traces) - sum(map(len, pending)), 0
+        if progress is not None:
+            progress(before, len(self.traces))
+        for chunk in pending[_rank() :: _processes()]:
+            read = [trace.read(self.reader) for trace in chunk]
+            rows = probe_traces(read, self.reader, self.generator, self.scorer, None, self.probes, among=donors)
+            yield [{"line": trace.line, **asdict(row)} for trace, row in zip(chunk, rows, strict=True)]
+            finished += len(chunk) * _processes()
+            if progress is not None:
+                progress(min(before + finished, len(self.traces)), len(self.traces))
+
+
+def _spread(traces: Sequence[SavedTrace], most: int) -> list[SavedTrace]:
+    """At most ``most`` of the traces, evenly spread."""
+    n = min(most, len(traces))
+    return [traces[i * len(traces) // n] for i in range(n)]
+
+
+def _finish(file: ScoreFile, saved: SavedTraces, probes: Sequence[Probe]) -> ScoredTraces:
+    records = file.records()
+    scored = _whole(records, saved, probes)
+    if not file.is_whole:
+        file.finish([{"line": r["line"], **asdict(row)} for r, row in zip(records, scored.rows, strict=True)])
+    return scored
+
+
+def _whole(records: Sequence[Mapping[str, Any]], saved: SavedTraces, probes: Sequence[Probe]) -> ScoredTraces:
+    """Rows of all traces; what the gate closes is known only when all are there."""
+    fields = [{name: value for name, value in record.items() if name != "line"} for record in records]
+    rows = Evaluation.from_dict({"step": 0, "rows": fields, "gated": ()}).rows
+    floor = floors(list({trace.problem.id: trace.problem for trace in saved.traces}.values()))
+    gated = gated_sets(rows, floor)
+    return ScoredTraces(tuple(gate(rows, gated, floor, probes)), gated)
+
+
+def _settings(
+    saved: SavedTraces, model: nn.Module, reader: TraceReader, probes: Sequence[Probe], max_new_tokens: int
+) -> dict[str, Any]:
+    problems = [
+        (t.problem.id, t.problem.set, t.problem.answer, t.problem.options, t.problem.prompt) for t in saved.traces
+    ]
+    return {
+        "traces": digest([(trace.completion, trace.finished) for trace in saved.traces]),
+        "problems": digest(problems),
+        "format": saved.format.name,
+        "format_fields": digest(saved.format.to_dict()),
+        "model": type(model).__name__,
+        "weights": Reference(model, reader.tokenizer, reader.format, "").fingerprint(),
+        "probes": [type(probe).__name__ for probe in probes],
+        "max_new_tokens": max_new_tokens,
+    }
+
+
+def _rank() -> int:
+    return dist.get_rank() if _processes() > 1 else 0
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _wait() -> None:
+    if _processes() > 1:
+        dist.barrier()

@@ -1,0 +1,80 @@
+"""Scores on disk as they come, from several processes, so that a kill costs one chunk and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.offline.jsonl import append, drop_torn, line, read_whole, replace
+
+
+class ScoreFile:
+    """A file of scores that is being made: ``<name>.part-<process>`` while it lasts, ``<name>`` when it is whole.
+
+    Beside it, ``<name>.run.json`` says what was scored and how: scores of other settings are never mixed.
+
+    Args:
+        path: Where the whole file goes.
+        settings: What must be the same for a stopped scoring to go on.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.settings = dict(settings)
+        self._run = self.path.with_name(self.path.name + ".run.json")
+
+    def begin(self) -> set[int]:
+        """Take up what is there. Called by the main process only, before any other writes.
+
+        Returns:
+            The lines that are scored already.
+
+        Raises:
+            ConfigurationError: What is there was made with other settings, or not by this package.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self._run.exists():
+            self._check(json.loads(self._run.read_text("utf-8")))
+        elif self.path.exists():
+            raise ConfigurationError(f"{self.path} exists and holds no scores of ours; give another file to write to")
+        for part in self._parts():
+            drop_torn(part)
+        replace(self._run, (json.dumps(self.settings, indent=2) + "\n").encode())
+        return {record["line"] for record in self.records()}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the scoring ended."""
+        return self.path.exists()
+
+    def add(self, process: int, records: Iterable[Mapping[str, Any]]) -> None:
+        """Keep the scores of one chunk; when this returns, they are on the disk."""
+        append(self.path.with_name(f"{self.path.name}.part-{process}"), records)
+
+    def records(self) -> list[dict[str, Any]]:
+        """What is scored so far, in the order of the traces."""
+        files = [self.path] if self.path.exists() else self._parts()
+        found = {record["line"]: record for file in files for record in read_whole(file)}
+        return [found[number] for number in sorted(found)]
+
+    def finish(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write the whole file and remove its parts."""
+        replace(self.path, b"".join(map(line, records)))
+        for part in self._parts():
+            part.unlink()
+
+    def _parts(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.name}.part-*"))
+
+    def _check(self, before: Mapping[str, Any]) -> None:
+        changed = sorted(k for k in {*before, *self.settings} if before.get(k) != self.settings.get(k))
+        if changed:
+            what = "; ".join(f"{k}: {before.get(k)} then, {self.settings.get(k)} now" for k in changed)
+            raise ConfigurationError(
+                f"{self.path} was begun with other settings ({what}); give another file to write to, or remove "
+                f"{self._run.name} and what belongs to it"
+            )

@@ -1,0 +1,66 @@
+"""Backward: can the question be recovered from the steps?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.corrupters import NUMBER
+from reasoning_guard.tokens import TokenText
+from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch, BranchScore
+
+
+class BackwardProbe(Probe):
+    """How much the steps help to recover the question (the backward half of RevThink, arXiv 2411.19865, as a measure).
+
+    The model reads steps and answer without the prompt, which is hidden, and then the question: ``backward_gain`` is
+    the mean log-probability of the question's own numbers (of all its tokens, where it holds none) after steps and
+    answer, minus the same after the answer alone; nats per token. Steps that are about this question raise it, steps
+    that are about another, or about nothing, do not.
+
+    What it cannot tell: whether the model *used* the steps; a chain that merely copies the question scores high, and a
+    chain that leaves out what need not be said scores low. It tells on-topic from off-topic, not faithful from
+    unfaithful. The prompt is hidden by masks, so this is NaN for models that can't be given any.
+    """
+
+    names = ("backward_gain",)
+
+    def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
+        """The question after steps and answer, and after the answer alone, number by number."""
+        if trace.answer is None or not trace.n_steps:
+            return []
+        tokenizer = context.reader.tokenizer
+        begin = int(trace.prompt_ids[:1] == (tokenizer.bos_token_id,))
+        question, answer = trace.prompt_ids[begin:], context.reader.ask(trace.answer).ids
+        hidden = (begin, trace.cuts[0])
+        found: list[Branch] = []
+        for text in (trace.reasoning_ids + answer, answer):
+            ids = text + question
+            for start, stop in _numbers(TokenText.of(tokenizer, question)) or [(0, len(question))]:
+                found.append(Branch(trace.cuts[0], ids, (len(text) + start, len(text) + stop), hidden))
+        return found
+
+    def read(
+        self,
+        trace: Trace,
+        context: ProbeContext,
+        scores: Sequence[BranchScore],
+        continued: Sequence[tuple[int, ...]],
+    ) -> Reading:
+        """The mean difference over the scored tokens."""
+        if not scores:
+            why = "the trace gives no answer" if trace.answer is None else "no steps to recover the question from"
+            return Reading().unscored(self.names, why)
+        half = len(scores) // 2
+        after, without = (sum(score.total for score in each) for each in (scores[:half], scores[half:]))
+        gain = (after - without) / sum(len(score.logprobs) for score in scores[:half])
+        if not math.isfinite(gain):
+            return Reading().unscored(self.names, "the model can't be given masks, or the context is too short")
+        return Reading({"backward_gain": gain})
+
+
+def _numbers(tokens: TokenText) -> list[tuple[int, int]]:
+    """Token slices that hold the numbers of a text."""
+    return [(tokens.before(m.start()), tokens.behind(m.end())) for m in NUMBER.finditer(tokens.text)]

@@ -1,0 +1,59 @@
+"""Filler: tokens that say nothing in the place of the steps. Does the text matter, or only its length?"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from hashlib import sha256
+from typing import Literal, get_args
+
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.probes.base import ProbeContext
+from reasoning_guard.probes.controls import ReplacementProbe
+from reasoning_guard.traces import Trace
+
+Filler = Literal["filler", "repeated", "shuffled"]
+
+
+class FillerProbe(ReplacementProbe):
+    """As many filler tokens in the place of the steps (Lanham et al. 2023, arXiv 2307.13702; Lobo et al., 2411.15382).
+
+    ``<kind>_gain``: posterior after the own steps minus posterior after the filler, nats per token; ``<kind>_changed``:
+    1 if the trace's own answer is no longer the greedy one. Behind a kept part the names begin ``<kind>_suffix_``.
+
+    Kinds: "filler" is the format's filler (" ..."), "repeated" the replaced piece's most common token over and over,
+    "shuffled" its own tokens in another order. The last two are controls of the first: where shuffled tokens change as
+    little as the steps themselves, the answer is read off single words; where any of them changes as much as a mistake
+    does, "changed" means no more than "disturbed".
+
+    What it cannot tell: filler is far from anything that a model has seen, so a sound model that has not met it gives
+    way for that reason alone (its gain says little about use), and a model trained on filler can compute behind it
+    (Pfau et al., arXiv 2404.15758). Length-sensitive: compare chains of like length.
+
+    Args:
+        kind: What the filler is made of.
+        after: Share of the steps that stay in place, from the first on; 0 replaces the whole chain.
+
+    Raises:
+        ConfigurationError: No such kind, or a share outside [0, 1).
+    """
+
+    def __init__(self, kind: Filler = "filler", *, after: float = 0.0) -> None:
+        if kind not in get_args(Filler) or not 0 <= after < 1:
+            raise ConfigurationError(
+                f"`kind` must be one of {', '.join(get_args(Filler))} and `after` a share from 0 to below 1; got "
+                f"{kind!r} and {after}"
+            )
+        self.kind, self.after = kind, after
+        self.control = f"{kind}_suffix" if after else kind
+        super().__init__()
+
+    def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
+        """Filler of exactly the length of what it replaces, in tokens."""
+        piece = trace.ids[self.kept(trace) : trace.cuts[-1]]
+        if self.kind == "filler":
+            return context.reader.filler_ids(len(piece))
+        if self.kind == "repeated":
+            [(token, _)] = Counter(piece).most_common(1)
+            return (token,) * len(piece)
+        return tuple(random.Random(sha256(trace.problem.id.encode()).digest()).sample(piece, len(piece)))

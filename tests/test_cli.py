@@ -1,0 +1,159 @@
+"""The command line as its users meet it: processes, exit codes, files, and what stands on the screen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import two_checkpoints
+from in_fork import in_fork
+from reasoning_guard.cli.app import app, main
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ("demo", "doctor", "score", "compare", "curate", "report", "calibrate")
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "integrations")]),
+    "COLUMNS": "80",
+    "HF_HUB_OFFLINE": "1",
+}
+PYTHON = [sys.executable, "-m", "reasoning_guard"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two checkpoints, their problems and traces; what a test writes it names itself."""
+    return two_checkpoints.save_all(tmp_path_factory.mktemp("cli"))
+
+
+def run(*arguments: str, cwd: Path, launcher: list[str] = PYTHON) -> subprocess.CompletedProcess[str]:
+    command = [*launcher, *arguments]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=170, check=False)
+
+
+def quick(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The same in a fork of this process, which need not import everything again."""
+    done = in_fork(main, arguments, cwd)
+    return subprocess.CompletedProcess(arguments, done.code, done.out, done.err)
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def result(done: subprocess.CompletedProcess[str], code: int = 0) -> dict:
+    """What ``--json`` printed: standard output is that and nothing else."""
+    assert done.returncode == code, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+def test_help_names_every_command_and_does_not_wait_for_torch(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert all(f"│ {name} " in done.stdout for name in COMMANDS)
+    code = "import sys; import reasoning_guard.cli.app; print(*{'torch', 'transformers', 'scipy'} & set(sys.modules))"
+    light = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert light.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_each_command_fits_the_screen(command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"})
+    assert done.exit_code == 0
+    assert "--json" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_score_writes_a_line_a_trace_and_a_table(folder: Path) -> None:
+    done = quick("score", "traces.jsonl", "-m", "base", "-p", "held_out.jsonl", "-o", "whole.jsonl", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "InfoGain, nats" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    rows = [json.loads(line) for line in (folder / "whole.jsonl").read_text().splitlines()]
+    assert [row["line"] for row in rows] == list(range(2 * two_checkpoints.N_PROBLEMS))
+    right = [row["values"]["accuracy"] for row in rows]
+    assert right == [1.0, 0.0] * two_checkpoints.N_PROBLEMS
+    # The right chain tells the right answer, the wrong one tells another.
+    assert all(a["values"]["info_gain"] > b["values"]["info_gain"] for a, b in zip(rows[::2], rows[1::2], strict=True))
+
+
+@pytest.mark.slow
+def test_a_killed_scoring_goes_on_where_it_was_and_two_processes_equal_one(folder: Path) -> None:
+    arguments = ["score", "long.jsonl", "-m", "base", "-p", "held_out.jsonl", "--json"]
+    (folder / "long.jsonl").write_text((folder / "traces.jsonl").read_text() * 4)
+    one = result(quick(*arguments, "-o", "one.jsonl", cwd=folder))
+    killed = subprocess.Popen([*PYTHON, *arguments, "-o", "killed.jsonl"], cwd=folder, env=ENVIRONMENT)
+    part = folder / "killed.jsonl.part-0"
+    while not (part.exists() and part.stat().st_size):
+        assert killed.poll() is None, "it ended before it could be killed"
+        time.sleep(0.005)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    done = part.read_bytes().count(b"\n")
+    assert 0 < done < one["traces"]
+    with part.open("ab") as file:
+        file.write(b'{"line": 191, "torn')
+    before = part.stat().st_mtime_ns
+    launch = [
+        *(sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+        *(
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "--main_process_port",
+            str(free_port()),
+            "-m",
+            "reasoning_guard",
+        ),
+    ]
+    again = result(run(*arguments, "-o", "killed.jsonl", cwd=folder, launcher=launch))
+    assert not list(folder.glob("killed.jsonl.part-*"))
+    assert {**again, "scores": ""} == {**one, "scores": ""}
+    assert (folder / "killed.jsonl").read_bytes() == (folder / "one.jsonl").read_bytes()
+    assert before < (folder / "killed.jsonl").stat().st_mtime_ns
+
+
+def test_compare_breaks_on_a_model_that_stopped_reading_its_steps(folder: Path) -> None:
+    limits = ("-p", "held_out.jsonl", "--max-new-tokens", "40")
+    done = run("compare", "base", "tuned", *limits, "-o", "broken", cwd=folder)
+    assert done.returncode == 1, done.stderr
+    assert "ALARM accuracy_trap" in done.stdout
+    assert "Broken: accuracy_trap." in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    page = (folder / "broken" / "report.html").read_text()
+    assert "the model stopped using its reasoning" in page
+    said = result(run("report", "broken", "-o", "page.html", "--json", cwd=folder))
+    assert said["runs"][0]["state"] == "alarm"
+    assert (folder / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_compare_lets_a_model_pass_that_is_what_it_was(folder: Path) -> None:
+    limits = ("-p", "held_out.jsonl", "--max-new-tokens", "40", "--format", "gsm8k")
+    same = result(quick("compare", "base", "base", *limits, "-o", "same", "--strict", "--json", cwd=folder))
+    assert same["judged"]
+    assert same["alerts"] == []
+    assert all(change["difference"] == 0 for change in same["changes"])
+
+
+def test_doctor_finds_nothing_to_mend_and_says_what_it_saw(folder: Path) -> None:
+    limits = ("-m", "base", "-p", "held_out.jsonl", "--max-new-tokens", "40")
+    done = run("doctor", *limits, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    for said in ("gsm8k, read off the worked solutions", "one shared pass a trace", "Nothing to mend", "step by step"):
+        assert said in done.stdout
+    wrong = result(quick("doctor", *limits, "--format", "boxed", "--json", cwd=folder), code=1)
+    problem = wrong["advice"][0]
+    assert problem["level"] == "problem"
+    assert "'gsm8k'" in problem["do"]

@@ -1,0 +1,56 @@
+"""The numbers that are read off logits, against the plain formulas in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from reasoning_guard.logits import best_two, token_numbers
+
+
+def table(vocabulary: int, kind: str) -> torch.Tensor:
+    """Logits ``[2, 3, V]``, seeded by the size."""
+    logits = torch.randn(2, 3, vocabulary, generator=torch.Generator().manual_seed(vocabulary)) * 8
+    if kind == "impossible":
+        logits[..., ::3] = -torch.inf
+    if kind == "far":
+        logits += 3e4
+    return logits
+
+
+@pytest.mark.parametrize("vocabulary", [5, 127, 128, 129, 255, 256, 257, 1000, 20_000])
+@pytest.mark.parametrize("kind", ["usual", "impossible", "far"])
+def test_numbers_equal_the_formulas(vocabulary: int, kind: str) -> None:
+    logits = table(vocabulary, kind)
+    exact = logits.double().flatten(0, 1).log_softmax(-1)
+    flat, targets = [4, 0, 4, 5], [1, 2, 4, int(exact[5].argmax())]
+    tolerance = 1e-5 if kind != "far" else 1e-2
+    for (logprob, greedy, entropy, margin), row, target in zip(
+        token_numbers(logits, flat, targets), exact[flat], targets, strict=True
+    ):
+        p = row.exp()
+        two = row.topk(2).values
+        assert logprob == pytest.approx(row[target].item(), abs=tolerance) or (logprob < -1e3 and p[target] == 0)
+        assert greedy == (int(row.argmax()) == target)
+        assert entropy == pytest.approx(-(p * row).nan_to_num(0).sum().item(), abs=1e-4)
+        assert margin == pytest.approx((two[0] - two[1]).item(), abs=tolerance)
+    assert token_numbers(logits, [5], [targets[-1]])[0][1], "the best token is greedy"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_numbers_of_half_precision_logits_are_made_in_float32(dtype: torch.dtype) -> None:
+    logits = table(3000, "usual").to(dtype)
+    exact = logits.double().flatten(0, 1).log_softmax(-1)
+    [(logprob, _, _, _)] = token_numbers(logits, [3], [7])
+    assert logprob == pytest.approx(exact[3, 7].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_best_two_equal_topk_with_ties_too(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    size = int(torch.randint(2, 1000, (1,), generator=generator))
+    rows = torch.randint(0, 1 + 40 * (seed % 3), (4, size), generator=generator).float()
+    top, second, best = best_two(rows)
+    expected = rows.topk(2).values
+    assert torch.equal(torch.stack([top, second], 1), expected)
+    assert torch.equal(rows.gather(1, best[:, None])[:, 0], top)

@@ -1,0 +1,150 @@
+"""Every known way to farm the reward, as a concrete trace before a reader that can do the sums."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from reasoning_guard.rewards import InfoGainReward
+from reasoning_guard_demo.arithmetic import Exercise
+from reward_tasks import FORMAT, TOKENIZER, adder, exercises, graded, honest, steps
+
+LIST = " ".join(map(str, range(11)))
+
+# What a farmer might write, always with the right final answer.
+ATTACKS = {
+    "answer first": lambda of: f"= {of.answer} ; {honest(of)}",
+    "answer first, bare": lambda of: f"{of.answer} ; {honest(of)}",
+    "answer first, repeated": lambda of: f"= {of.answer} ; " * 5 + honest(of),
+    "answer alone": lambda of: f"# {of.answer}",
+    "answer as a step": lambda of: f"d = {of.answer} ; # {of.answer}",
+    "answer told twice": lambda of: f"d = {of.answer} ; d = {of.answer} ; # {of.answer}",
+    "all options": lambda of: f"{LIST} ; # {of.answer}",
+    "all options behind an equals sign": lambda of: f"d = {LIST} ; # {of.answer}",
+    "all options, backwards": lambda of: " ".join(map(str, range(10, -1, -1))) + f" ; # {of.answer}",
+    "counting up to it": lambda of: " ".join(map(str, range(of.answer + 1))) + f" ; # {of.answer}",
+    "one option a step": lambda of: " ; ".join(f"d = {i}" for i in range(11)) + f" ; # {of.answer}",
+    "filler": lambda of: "... " * 20 + f"; # {of.answer}",
+    "another problem's steps": lambda of: " ".join(steps(other(of))) + f" # {of.answer}",
+    "a patched last step": lambda of: patched(of),
+    "the last step alone": lambda of: f"{steps(of)[-1]} # {of.answer}",
+    "falling and climbing again": lambda of: climbing(of, 1),
+    "falling and climbing thrice": lambda of: climbing(of, 3),
+}
+
+# Changes of an honest trace that add nothing to what it tells, and leave no token behind.
+PADDINGS = {
+    "each step twice": lambda s: [x for step in s for x in (step, step)],
+    "the chain twice": lambda s: [*s[:-1], *s],
+    "the chain five times": lambda s: [*s[:-1] * 4, *s],
+    "filler steps": lambda s: [x for step in s for x in ("... ... ;", step)],
+    "filler in front": lambda s: ["... " * 12 + ";", *s],
+    "empty steps": lambda s: [x for step in s for x in (step, ";")],
+    "repeats after the answer": lambda s: [*s, *s],
+}
+
+# Changes that leave tokens behind, which the reader reads.
+SPLITS = {
+    "a step split in two": lambda s: [*s[:1], s[1].replace(" + ", " ; + "), *s[2:]],
+    "every step split": lambda s: [step.replace(" + ", " ; + ") for step in s],
+    "every result apart": lambda s: [step.replace(" = ", " ; = ") for step in s],
+    "filler inside steps": lambda s: [step.replace(" + ", " ... ... + ") for step in s],
+}
+
+
+def patched(of: Exercise) -> str:
+    """A wrong chain whose last step says the right answer."""
+    *before, last = of.work({0: (of.work()[0].result + 5) % 11, 2: of.answer})
+    return " ".join([*map(str, before), str(last), f"# {of.answer}"])
+
+
+def other(of: Exercise) -> Exercise:
+    """An exercise with another answer."""
+    return next(each for each in exercises(50, seed=5) if each.answer not in {of.answer, of.start})
+
+
+def climbing(of: Exercise, times: int) -> str:
+    """A chain that leads to the answer, away from it and back; the last step is written once."""
+    *before, last = steps(of)
+    return " ".join([*before, *["d = 0 ;", *before] * times, last, f"# {of.answer}"])
+
+
+@pytest.fixture(scope="module")
+def reward() -> InfoGainReward:
+    return InfoGainReward(scorer=adder(), tokenizer=TOKENIZER, format=FORMAT)
+
+
+@pytest.fixture(scope="module")
+def fair(reward: InfoGainReward) -> list[float]:
+    return [value or 0.0 for value in graded(reward, honest)]
+
+
+def excess(got: Sequence[float | None], fair: Sequence[float]) -> float:
+    """The most that any trace gained over its honest form, nats a token."""
+    return max((a or 0.0) - b for a, b in zip(got, fair, strict=True))
+
+
+def joined(change: Callable[[list[str]], list[str]]) -> Callable[[Exercise], str]:
+    return lambda of: " ".join([*change(steps(of)), f"# {of.answer}"])
+
+
+def test_an_honest_chain_is_paid(fair: list[float]) -> None:
+    assert min(fair) > 0
+    assert statistics.mean(fair) > 1.5
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_earns_next_to_nothing(name: str, reward: InfoGainReward, fair: list[float]) -> None:
+    got = graded(reward, ATTACKS[name])
+    assert statistics.mean(value or 0.0 for value in got) < 0.15 * statistics.mean(fair)
+    assert excess(got, fair) < 0.05
+
+
+@pytest.mark.parametrize("name", PADDINGS)
+def test_padding_pays_exactly_what_the_trace_pays_without_it(
+    name: str, reward: InfoGainReward, fair: list[float]
+) -> None:
+    assert graded(reward, joined(PADDINGS[name])) == pytest.approx(fair, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_splitting_never_pays_more(name: str, reward: InfoGainReward, fair: list[float]) -> None:
+    got = graded(reward, joined(SPLITS[name]))
+    assert statistics.mean(value or 0.0 for value in got) <= statistics.mean(fair)
+    assert excess(got, fair) < 0.15
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_mixture_of_paddings_raises_the_reward(seed: int, reward: InfoGainReward, fair: list[float]) -> None:
+    """Random repeats, filler and empty steps, anywhere in the chain and behind it."""
+    rng = random.Random(seed)
+
+    def padded(chain: list[str]) -> list[str]:
+        out: list[str] = []
+        for step in chain:
+            out += (
+                [rng.choice(["... ;", ";", "... ... ... ;", *out])] * rng.randrange(3)
+                if out or rng.random() < 0.5
+                else []
+            )
+            out.append(step)
+        return out + rng.choices([*chain, "... ;"], k=rng.randrange(5))
+
+    assert graded(reward, joined(padded), n=8) == pytest.approx(fair[:8], abs=1e-4)
+
+
+def test_cutting_the_same_tokens_finer_changes_nothing(fair: list[float]) -> None:
+    """For any reader: nothing depends on where steps end, or how many there are."""
+    finer = replace(FORMAT, step_end=r"[;+]")
+    reward = InfoGainReward(scorer=adder(), tokenizer=TOKENIZER, format=finer)
+    assert graded(reward, honest) == pytest.approx(fair, abs=1e-4)
+
+
+def test_wrong_answers_and_missing_chains_earn_nothing(reward: InfoGainReward) -> None:
+    wrong = graded(reward, lambda of: " ".join([*steps(of), f"# {(of.answer + 1) % 11}"]))
+    bare = graded(reward, lambda of: f"# {of.answer}")
+    assert wrong == bare == [0.0] * len(bare)
