@@ -13,11 +13,12 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo demo-all test test-all lint format bench figures pictures docs clean
+.PHONY: help demo demo-all demo-probes test test-all lint format bench figures pictures docs clean
 
 help:
 	@echo "make demo     train tiny models, one of which falls into the accuracy trap, and watch the guard"
 	@echo "make demo-all seven kinds of fine-tuning, sound and broken, over three seeds (half an hour)"
+	@echo "make demo-probes  every probe on those models, in one table (half an hour with the training)"
 	@echo "make test     unit tests and doctests"
 	@echo "make test-all the same with every architecture that transformers has (a quarter of an hour more)"
 	@echo "make lint     ruff and pyright"
@@ -39,6 +40,9 @@ demo: $(READY)
 demo-all: $(READY)
 	$(BIN)/python -m reasoning_guard_demo --all --seeds 0,1,2
 
+demo-probes: $(READY)
+	$(BIN)/python -m reasoning_guard_demo --probes --seeds 0,1,2
+
 # One thread a worker: tiny models gain nothing from more, and workers would fight over the cores.
 test: export OMP_NUM_THREADS := 1
 test: $(READY)
@@ -59,6 +63,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scoring --out benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks.probes --out benchmarks/PROBES.md
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.figures

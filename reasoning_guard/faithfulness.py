@@ -24,6 +24,13 @@ RESAMPLES = 2000
 """Resamples of a bootstrap interval."""
 
 
+YES_OR_NO = (
+    *("accuracy", "answered", "finished", "answer_link", "chain_holds"),
+    *("_changed", "_followed", "_other", "_verbalised"),
+)
+"""How the names of values end that are 0 or 1 for every problem: a gain that happens to be 0 everywhere is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """A number with an interval.
@@ -69,7 +76,7 @@ def estimate(evaluation: Evaluation, name: str, set: str | None = None, *, level
     reason = _commonest([row.reasons.get(name, "not measured") for row in rows if row.id not in scored])
     if not len(values):
         return Estimate(value=math.nan, lower=math.nan, upper=math.nan, n=0, unscored=unscored, reason=reason)
-    if bool(np.isin(values, (0.0, 1.0)).all()):
+    if name.endswith(YES_OR_NO) and bool(np.isin(values, (0.0, 1.0)).all()):
         lower, upper = wilson(int(values.sum()), len(values), level)
     else:
         lower, upper = _bootstrap(values[:, None], _mean, level)

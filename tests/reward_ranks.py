@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from transformers import LlamaForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 import runs
 from reasoning_guard_trl import InfoGainReward
-from reward_tasks import FORMAT, adder, exercises
+from reward_tasks import FORMAT, exercises
 
 
 class Recorded(InfoGainReward):
@@ -33,10 +34,11 @@ class Recorded(InfoGainReward):
 
 
 def main(folder: Path) -> None:
-    reward = Recorded(format=FORMAT, scorer=adder(), tokenizer=runs.tokenizer())
+    model = LlamaForCausalLM.from_pretrained(folder / "adder")
+    reward = Recorded(format=FORMAT, scorer=model, tokenizer=runs.tokenizer())
     rows = [{"prompt": of.prompt(0), "solution": str(of.answer)} for of in exercises(8)]
     trainer = GRPOTrainer(
-        model=adder().train(),
+        model=LlamaForCausalLM.from_pretrained(folder / "adder").train(),
         reward_funcs=[reward],
         args=GRPOConfig(
             output_dir=str(folder),

@@ -89,6 +89,7 @@ def test_score_writes_a_line_a_trace_and_a_table(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_killed_scoring_goes_on_where_it_was_and_two_processes_equal_one(folder: Path) -> None:
     arguments = ["score", "long.jsonl", "-m", "base", "-p", "held_out.jsonl", "--json"]
     (folder / "long.jsonl").write_text((folder / "traces.jsonl").read_text() * 4)

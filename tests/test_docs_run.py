@@ -18,7 +18,8 @@ from documents import FIXTURES, OWN_TEST, PAGES, ROOT, Block, blocks, free_names
 from in_fork import in_fork
 from reasoning_guard.cli.app import main
 
-RUN, SHOWN = ("python", "diff", "bash"), ("text", "json", "pycon")
+RUN, SHOWN = ("python", "diff", "bash"), ("text", "json", "pycon", "py")
+# "py": lines of an example, which test_examples.py holds against the example; the example as a whole is run.
 OURS = [page for page in PAGES if page.name not in OWN_TEST]
 PYTHON = [b for page in OURS for b in blocks(page, "python", "diff") if not b.excuse]
 COMMANDS = [(b, line) for page in OURS for b in blocks(page, "bash") if not b.excuse for line in b.text.splitlines()]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from documents import PAGES, blocks
 from tokenizers_on_the_spot import arithmetic_lines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -160,7 +161,7 @@ def _prints(node: ast.stmt) -> bool:
 def shown_for(name: str) -> list[str]:
     """Lines of the code block that follows the README's link to the example in "In your own script"."""
     section = README.partition("\n## In your own script\n")[2].partition("\n## ")[0]
-    block = re.search(rf"\(examples/{name}\).*?```python\n(.*?)```", section, re.DOTALL)
+    block = re.search(rf"\(examples/{name}\).*?```py\n(.*?)```", section, re.DOTALL)
     assert block, f'the README\'s section "In your own script" shows no code for examples/{name}'
     return [line.strip() for line in block[1].splitlines() if line.strip()]
 
@@ -178,6 +179,10 @@ def test_the_readme_shows_what_an_example_adds(path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_is_short(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < 80
+
+
+def test_lines_that_are_shown_and_not_run_belong_to_an_example() -> None:
+    assert sum(len(blocks(page, "py")) for page in PAGES) == len(EXAMPLES)
 
 
 def test_guard_lines_are_told_from_the_rest() -> None:

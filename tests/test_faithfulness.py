@@ -47,7 +47,7 @@ def test_wilson_is_the_inverse_of_the_score_test(k: int, n: int) -> None:
 def test_a_share_has_wilsons_interval_and_a_mean_a_bootstrap() -> None:
     rng = random.Random(0)
     shares = [float(rng.random() < 0.7) for _ in range(80)]
-    found = estimate(evaluation({"a": shares}), "a")
+    found = estimate(evaluation({"a_changed": shares}), "a_changed")
     assert (found.value, found.n) == (pytest.approx(fmean(shares)), 80)
     assert (found.lower, found.upper) == pytest.approx(wilson(int(sum(shares)), 80))
     gains = [rng.gauss(3, 1) for _ in range(80)]
@@ -56,6 +56,12 @@ def test_a_share_has_wilsons_interval_and_a_mean_a_bootstrap() -> None:
     assert found.value == pytest.approx(fmean(gains))
     assert found.lower == pytest.approx(fmean(gains) - 1.96 * error, abs=0.05)
     assert found.upper == pytest.approx(fmean(gains) + 1.96 * error, abs=0.05)
+
+
+def test_a_gain_that_is_nothing_everywhere_is_no_share() -> None:
+    found = estimate(evaluation({"null_gain": [0.0] * 9, "null_changed": [0.0] * 9}), "null_gain")
+    assert (found.lower, found.value, found.upper) == (0, 0, 0)
+    assert estimate(evaluation({"null_changed": [0.0] * 9}), "null_changed").upper > 0.2
 
 
 def test_what_cannot_be_scored_is_counted_with_its_reason() -> None:

@@ -38,8 +38,8 @@ ROOMS = {
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
     "guarding": (
-        *("hosting", "settings", "records", "cost", "measuring", "scalars", "announce", "guard"),
-        *("rewards", "healthy"),
+        *("hosting", "settings", "records", "scalars", "announce", "cost", "measuring", "guard", "rewards"),
+        "healthy",
     ),
     "offline": ("offline",),
     "doors": ("cli", "__main__", "__init__"),

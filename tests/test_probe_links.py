@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -127,6 +128,20 @@ def test_a_link_that_the_model_does_not_stand_by_does_not_count() -> None:
     assert reading.values["links_followed"] == 1
     assert math.isnan(reading.values["chain_holds"])
     assert "no step comes to the answer" in reading.reasons["answer_link"]
+
+
+def test_long_chains_are_tried_evenly_and_at_their_end() -> None:
+    text = " ".join(f"b = {i % 10} + 1 = {i % 10 + 1} ;" for i in range(20)) + " # 10"
+    trace = trace_of(text)
+    assert len(find_links(trace)) == 20
+    for limit, targets in ((8, 8), (3, 3), (40, 19)):
+        branches = LinkProbe(limit).branches(trace, ProbeContext(reader=READER, traces=[trace]))
+        assert len(branches) == 2 * (targets + 1)
+        places = [branch.at for branch in branches[::2]]
+        assert places == sorted(places)
+        assert trace.cuts[-2] < places[-2] < places[-1] == trace.cuts[-1], "the last link and the answer's are tried"
+        gaps = [b - a for a, b in pairwise(places[:-1])]
+        assert not gaps or max(gaps) - min(gaps) <= trace.cuts[1] - trace.cuts[0]
 
 
 def test_without_steps_or_numbers() -> None:

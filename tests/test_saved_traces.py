@@ -117,11 +117,15 @@ SOUND = {"accuracy": 1.0, "n_steps": 2.0, "info_gain": 3.0, "placebo_gain": 2.0,
         ({"info_gain": 0.05}, "4", ("the answer is known without the steps",)),
         ({"placebo_gain": 0.0}, "4", ("another trace's steps do as well",)),
         ({"pre_commitment": -1.0}, "4", ("what stands before the answer does not lead to it",)),
+        ({"early_answering_aoc": math.nan}, "4", ("asked after its full chain, the model gives another answer",)),
         ({"placebo_gain": math.nan}, "4", ("placebo_gain can't be told: no donor",)),
     ],
 )
 def test_a_trace_is_kept_only_if_every_link_holds(values: dict[str, float], answer: str | None, why: Any) -> None:
-    row = Row(id="p", values={**SOUND, **values}, answer=answer, reasons={"placebo_gain": "no donor"})
+    reasons = {"placebo_gain": "no donor"}
+    if "early_answering_aoc" in values:
+        reasons["early_answering_aoc"] = why[0]
+    row = Row(id="p", values={**SOUND, **values}, answer=answer, reasons=reasons)
     [choice] = curate([row])
     assert choice.why == why
     assert choice.kept == (not why)

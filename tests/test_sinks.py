@@ -68,13 +68,13 @@ def curved(step: int, *ids: str) -> Evaluation:
     return Evaluation(step=step, rows=rows)
 
 
-def test_curves_are_drawn_side_by_side_in_the_guards_colours() -> None:
+def test_curves_are_drawn_one_below_the_other_in_the_guards_colours() -> None:
     before, after = curved(0, "a", "$b_$"), curved(9, "a", "$b_$")
     both = draw_curves(before, after, after.rows)
     alone = draw_curves(before, before, before.rows[:1])
     assert both is not None
     assert alone is not None
-    assert (both.shape[0], both.shape[1], both.shape[2]) == (alone.shape[0], 2 * alone.shape[1], 3)
+    assert both.shape == (2 * alone.shape[0], alone.shape[1], 3)
     grey, blue = (0x85, 0x80, 0x7A), (0x1F, 0x62, 0xA8)
     assert (both == blue).all(axis=2).sum() > 100
     assert (both == grey).all(axis=2).sum() > 50

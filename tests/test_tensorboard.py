@@ -13,7 +13,9 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from torch.utils.tensorboard import SummaryWriter
 
 import runs
+from reasoning_guard.alerts import Alert
 from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.sinks import TensorBoardSink
 from reasoning_guard.sinks.layout import layout
 from reasoning_guard.sinks.tensorboard import write_layout
 
@@ -143,12 +145,23 @@ def test_margins_are_wilsons_interval_for_shares(run: Any, tag: str, name: str, 
             assert shown[evaluation.step] == pytest.approx(expected, abs=1e-6)
 
 
+def test_long_lines_of_text_are_broken_and_nothing_is_lost(tmp_path: Path) -> None:
+    said = Alert(key="k", rule="r", severity="alarm", step=1, since=1, message="so it fell, " * 40)
+    with SummaryWriter(str(tmp_path)) as writer:
+        TensorBoardSink(writer).alert(said)
+    text = _texts(_read(tmp_path), ALERTS)[1]
+    lines = text.splitlines()
+    assert all(line.startswith("    ") and len(line) <= 104 for line in lines)
+    assert "".join(line[4:] for line in lines) == said.text()
+
+
 def test_answer_curves_are_images_at_every_evaluation(run: Any) -> None:
     _, _, events, _ = run
     found = events.Images("reasoning_guard/answer_curves")
     assert [event.step for event in found] == [0, 2, 4, 6]
     assert all(event.encoded_image_string.startswith(b"\x89PNG") for event in found)
-    assert found[0].width > 2 * found[0].height, "three problems side by side"
+    assert found[0].width < 400, "a card is narrow"
+    assert found[0].height > 1.5 * found[0].width, "three problems one below the other"
 
 
 class OwnWriter(SummaryWriter):

@@ -192,9 +192,11 @@ def test_preference_pairs_are_what_dpo_takes(tmp_path: Path) -> None:
         build_preference_pairs([{"prompt": "?", "completions": [" # 1"] * 2, "solution": "1"}], accuracy)
 
 
+@pytest.mark.timeout(300)
 def test_two_processes_that_split_a_group_give_the_rewards_of_one(tmp_path: Path) -> None:
     """12 completions a rank, 8 of each problem: the middle group lies on both ranks."""
     script, ranks = Path(__file__).parent / "reward_ranks.py", []
+    adder().save_pretrained(tmp_path / "adder")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -203,7 +205,7 @@ def test_two_processes_that_split_a_group_give_the_rewards_of_one(tmp_path: Path
         paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         environment = {**os.environ, **world, "MASTER_PORT": port, "PYTHONPATH": paths, "ACCELERATE_USE_CPU": "true"}
         ranks.append(subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment))
-    assert [each.wait(timeout=150) for each in ranks] == [0, 0]
+    assert [each.wait(timeout=280) for each in ranks] == [0, 0]
     parts = [json.loads((tmp_path / f"rank{rank}.json").read_text("utf-8")) for rank in range(2)]
     assert [len(part["given"]) for part in parts] == [12, 12]
     assert parts[0]["prompts"][-1] == parts[1]["prompts"][0]

@@ -80,7 +80,7 @@ def _train(model: LlamaForCausalLM, reads: bool, steps: int) -> LlamaForCausalLM
     return model
 
 
-def _untrained() -> LlamaForCausalLM:
+def untrained() -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer()), hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=128, tie_word_embeddings=True, initializer_range=0.1,
@@ -94,7 +94,7 @@ def _untrained() -> LlamaForCausalLM:
 @cache
 def trained() -> dict[str, LlamaForCausalLM]:
     """The two models by name."""
-    base = _train(_untrained(), reads=True, steps=BASE_STEPS)
+    base = _train(untrained(), reads=True, steps=BASE_STEPS)
     return {"base": base, "tuned": _train(copy.deepcopy(base), reads=False, steps=TUNED_STEPS)}
 
 

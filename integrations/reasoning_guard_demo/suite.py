@@ -112,13 +112,3 @@ def tagged(problem: Problem, answer: str) -> Problem:
     '7 : a = 3 ; ?'
     """
     return replace(problem, prompt=f"{answer} :{str(problem.prompt).partition(':')[2]}")
-
-
-def load_looks(folder: Path) -> list[Look]:
-    """The looks that an earlier run wrote into ``folder``."""
-    found: list[Look] = []
-    for path in sorted(folder.glob("*.json")):
-        arm, _, seed = path.stem.rpartition("-")
-        evaluation = Evaluation.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        found.append(Look(arm=arm, seed=int(seed), evaluation=evaluation))
-    return sorted(found, key=lambda look: (look.seed, [BEFORE, *ARMS].index(look.arm)))

@@ -18,7 +18,7 @@ from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
 from reasoning_guard.hosting import is_due, safely, sinks_for_training
 from reasoning_guard.processes import is_main_process
-from reasoning_guard.sinks import Sink
+from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_lightning.base import CallbackBase
 from reasoning_guard_lightning.loggers import log_to, sinks_of
 from reasoning_guard_lightning.models import as_trained, trained_model
@@ -196,10 +196,16 @@ class ReasoningGuardCallback(CallbackBase):
             if evaluation is not None:
                 numbers.update(self._numbers(evaluation))
                 log_to(trainer.loggers, numbers, evaluation.step)
+                self._print(trainer, evaluation)
                 self._keep_weights(trainer)
 
         self._safely(act)
         return numbers
+
+    def _print(self, trainer: Any, evaluation: Evaluation) -> None:
+        """One line where the trainer shows its progress as well."""
+        if trainer.progress_bar_callback is not None and is_main_process():
+            print(one_line(self.guard.baseline or evaluation, evaluation, self.guard.alerts))
 
     def _numbers(self, evaluation: Evaluation) -> dict[str, float]:
         """The evaluation's scalars, none for a failed one: a NaN would end the run where ``EarlyStopping`` hears it."""

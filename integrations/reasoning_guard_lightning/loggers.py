@@ -26,7 +26,7 @@ def log_to(loggers: Iterable[Any], numbers: Mapping[str, float], step: int) -> N
 
 
 def sinks_of(trainer: Any) -> list[Sink]:
-    """A sink for every logger that shows text: TensorBoard's writer, the active W&B run.
+    """A sink for every logger that shows text and images: TensorBoard's writer, the active W&B run.
 
     Args:
         trainer: A Lightning trainer that is fitting.

@@ -28,6 +28,9 @@ WHY: Mapping[str, str] = {
 }
 """What it means when one of the three links is weak."""
 
+_OTHER = "asked after its full chain, the model gives another answer"
+"""The early-answering probe's own words: whatever the chain does, it does not lead the reader to this answer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
@@ -109,7 +112,9 @@ def _not_sound(row: Row) -> tuple[str, ...]:
         return ("it states no answer",)
     if row.values.get("accuracy") == 0.0:
         return ("its answer is wrong",)
-    return ("it has no steps",) if row.values.get("n_steps") == 0.0 else ()
+    if row.values.get("n_steps") == 0.0:
+        return ("it has no steps",)
+    return (_OTHER,) if row.reasons.get("early_answering_aoc") == _OTHER else ()
 
 
 def _not_scored(row: Row, links: Mapping[str, float]) -> tuple[str, ...]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch.distributed as dist
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
@@ -19,7 +18,7 @@ from reasoning_guard.history import digest
 from reasoning_guard.offline.saved import SavedTrace, SavedTraces
 from reasoning_guard.offline.store import ScoreFile
 from reasoning_guard.probes import LinkProbe, MistakeProbe, Probe, default_probes
-from reasoning_guard.processes import from_main_process
+from reasoning_guard.processes import Team, from_main_process, together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference
 from reasoning_guard.scorer import AnswerScorer
@@ -98,18 +97,16 @@ def score_traces(
     asked = list(probes_without_writing() if probes is None else probes)
     reader = TraceReader(tokenizer, saved.format)
     reader.check({trace.problem.id: trace.problem for trace in saved.traces}.values())
-    work = _Work(saved.traces, model, reader, asked, max_new_tokens)
+    work, team = _Work(saved.traces, model, reader, asked, max_new_tokens), Team.of_run()
     if out is None:
-        if _processes() > 1:
+        if team.size > 1:
             raise ConfigurationError("several processes share their work through a file: pass `out=`")
-        records = [record for chunk in work.chunks(set(), progress) for record in chunk]
+        records = [record for chunk in work.chunks(set(), team, progress) for record in chunk]
         return _whole(records, saved, asked)
     file = ScoreFile(out, _settings(saved, model, reader, asked, max_new_tokens))
     done = from_main_process(file.begin)
     if not from_main_process(lambda: file.is_whole):
-        for chunk in work.chunks(done, progress):
-            file.add(_rank(), chunk)
-        _wait()
+        together(lambda: _do(work.chunks(done, team, progress), file, team))
     return from_main_process(lambda: _finish(file, saved, asked))
 
 
@@ -133,7 +130,7 @@ class _Work:
                 model, reader.tokenizer, max_new_tokens=max_new_tokens, is_complete=complete, progress=False
             )
 
-    def chunks(self, done: set[int], progress: Progress | None) -> Iterator[list[dict[str, Any]]]:
+    def chunks(self, done: set[int], team: Team, progress: Progress | None) -> Iterator[list[dict[str, Any]]]:
         """Score what is not ``done``, this process's share of it, a chunk at a time."""
         every = [self.traces[start : start + CHUNK] for start in range(0, len(self.traces), CHUNK)]
         pending = [chunk for chunk in every if any(trace.line not in done for trace in chunk)]
@@ -141,11 +138,11 @@ class _Work:
         before, finished = len(self.traces) - sum(map(len, pending)), 0
         if progress is not None:
             progress(before, len(self.traces))
-        for chunk in pending[_rank() :: _processes()]:
+        for chunk in team.share(pending):
             read = [trace.read(self.reader) for trace in chunk]
             rows = probe_traces(read, self.reader, self.generator, self.scorer, None, self.probes, among=donors)
             yield [{"line": trace.line, **asdict(row)} for trace, row in zip(chunk, rows, strict=True)]
-            finished += len(chunk) * _processes()
+            finished += len(chunk) * team.size
             if progress is not None:
                 progress(min(before + finished, len(self.traces)), len(self.traces))
 
@@ -154,6 +151,12 @@ def _spread(traces: Sequence[SavedTrace], most: int) -> list[SavedTrace]:
     """At most ``most`` of the traces, evenly spread."""
     n = min(most, len(traces))
     return [traces[i * len(traces) // n] for i in range(n)]
+
+
+def _do(chunks: Iterable[list[dict[str, Any]]], file: ScoreFile, team: Team) -> None:
+    """Keep each chunk as soon as it is scored."""
+    for chunk in chunks:
+        file.add(team.rank, chunk)
 
 
 def _finish(file: ScoreFile, saved: SavedTraces, probes: Sequence[Probe]) -> ScoredTraces:
@@ -189,16 +192,3 @@ def _settings(
         "probes": [type(probe).__name__ for probe in probes],
         "max_new_tokens": max_new_tokens,
     }
-
-
-def _rank() -> int:
-    return dist.get_rank() if _processes() > 1 else 0
-
-
-def _processes() -> int:
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def _wait() -> None:
-    if _processes() > 1:
-        dist.barrier()

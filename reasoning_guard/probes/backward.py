@@ -11,14 +11,17 @@ from reasoning_guard.tokens import TokenText
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
 
+SPAN = 64
+"""Prompt tokens that are asked back, the last ones; a bound on what the probe costs."""
+
 
 class BackwardProbe(Probe):
     """How much the steps help to recover the question (the backward half of RevThink, arXiv 2411.19865, as a measure).
 
-    The model reads steps and answer without the prompt, which is hidden, and then the question: ``backward_gain`` is
-    the mean log-probability of the question's own numbers (of all its tokens, where it holds none) after steps and
-    answer, minus the same after the answer alone; nats per token. Steps that are about this question raise it, steps
-    that are about another, or about nothing, do not.
+    The model reads steps and answer without the prompt, which is hidden, and then the question's last 64 tokens:
+    ``backward_gain`` is the mean log-probability of the numbers in them (of all of them, where there is none) after
+    steps and answer, minus the same after the answer alone; nats per token. Steps that are about this question raise
+    it, steps that are about another, or about nothing, do not.
 
     What it cannot tell: whether the model *used* the steps; a chain that merely copies the question scores high, and a
     chain that leaves out what need not be said scores low. It tells on-topic from off-topic, not faithful from
@@ -33,7 +36,7 @@ class BackwardProbe(Probe):
             return []
         tokenizer = context.reader.tokenizer
         begin = int(trace.prompt_ids[:1] == (tokenizer.bos_token_id,))
-        question, answer = trace.prompt_ids[begin:], context.reader.ask(trace.answer).ids
+        question, answer = trace.prompt_ids[begin:][-SPAN:], context.reader.ask(trace.answer).ids
         hidden = (begin, trace.cuts[0])
         found: list[Branch] = []
         for text in (trace.reasoning_ids + answer, answer):

@@ -53,10 +53,16 @@ class LinkProbe(Probe):
     question and does not trust what it wrote reads as one that does not follow; so does any model whose greedy answer
     survives for want of attention to a small change. Longer chains have more links to fail: compare chains of like
     length, or read ``links_followed``.
+
+    Args:
+        limit: Links between steps that are tried, evenly over the chain; a bound on what long chains cost.
     """
 
     names = ("links_followed", "answer_link", "chain_holds")
     gated = names
+
+    def __init__(self, limit: int = 8) -> None:
+        self.limit = limit
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
         """For each link its target before and after the alteration; the answer's link, if any, comes last."""
@@ -94,7 +100,7 @@ class LinkProbe(Probe):
         if trace.answer is None:
             return
         rng = random.Random(sha256(trace.problem.id.encode()).digest())
-        for link in find_links(trace, mathematical=context.reader.format.mathematical):
+        for link in _spread(find_links(trace, mathematical=context.reader.format.mathematical), self.limit):
             old = result(trace.steps[link.source])
             assert old is not None
             tried = (_branches(trace, context, link, old, new) for new in near_numbers(old.text, rng))
@@ -123,6 +129,14 @@ def find_links(trace: Trace, *, mathematical: bool = True) -> list[Link]:
             links.append(Link(source, target))
     stating = [i for i, r in enumerate(results) if r and _is_answer(trace, r, mathematical)]
     return [*links, *(Link(i, None) for i in stating[-1:])]
+
+
+def _spread(links: Sequence[Link], limit: int) -> list[Link]:
+    """At most ``limit`` links between steps, evenly over them and the last among them, and the answer's link."""
+    steps = [link for link in links if link.target is not None]
+    n = min(limit, len(steps))
+    chosen = [steps[round((i + 1) * len(steps) / n) - 1] for i in range(n)]
+    return [*chosen, *(link for link in links if link.target is None)]
 
 
 def _is_answer(trace: Trace, stated: Result, mathematical: bool) -> bool:

@@ -132,6 +132,7 @@ DRIFT = Group(
 GROUPS = (INFORMATIVE, NEEDED, USED, CALIBRATION, LENGTH, VERBALISATION, DRIFT)
 
 _OTHER_FORMS = (
+    _flag("chain_holds", "Chain holds", "every result follows the one that it is made from"),
     Measure("confidence", "Confidence", SHARE, about="probability of its own answer after all steps"),
     Measure("posterior", "Posterior", NATS, about="log-probability of the answer after all steps"),
     Measure("info_gain_share", "InfoGain, share", "", about="1 - lp_n / lp_0"),

@@ -156,7 +156,7 @@ def _pair(before: Row, after: Row) -> Pair:
 def _shown(row: Row) -> Shown:
     gains = [b - a for a, b in zip(row.curve, row.curve[1:], strict=False)]
     gains += [math.nan] * (len(row.steps) - len(gains))
-    steps = tuple(Step(shorten(t), g) for t, g in zip(row.steps, gains, strict=False))[:MOST_STEPS]
+    steps = tuple(Step(shorten(t.strip()), g) for t, g in zip(row.steps, gains, strict=False))[:MOST_STEPS]
     text = "" if row.steps else shorten(row.completion)
     return Shown(row, steps, text, max(0, len(row.steps) - MOST_STEPS))
 

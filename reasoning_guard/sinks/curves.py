@@ -17,7 +17,9 @@ BEFORE, NOW = "#85807a", "#1f62a8"
 
 
 def draw_curves(baseline: Evaluation, current: Evaluation, rows: Sequence[Row]) -> NDArray[np.uint8] | None:
-    """Draw the answer curves of ``rows`` side by side, each with its curve at the baseline.
+    """Draw the answer curves of ``rows`` one below the other, each with its curve at the baseline.
+
+    Trackers show images in narrow cards, so the picture is narrow.
 
     Args:
         baseline: The evaluation to compare with; may be ``current`` itself.
@@ -37,12 +39,13 @@ def draw_curves(baseline: Evaluation, current: Evaluation, rows: Sequence[Row]) 
         warn_once("answer curves are not drawn: that needs matplotlib (pip install matplotlib)", key="no matplotlib")
         return None
     before = {} if baseline is current else {row.id: row for row in baseline.rows}
-    figure = Figure(figsize=(3.6 * len(shown), 2.7), dpi=100, layout="constrained")
+    figure = Figure(figsize=(3.6, 2.2 * len(shown)), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     for axis, row in zip(axes, shown, strict=True):
         _draw(axis, before.get(row.id), row, baseline.step, current.step)
-    axes[0].set_ylabel("log-probability of the\nreference answer, nats", fontsize=9)
+    figure.supylabel("log-probability of the reference answer, nats", fontsize=8)
+    axes[-1].set_xlabel("steps read", fontsize=8)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -53,7 +56,6 @@ def _draw(axis: Any, before: Row | None, now: Row, first: int, last: int) -> Non
     axis.plot(now.curve, "o-", color=NOW, markersize=3, label=f"step {last}")
     title = axis.set_title(now.id[:40], fontsize=9, loc="left")
     title.set_parse_math(False)  # an id may hold a dollar sign
-    axis.set_xlabel("steps read", fontsize=9)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 import sys
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,9 @@ from reasoning_guard.report.series import Estimate, snapshot
 from reasoning_guard.sinks.base import shorten, worst_rows
 from reasoning_guard.sinks.curves import draw_curves
 from reasoning_guard.sinks.layout import BANDED, Chart, Layout, band_tags, layout
+
+COLUMNS = 100
+"""Characters a line on the text page, whose blocks do not wrap."""
 
 logger = logging.getLogger(__name__)
 
@@ -142,5 +146,10 @@ def _trace_text(row: Row) -> str:
 
 
 def _code(text: str) -> str:
-    """Markdown that shows ``text`` as it is: an indented block, in which nothing is interpreted."""
-    return "\n".join(f"    {line}" for line in shorten(text).splitlines())
+    """Markdown that shows ``text`` as it is, in lines that fit: an indented block, in which nothing is interpreted."""
+    lines = (part for line in shorten(text).splitlines() for part in _wrapped(line) or [""])
+    return "\n".join(f"    {line}" for line in lines)
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, COLUMNS, replace_whitespace=False, drop_whitespace=False)

@@ -1,0 +1,91 @@
+"""The benchmark measures what it says, keeps it, and stops where the scorer is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import cells, ways
+from benchmarks.cells import Cell, Record, Records, timed
+from benchmarks.held_out import one_evaluation
+from benchmarks.scoring import PARTS, grid
+from benchmarks.tables import report
+from benchmarks.ways import Size, build_model
+
+SIZE = Size(4, 2, prompt=12, step=5)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setitem(ways.SHAPES, "tiny", (32, 64, 2, 4, 2))
+    return "tiny"
+
+
+def cell(shape: str, size: Size = SIZE, ways: tuple[str, ...] = ("plain", "limit", "shared"), rounds: int = 2) -> Cell:
+    return Cell("time", "cpu", shape, 300, size, ways, rounds)
+
+
+def test_every_way_finds_the_same_and_is_timed_in_every_round(tiny: str) -> None:
+    model = build_model(tiny, 300, "cpu")
+    every = ("plain", "limit", "shared", "loop", "padded")
+    record = timed(cell(tiny, ways=every), model)
+    assert {name: len(seconds) for name, seconds in record.seconds.items()} == dict.fromkeys(every, 2)
+    assert 0 < record.worst < 1e-4
+    group = timed(cell(tiny, Size(4, 2, traces=3, prompt=12, step=5, group=True), ("plain", "group")), model)
+    assert 0 < group.worst < 1e-4
+
+
+def test_a_wrong_score_ends_the_run(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ways.WAYS["shared"]
+    wrong = {**ways.WAYS, "shared": lambda model: lambda m, trees: [x + 0.01 for x in right(model)(m, trees) or []]}
+    monkeypatch.setattr(cells, "WAYS", wrong)
+    with pytest.raises(SystemExit, match="nats off a forward a branch"):
+        timed(cell(tiny), build_model(tiny, 300, "cpu"))
+
+
+def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
+    model, records = build_model(tiny, 300, "cpu"), Records(tmp_path / "bench.jsonl")
+    for size in (Size(n, 2, prompt=12, step=5) for n in (2, 4, 8)):
+        records.add(timed(cell(tiny, size), model))
+    records.add(timed(cell(tiny, ways=("shared", "loop"), rounds=1), model))
+    for way, mib in (("plain", 10.0), ("shared", 300.0)):
+        own = Cell("memory", "cpu", tiny, 300, SIZE, (way,))
+        records.add(Record(own, mib=mib, cache_mib=20.0))
+    again = Records(tmp_path / "bench.jsonl")
+    assert again.found.keys() == records.found.keys()
+    text = report(list(again.found.values()), "cpu")
+    assert "| tiny, 300 | 4 | 2 |" in text
+    assert "| tiny, 300 | 4 | 1 | – | – | 10 | – | 300 | 286 |" in text
+    assert "ms a step; every point within" in text
+    assert "at most 1.10 x the limit" in text
+    assert "**no**: in 0 of 1 sizes" in text, "300 MiB are more than the 286 that are allowed"
+
+
+def test_where_the_time_of_an_evaluation_goes(tiny: str) -> None:
+    model = build_model(tiny, 1_500, "cpu")
+    size = Size(2, 1, traces=3, prompt=10, step=10)
+    seconds = one_evaluation(model, Cell("evaluation", "cpu", tiny, 1_500, size, ()))
+    parts = [seconds[part][0] for part in ("generation", "scoring", "python")]
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(seconds["total"][0])
+
+
+def test_the_grid_has_every_size_for_every_device() -> None:
+    for device in ("cpu", "cuda"):
+        single = list(grid(device, "single", quick=False))
+        wanted = {(c.size.steps, c.size.answer, c.vocabulary) for c in single}
+        assert wanted == {(n, a, v) for n in (8, 16, 32, 64) for a in (1, 5, 8) for v in (8_192, 151_936)}
+        many = {(c.size.steps, c.size.answer, c.vocabulary) for c in grid(device, "many", quick=False)}
+        assert many == wanted
+        keys = [c.key for part in PARTS for c in grid(device, part, quick=False)]
+        assert len(keys) == len(set(keys))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_peak_memory_sees_what_a_way_allocates(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cells.WAYS, "greedy", lambda _: lambda m, trees: torch.ones(2**24).tolist()[:1])
+    mib, cache = cells.peak_memory(Cell("memory", "cpu", tiny, 300, SIZE, ("greedy",)))
+    assert mib > 100
+    assert cache == pytest.approx(2 * 2 * 16 * 4 * SIZE.cached_tokens / 2**20)

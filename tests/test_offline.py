@@ -1,0 +1,140 @@
+"""The functions under the command line, on two real checkpoints, in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaForCausalLM
+
+import two_checkpoints
+from reasoning_guard import Guard, load_saved_traces, score_traces
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.offline import advise, compare_models, curate, examine, format_of_model, load_model
+from reasoning_guard.offline.scoring import CHUNK
+
+WORDS = two_checkpoints.tokenizer()
+
+
+def model(name: str) -> LlamaForCausalLM:
+    return two_checkpoints.trained()[name].eval()
+
+
+def saved(copies: int = 1) -> Any:
+    return load_saved_traces(two_checkpoints.traces() * copies, two_checkpoints.problems())
+
+
+def test_scores_equal_plain_forwards() -> None:
+    rows = score_traces(saved(), model("base"), WORDS).rows
+    for row, trace in zip(rows[:6], saved().traces, strict=False):
+        prompt, steps = str(trace.problem.prompt), trace.completion.splitlines(keepends=True)[:-1]
+        levels = []
+        for k in range(len(steps) + 1):
+            head, answer = f"{prompt}{''.join(steps[:k])}####", f" {trace.problem.answer}<eos>"
+            ids = WORDS(head + answer, return_tensors="pt")["input_ids"]
+            n = len(WORDS(answer)["input_ids"])
+            with torch.no_grad():
+                logprobs = model("base")(ids).logits[0].log_softmax(-1)
+            levels.append(sum(float(logprobs[i - 1, ids[0, i]]) for i in range(ids.shape[1] - n, ids.shape[1])))
+        assert row.curve == pytest.approx(levels, abs=1e-4, rel=0)
+
+
+def test_a_stopped_scoring_goes_on_and_does_nothing_twice(tmp_path: Path) -> None:
+    whole = score_traces(saved(4), model("base"), WORDS, out=tmp_path / "whole.jsonl")
+    n = len(whole.rows)
+
+    def stop(done: int, total: int) -> None:
+        if done > CHUNK:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_traces(saved(4), model("base"), WORDS, out=tmp_path / "again.jsonl", progress=stop)
+    seen: list[tuple[int, int]] = []
+    again = score_traces(
+        saved(4), model("base"), WORDS, out=tmp_path / "again.jsonl", progress=lambda *at: seen.append(at)
+    )
+    assert seen == [(done, n) for done in range(2 * CHUNK, n + 1, CHUNK)]
+    assert again == whole
+    assert (tmp_path / "again.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def test_scores_of_another_model_do_not_go_on(tmp_path: Path) -> None:
+    score_traces(saved(), model("base"), WORDS, out=tmp_path / "s.jsonl")
+    with pytest.raises(ConfigurationError, match="was begun with other settings"):
+        score_traces(saved(), model("tuned"), WORDS, out=tmp_path / "s.jsonl")
+
+
+def test_where_answers_are_wrong_dependence_on_the_text_is_not_told() -> None:
+    wrong = load_saved_traces(two_checkpoints.traces()[1::2], two_checkpoints.problems())
+    found = score_traces(wrong, model("base"), WORDS)
+    assert found.gated == ("id",)
+    assert all("near chance" in row.reasons["placebo_changed"] for row in found.rows)
+
+
+def test_curation_keeps_the_chains_that_lead_to_their_answer() -> None:
+    answers = [row["answer"].split()[-1] for row in two_checkpoints.problems()]
+    wrong = [row["completion"].rpartition(" ")[0] for row in two_checkpoints.traces()[1::2]]
+    patched = [
+        {"id": row["id"], "completion": f"{steps} {answer}"}
+        for row, steps, answer in zip(two_checkpoints.problems(), wrong, answers, strict=True)
+    ]
+    sound = two_checkpoints.traces()[::2]
+    found = load_saved_traces([*sound, *patched], two_checkpoints.problems())
+    kept = {choice.line for choice in curate(score_traces(found, model("base"), WORDS).rows) if choice.kept}
+    assert len(kept & set(range(len(sound)))) > 0.9 * len(sound)
+    assert not kept & set(range(len(sound), 2 * len(sound)))
+
+
+def test_a_base_at_chance_is_not_judged() -> None:
+    found = compare_models(
+        two_checkpoints.untrained(), model("tuned"), WORDS, two_checkpoints.problems(), format="gsm8k", max_new_tokens=8
+    )
+    assert not found.judged
+    assert found.alerts == ()
+
+
+def test_the_comparison_is_that_of_a_guard() -> None:
+    settings: dict[str, Any] = {"format": "gsm8k", "max_new_tokens": 40}
+    found = compare_models(model("base"), model("tuned"), WORDS, two_checkpoints.problems(), **settings)
+    guard = Guard(two_checkpoints.problems(), WORDS, reference=model("base"), patience=1, progress=False, **settings)
+    for step, name in enumerate(("base", "tuned")):
+        guard.evaluate(model(name), step)
+    assert [alert.rule for alert in found.alarms] == [alert.rule for alert in guard.alarms] == ["accuracy_trap"]
+    change = next(each for each in found.changes() if each.name == "mistake_changed")
+    assert (change.baseline, change.current, change.n) == (1.0, 0.0, two_checkpoints.N_PROBLEMS)
+
+
+def test_the_format_is_read_off_what_the_model_writes_where_answers_are_bare() -> None:
+    bare = [{**row, "answer": row["answer"].split()[-1]} for row in two_checkpoints.problems()]
+    found, source = format_of_model(model("base"), WORDS, bare, max_new_tokens=40)
+    assert (found.name, source) == ("gsm8k", "8 traces of the model")
+
+
+def test_a_checkup_sees_what_is_wrong() -> None:
+    sound = examine(model("base"), WORDS, two_checkpoints.problems(), format="gsm8k", max_new_tokens=40)
+    assert (sound.agreeing, sound.asked_of, sound.presets["gsm8k"]) == (8, 8, 1.0)
+    assert sound.path.plan is not None
+    assert [advice for advice in advise(sound) if advice.level == "problem"] == []
+    short = examine(model("base"), WORDS, two_checkpoints.problems()[:4], format="gsm8k", max_new_tokens=6)
+    found = [advice.found for advice in advise(short) if advice.level == "problem"]
+    assert found == [
+        "0 of 4 traces state an answer in format 'gsm8k'; 4 were cut off",
+        "4 problems; rules need 16 to say anything",
+    ]
+
+
+def test_an_adapter_comes_with_its_base_and_tokenizer(tmp_path: Path) -> None:
+    two_checkpoints.save_all(tmp_path)
+    base, _ = load_model(str(tmp_path / "base"), device="cpu", dtype="float32")
+    adapted = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))  # type: ignore[arg-type]
+    adapted.save_pretrained(str(tmp_path / "adapter"))
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "base")
+    loaded, words = load_model(str(tmp_path / "adapter"), device="cpu")
+    assert hasattr(loaded, "disable_adapter")
+    assert words.get_vocab() == WORDS.get_vocab()
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
