@@ -86,6 +86,7 @@ WRONG = {
     "no such dtype": ("doctor -m base -p held_out.jsonl --dtype half", "must be one of auto, float32"),
     "no such run": ("report nowhere", "no evaluations.jsonl in nowhere"),
     "an unhealthy calibration": ("calibrate empty", "no evaluations.jsonl in empty"),
+    "a seed that is no number": ("demo --seeds zero", "takes whole numbers"),
     "no such option": ("score traces.jsonl --modle base", "No such option"),
     "too few problems": ("compare base tuned -p few.jsonl", "at least 16 problems"),
     "a folder that is a file": ("compare base base -p held_out.jsonl -o few.jsonl", "few.jsonl"),

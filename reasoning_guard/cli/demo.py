@@ -31,6 +31,8 @@ def demo(
     Needs no network and no GPU, some minutes, and the extra: pip install 'reasoning-guard[demo]'. Exit code 1 if the
     guard was silent on the broken run or spoke up on the sound one.
     """
+    if not all(seed.strip().isdigit() for seed in seeds.split(",")):
+        raise ConfigurationError(f"`--seeds` takes whole numbers with commas between them, e.g. 0,1,2; got {seeds!r}")
     say = Terminal(as_json, speaks=True)
     arguments = ["--seeds", seeds, "--out", str(out), *(["--all"] if every_arm else [])]
     with redirect_stdout(sys.stderr if as_json else sys.stdout), _arguments(arguments):

@@ -17,7 +17,7 @@ from reasoning_guard.generation import Generator
 from reasoning_guard.history import digest
 from reasoning_guard.offline.saved import SavedTrace, SavedTraces
 from reasoning_guard.offline.store import ScoreFile
-from reasoning_guard.probes import LinkProbe, MistakeProbe, Probe, default_probes
+from reasoning_guard.probes import MistakeProbe, Probe, default_probes
 from reasoning_guard.processes import Team, from_main_process, together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference
@@ -49,8 +49,8 @@ class ScoredTraces:
 
 
 def probes_without_writing() -> list[Probe]:
-    """The default probes that only score what is written, and the chain's links in place of altered steps."""
-    return [*(probe for probe in default_probes() if type(probe).prefixes is Probe.prefixes), LinkProbe()]
+    """The default probes that only score what is written: no model has to go on writing."""
+    return [probe for probe in default_probes() if type(probe).prefixes is Probe.prefixes]
 
 
 def probes_with_mistakes() -> list[Probe]:
