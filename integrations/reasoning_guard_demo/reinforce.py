@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -130,7 +130,7 @@ def reinforce(trainer: GRPOTrainer) -> Reinforced:
     finally:
         torch.set_num_threads(threads)
     seconds = time.perf_counter() - started
-    return Reinforced(model=copy_model(trainer.model), log=trainer.state.log_history, seconds=seconds)
+    return Reinforced(model=copy_model(cast(LlamaForCausalLM, trainer.model)), log=trainer.state.log_history, seconds=seconds)
 
 
 def measure(model: LlamaForCausalLM, base: LlamaForCausalLM, problems: int = 100) -> Evaluation:
