@@ -130,7 +130,9 @@ def reinforce(trainer: GRPOTrainer) -> Reinforced:
     finally:
         torch.set_num_threads(threads)
     seconds = time.perf_counter() - started
-    return Reinforced(model=copy_model(cast(LlamaForCausalLM, trainer.model)), log=trainer.state.log_history, seconds=seconds)
+    return Reinforced(
+        model=copy_model(cast(LlamaForCausalLM, trainer.model)), log=trainer.state.log_history, seconds=seconds
+    )
 
 
 def measure(model: LlamaForCausalLM, base: LlamaForCausalLM, problems: int = 100) -> Evaluation:
