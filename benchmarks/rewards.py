@@ -164,7 +164,7 @@ def _cell(seeds: Sequence[Sequence[float]]) -> str:
     return f"{means} [{lower:.2f}, {upper:.2f}]"
 
 
-def overhead(base: LlamaForCausalLM, steps: int = 8) -> str:
+def overhead(base: LlamaForCausalLM, steps: int = 5) -> str:
     """CPU seconds of a GRPO step at 8 prompts x 8 completions, and how much of them each reward takes."""
     lines = ["| reward | seconds a step | of them the reward | share |", "|---|---|---|---|"]
     for name, options in {

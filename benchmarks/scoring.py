@@ -104,6 +104,20 @@ def run(cell: Cell) -> Record:
     return timed(cell, model)
 
 
+def left_out(records: Records, device: str, quick: bool) -> Iterator[str]:
+    """The cells of the grid without a record, in a line for each part, model and way."""
+    missing: dict[str, list[str]] = {}
+    for part in PARTS:
+        for cell in grid(device, part, quick):
+            if cell.key not in records.found:
+                way = f", {cell.ways[0]}" if cell.kind == "memory" else ""
+                name = f"{part}{way}, {cell.shape}, vocabulary {cell.vocabulary:,}"
+                size = f"{cell.size.steps}/{cell.size.answer}"
+                missing.setdefault(name, []).append(size if cell.size.traces == 1 else f"{size} x {cell.size.traces}")
+    for name, sizes in missing.items():
+        yield f"{name}: n/answer {', '.join(sizes)}"
+
+
 def main() -> None:
     """Measure what is asked for; print and write the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
@@ -122,7 +136,8 @@ def main() -> None:
         if cell.key not in records.found:
             print(cell, flush=True)
             records.add(run(cell))
-    text = report(list(records.found.values()), arguments.device)
+    missing = left_out(records, arguments.device, arguments.quick)
+    text = report(list(records.found.values()), arguments.device, list(missing))
     print(text)
     if arguments.out:
         arguments.out.write_text(text, encoding="utf-8")

@@ -16,8 +16,8 @@ from benchmarks.cells import Cell, Record
 NOTHING = "–"
 
 
-def report(records: Sequence[Record], device: str) -> str:
-    """All tables for which there are records."""
+def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ()) -> str:
+    """All tables for which there are records, and in words what there are none for."""
     parts = [f"# What scoring costs\n\n{machine(records, device)}\n", *goals(records)]
     times = [r for r in records if r.cell.kind == "time"]
     parts += one_trace([r for r in times if r.cell.size.traces == 1])
@@ -25,6 +25,8 @@ def report(records: Sequence[Record], device: str) -> str:
     parts += groups([r for r in times if r.cell.size.group])
     parts += memory([r for r in records if r.cell.kind == "memory"])
     parts += evaluations([r for r in records if r.cell.kind == "evaluation"])
+    if left_out:
+        parts.append("## Not measured in this run\n\n" + "\n".join(f"- {each}" for each in left_out) + "\n")
     if device == "cpu":
         parts.append(
             "## On a GPU\n\nNot measured: `python -m benchmarks.scoring --device cuda --out FILE` is ready to.\n"
@@ -196,7 +198,7 @@ def goals(records: Sequence[Record]) -> Iterator[str]:
             worst = max(values) if at_most else min(values)
             met = worst <= bound if at_most else worst >= bound
             share = sum((v <= bound) if at_most else (v >= bound) for v in values)
-            verdict = "yes" if met else f"**no**: in {share} of {len(values)} sizes"
+            verdict = "yes" if met else f"**no**: met in {share} of {len(values)} cells"
             yield f"| {goal} | {min(values):.2f} to {max(values):.2f} | {verdict} |"
     yield ""
 

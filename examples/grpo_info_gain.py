@@ -1,6 +1,6 @@
 """GRPO on prompts that hold a shortcut, where tokens cost: with InfoGain as a second reward, and without.
 
-    python examples/grpo_info_gain.py                  # about six minutes on one core; --steps 2 --base-steps 2 to try
+    python examples/grpo_info_gain.py                  # some minutes on one core; --try-out: one step of everything
 
 A tiny model is trained from scratch, led half-way into a shortcut, and then reinforced twice. With correctness and a
 price on tokens it drops its steps, is right wherever the shortcut helps, and lost where it does not. InfoGain pays for
@@ -30,14 +30,14 @@ from reasoning_guard_trl import InfoGainReward
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seed", type=int, default=0, choices=(0, 1, 2))
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--base-steps", type=int, default=300)
-    parser.add_argument("--problems", type=int, default=100, help="held-out problems a set")
+    parser.add_argument("--try-out", action="store_true", help="one step of everything, to see that it runs")
     options = parser.parse_args()
+    settings = {"max_steps": 1} if options.try_out else {}
+    problems = 4 if options.try_out else 100
 
-    base = train_base(options.seed, max_steps=options.base_steps)
-    wavering = start(base, "wavering", options.seed)
-    show("start", measure(wavering, base, options.problems))
+    base = train_base(options.seed, **settings)
+    wavering = start(base, "wavering", options.seed, **settings)
+    show("start", measure(wavering, base, problems))
 
     # Frozen reader: here the base. Left out, the reward takes a copy of the model before its first step.
     gain = InfoGainReward(answer="solution", format=FORMAT, scorer=base, tokenizer=build_tokenizer())
@@ -45,8 +45,8 @@ def main() -> None:
         ("correctness, tokens cost", [correctness, length], [1.0, LENGTH_COST]),
         ("the same and InfoGain", [correctness, length, gain], [1.0, LENGTH_COST, 1.0]),
     ):
-        trainer = grpo_trainer(wavering, rewards, weights, options.seed, max_steps=options.steps)
-        show(name, measure(reinforce(trainer).model, base, options.problems))
+        trainer = grpo_trainer(wavering, rewards, weights, options.seed, **settings)
+        show(name, measure(reinforce(trainer).model, base, problems))
 
 
 def show(name: str, found: Evaluation) -> None:

@@ -118,6 +118,7 @@ class Guard:
         self._reference_choice = reference
         self._records = Records(Path(directory), on_error) if directory is not None else None
         self._budget = Budget(self.problems, max_overhead)
+        self._left_out: int | None = None
         self._measurer = Measurer(
             self.problems,
             self.reader,
@@ -165,7 +166,7 @@ class Guard:
         Raises:
             HistoryError: The records on disk were made with other problems or another format.
         """
-        self._begun = True
+        self._begun, self._left_out = True, None
         if self._carried and step > 0:
             self._take_up_carried()
         if self._records is None:
@@ -208,8 +209,7 @@ class Guard:
         if not self._begun:
             self.prepare(model)
             safely(lambda: self.begin(step), self.on_error)
-        last = self.evaluations[-1].step if self.evaluations else None
-        return self.evaluate(model, step) if is_due(step, every, last) else None
+        return self.evaluate(model, step) if is_due(step, every, self.last_asked) else None
 
     def state_dict(self) -> dict[str, Any]:
         """The records, for a training checkpoint: plain types only.
@@ -241,7 +241,7 @@ class Guard:
         Returns:
             The evaluation, or None when this step has been evaluated already, or ``max_overhead`` leaves it out.
         """
-        if self.evaluations and self.evaluations[-1].step >= step:
+        if self.last_asked is not None and self.last_asked >= step:
             return None
         model = unwrapped(model)
         if self._prepared is None:
@@ -249,6 +249,7 @@ class Guard:
         training = self._budget.training()
         size = from_main_process(lambda: self._budget.next_size(self.evaluations))
         if size == 0:
+            self._left_out = step
             return None
         measure = partial(self._measurer.measure, model, step, self.reference, size=size, announce=not self.evaluations)
         measured = self._guarded(lambda: together(measure), step)
@@ -264,6 +265,12 @@ class Guard:
     def baseline(self) -> Evaluation | None:
         """The evaluation that later ones are compared with (see :func:`~reasoning_guard.decision.baseline_of`)."""
         return baseline_of(self.evaluations)
+
+    @property
+    def last_asked(self) -> int | None:
+        """Step of the last evaluation, one that ``max_overhead`` left out too; None before the first."""
+        asked = [e.step for e in self.evaluations[-1:]] + ([] if self._left_out is None else [self._left_out])
+        return max(asked, default=None)
 
     @property
     def alarms(self) -> list[Alert]:

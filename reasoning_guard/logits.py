@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.model_context import device_of, inner_model, text_config
+from reasoning_guard.model_context import device_of, forward_identity, inner_model, text_config
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**25
 """Elements of logits that are turned into numbers at once: what stays in a CPU's cache, what fills a GPU."""
@@ -61,7 +61,7 @@ def head_of(model: nn.Module) -> Head:
         ConfigurationError: Its forward returns hidden states in place of logits.
     """
     inner = inner_model(model)
-    forward = (id(type(inner).forward), id(vars(inner).get("forward")))
+    forward = forward_identity(inner)
     known = _heads.get(model)
     if known is None or known[0] != forward:
         known = forward, _try_head(model, inner)

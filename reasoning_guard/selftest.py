@@ -6,7 +6,7 @@ local windows and chunks break one or the other, most of them silently. So befor
 1. A **twin**, a tiny float32 model of the same architecture with windows and chunks shrunk until a short trunk
    overflows them, is scored both ways under every mask plan that may fit. In float32 a wrong mask cannot hide in
    rounding, and a window of 4,096 tokens cannot hide behind a short test.
-2. The **user's own model** is scored both ways on one of the trees it was asked about, within its dtype's noise.
+2. The **user's own model** is scored both ways on trees that it was asked about, within its dtype's noise.
 
 The first plan that passes both is used; otherwise every branch is scored on its own, in padded batches where padding
 is seen to change nothing and one by one where it does, which is the definition itself.
@@ -31,6 +31,7 @@ from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import (
     attention_name,
     device_of,
+    forward_identity,
     inner_model,
     reading,
     takes_dense_masks,
@@ -64,7 +65,7 @@ class Verdict:
 
 
 _twins: dict[str, Verdict] = {}
-_settled: WeakKeyDictionary[nn.Module, tuple[Hashable, Verdict]] = WeakKeyDictionary()
+_settled: WeakKeyDictionary[nn.Module, dict[Hashable, Verdict]] = WeakKeyDictionary()
 
 
 def verdict_of(model: nn.Module, trees: Sequence[TraceTree]) -> Verdict:
@@ -78,23 +79,22 @@ def verdict_of(model: nn.Module, trees: Sequence[TraceTree]) -> Verdict:
     Raises:
         ConfigurationError: The model is not causal.
     """
-    state = _state(model)
-    known = _settled.get(model)
-    if known is not None and known[0] == state:
-        return known[1]
+    known, state = _settled.setdefault(model, {}), _state(model)  # an adapter goes off and on at every evaluation
+    if state in known:
+        return known[state]
     started = time.perf_counter()
     verdict = confirm(model, verdict_of_twin(model), trees)
     seconds = time.perf_counter() - started
     path = "one shared pass" if verdict.plan else "a pass of its own for every branch (slower, always right)"
     level = logging.INFO if verdict.plan else logging.WARNING
     logger.log(level, "scoring %s by %s: %s (tested in %.1f s)", type(model).__name__, path, verdict.reason, seconds)
-    _settled[model] = state, verdict
+    known[state] = verdict
     return verdict
 
 
 def _state(model: nn.Module) -> Hashable:
     """What decides, beside the architecture, whether sharing is exact."""
-    forwards = tuple(id(vars(each).get("forward")) for each in (model, inner_model(model)))
+    forwards = tuple(forward_identity(each) for each in (model, inner_model(model)))
     disabled = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
     autocast = torch.is_autocast_enabled(device_of(model).type)
     return attention_name(model), takes_dense_masks(model), forwards, disabled, autocast

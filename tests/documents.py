@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
+from reasoning_guard import AnswerScorer, Guard, Problem, Trace, TraceReader, get_format
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.history import History
 from tokenizers_on_the_spot import qwen2_style
@@ -204,6 +205,21 @@ def trainer(folder: Path) -> SFTTrainer:
     return SFTTrainer(model=model(folder), args=args(folder), train_dataset=train(), processing_class=tokenizer())
 
 
+def evaluated(folder: Path) -> list[Row]:
+    """Rows of an evaluation."""
+    guard = Guard(held_out_rows(), tokenizer(), format="gsm8k", max_new_tokens=48, progress=False)
+    found = guard.evaluate(model(folder), step=0)
+    assert found is not None
+    return list(found.rows)
+
+
+def trace(folder: Path) -> Trace:
+    [row] = rows(1, 1)
+    problem = Problem(prompt=row["prompt"], answer=row["completion"].split("#### ")[-1])
+    written = tokenizer()(row["completion"], add_special_tokens=False)["input_ids"]
+    return TraceReader(tokenizer(), get_format("gsm8k")).read(problem, written)
+
+
 FIXTURES: Mapping[str, Callable[[Path], Any]] = {
     "held_out": lambda folder: held_out_rows(),
     "tokenizer": lambda folder: tokenizer(),
@@ -215,6 +231,9 @@ FIXTURES: Mapping[str, Callable[[Path], Any]] = {
     "module": lambda folder: FineTuning(model(folder)),
     "train_batches": lambda folder: batches(16),
     "validation_batches": lambda folder: batches(8),
+    "rows": evaluated,
+    "scorer": lambda folder: AnswerScorer(model(folder), tokenizer(), "gsm8k"),
+    "trace": trace,
     "settings": lambda folder: SETTINGS,
     "right": lambda folder: right,
 }

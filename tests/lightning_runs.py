@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as lightning
 import pytorch_lightning
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 import runs
 from reasoning_guard_demo.model import EOS
@@ -25,11 +26,17 @@ for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "ligh
 class _Body:
     """A language model under a name of the user's own, trained on the loss per completion, averaged."""
 
-    def __init__(self, model: Any = None, learning_rate: float = 1e-2, eval_mode: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any = None,
+        learning_rate: float = 1e-2,
+        eval_mode: bool = False,
+        optimizer: Any = torch.optim.AdamW,
+    ) -> None:
         super().__init__()
         self.policy = runs.writer(attention_dropout=0.2) if model is None else model
         self.policy.train(not eval_mode)
-        self.learning_rate = learning_rate
+        self.learning_rate, self.optimizer = learning_rate, optimizer
         self.modes: set[bool] = set()
 
     def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
@@ -48,7 +55,7 @@ class _Body:
         return (each.sum(1) / (labels >= 0).sum(1)).mean()
 
     def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.parameters(), lr=self.learning_rate)
+        return self.optimizer(self.parameters(), lr=self.learning_rate)
 
 
 class Module(_Body, lightning.LightningModule):
@@ -64,15 +71,34 @@ def module(framework: Any = lightning, **options: Any) -> Any:
 
 
 def _collate(rows: list[dict[str, str]]) -> dict[str, torch.Tensor]:
-    words = runs.tokenizer()
-    batch = dict(
-        words([row["prompt"] + row["completion"] + f" {EOS}" for row in rows], padding=True, return_tensors="pt")
-    )
+    texts = [row["prompt"] + row["completion"] + f" {EOS}" for row in rows]
+    batch = dict(runs.tokenizer()(texts, padding=True, padding_side="right", return_tensors="pt"))
     return {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
 
 
+class Dealt(Sampler[int]):
+    """Every process gets every n-th example, in order, so that n small batches make one large one.
+
+    Lightning's own sampler shuffles whatever it is given.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._mine())
+
+    def __len__(self) -> int:
+        return len(self._mine())
+
+    def _mine(self) -> range:
+        there = torch.distributed.is_initialized()
+        rank, size = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if there else (0, 1)
+        return range(rank, self.n, size)
+
+
 def loader(n: int = 24, batch_size: int = runs.BATCH) -> DataLoader:
-    return DataLoader(list(runs.examples(n)), batch_size=batch_size, collate_fn=_collate, shuffle=False)
+    return DataLoader(list(runs.examples(n)), batch_size=batch_size, collate_fn=_collate, sampler=Dealt(n))
 
 
 QUIET: dict[str, Any] = {
@@ -84,6 +110,7 @@ QUIET: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
     "log_every_n_steps": 1,
+    "use_distributed_sampler": False,
 }
 
 

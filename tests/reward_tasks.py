@@ -80,7 +80,7 @@ def batch(completions: Sequence[tuple[Exercise, str]], tag: int = 0) -> dict[str
     }
 
 
-def graded(reward: Any, write: Write, n: int = 16) -> list[float | None]:
+def graded(reward: Any, write: Write, n: int = 24) -> list[float | None]:
     """Rewards of ``n`` exercises written by ``write``, in a batch with as many honest ones that can be placebos."""
     mine, others = exercises(n), exercises(n, seed=8)
     given = reward(**batch([*((of, write(of)) for of in mine), *((of, honest(of)) for of in others)]))

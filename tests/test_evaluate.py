@@ -178,7 +178,7 @@ def test_saved_traces_need_no_generator() -> None:
         assert row.completion == other.completion
         assert "go on writing" in row.reasons.get("mistake_changed", "") or not row.steps
         assert "while generating" in row.reasons["token_entropy"]
-        for name in set(row.values) - {"mistake_changed", "token_entropy", "forking_share"}:
+        for name in set(row.values) - {*MistakeProbe().names, "token_entropy", "forking_share"}:
             assert row.values[name] == pytest.approx(other.values[name], abs=1e-5, nan_ok=True), name
 
 

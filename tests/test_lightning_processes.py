@@ -20,8 +20,7 @@ import runs
 def one(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The guard of the same run on one process."""
     guard = lightning_runs.guard(rules=[runs.FromStep(step=6)])
-    model = lightning_runs.module(model=runs.writer())
-    lightning_runs.fit(tmp_path_factory.mktemp("one"), guard, model=model, max_epochs=4)
+    lightning_runs.fit(tmp_path_factory.mktemp("one"), guard, model=lightning_processes.module(), max_epochs=4)
     return guard.guard
 
 

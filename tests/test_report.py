@@ -19,8 +19,10 @@ from reasoning_guard.decision import decide
 from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.history import History
+from reasoning_guard.probes import default_probes
 from reasoning_guard.report import Run, load_run, write_report
 from reasoning_guard.report.charts import Dot, Frame, Line, Mark, chart, thinned
+from reasoning_guard.report.measures import own_probes
 from reasoning_guard.report.pairs import MOST_PAIRS, pairs
 from reasoning_guard.report.series import estimate, timeline
 from reasoning_guard.report.verdict import verdict
@@ -279,6 +281,12 @@ def test_charts_without_values_are_left_out(tmp_path: Path) -> None:
 def test_a_run_that_has_only_begun_still_has_a_page(tmp_path: Path, healthy: Run, evaluations: int) -> None:
     begun = replace(healthy, evaluations=healthy.evaluations[:evaluations], alerts=())
     assert "nothing to compare yet" in write_report(tmp_path / "r.html", [begun]).read_text("utf-8")
+
+
+def test_every_value_of_the_guards_own_probes_has_a_name_for_people() -> None:
+    prefixes = {"policy": "", "reference": "reference/"}
+    names = [prefixes[who] + name for p in default_probes() for who in p.readers for name in p.names]
+    assert own_probes(names).measures == ()
 
 
 def test_runs_must_be_there_and_have_names_of_their_own(tmp_path: Path, healthy: Run) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AttentionInterface, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
@@ -196,6 +197,21 @@ def test_a_forward_that_is_patched_later_is_tested_again(caplog: pytest.LogCaptu
 def _as(model: Any, kind: type) -> Any:
     model.__class__ = kind
     return model
+
+
+def test_an_adapter_that_goes_off_and_on_is_tested_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    """Two curves from one set of weights, at every evaluation."""
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    model: Any = get_peft_model(tiny_model("llama"), config)
+    scorer = BranchScorer(model)
+    with caplog.at_level(logging.INFO, logger="reasoning_guard"):
+        for _ in range(3):
+            adapted = scorer.score_trees(TREES)
+            with model.disable_adapter():
+                frozen = scorer.score_trees(TREES)
+    assert caplog.text.count("by one shared pass") == 2
+    assert selftest.largest_difference(frozen, BranchScorer(tiny_model("llama")).score_trees(TREES)) < 1e-4
+    assert selftest.largest_difference(frozen, adapted) > 0.1
 
 
 class Int8Linear(nn.Module):

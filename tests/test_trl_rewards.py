@@ -81,6 +81,21 @@ def test_the_model_is_found_without_configuration(kind: str, tmp_path: Path) -> 
     assert all(isinstance(reward.scorer, str) for reward in rewards[1:])
 
 
+def test_a_reward_follows_to_the_next_trainer(tmp_path: Path) -> None:
+    """Not so one that was given its reader."""
+    policy = InfoGainReward(format=FORMAT, scorer="policy")
+    given = InfoGainReward(format=FORMAT, scorer=adder(), tokenizer=TOKENIZER)
+    models = []
+    for name in ("one", "two"):
+        training = trainer(tmp_path / name, [policy, given], max_steps=1)
+        training.train()
+        models.append(policy._scorer.model)
+        assert models[-1] is training.model
+        assert given._scorer.model is given.scorer
+        assert policy._trainer is given._trainer is training
+    assert models[0] is not models[1]
+
+
 def test_weight_zero_only_watches(tmp_path: Path) -> None:
     """Weights after training are those of a run without the rewards, bit for bit."""
     bare = trainer(tmp_path / "bare", [accuracy])

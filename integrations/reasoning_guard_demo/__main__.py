@@ -173,6 +173,7 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore")
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     logging.getLogger("reasoning_guard").setLevel(logging.ERROR)
     logging.getLogger("reasoning_guard_transformers").setLevel(logging.ERROR)
 

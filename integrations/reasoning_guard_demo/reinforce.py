@@ -72,13 +72,13 @@ def shortcut_prompts(size: int, seed: int = 0) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def start(base: LlamaForCausalLM, name: str, seed: int) -> LlamaForCausalLM:
+def start(base: LlamaForCausalLM, name: str, seed: int, **settings: Any) -> LlamaForCausalLM:
     """A copy of ``base`` on its way into the accuracy trap: one of :data:`STARTS`."""
     arm, steps = STARTS[name]
     if not 0 <= seed < len(steps):
         raise ValueError(f"the starts are known for seeds 0 to {len(steps) - 1}; got {seed}")
-    constant = {"lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": None}
-    return fine_tune(base, arm, seed, max_steps=steps[seed], **constant)
+    constant = {"max_steps": steps[seed], "lr_scheduler_type": "constant_with_warmup", "lr_scheduler_kwargs": None}
+    return fine_tune(base, arm, seed, **constant | settings)
 
 
 def grpo_trainer(
@@ -130,9 +130,8 @@ def reinforce(trainer: GRPOTrainer) -> Reinforced:
     finally:
         torch.set_num_threads(threads)
     seconds = time.perf_counter() - started
-    return Reinforced(
-        model=copy_model(cast(LlamaForCausalLM, trainer.model)), log=trainer.state.log_history, seconds=seconds
-    )
+    trained = cast("LlamaForCausalLM", trainer.model)
+    return Reinforced(model=copy_model(trained), log=trainer.state.log_history, seconds=seconds)
 
 
 def measure(model: LlamaForCausalLM, base: LlamaForCausalLM, problems: int = 100) -> Evaluation:

@@ -142,8 +142,7 @@ class ReasoningGuardCallback(CallbackBase):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Evaluate at our own cadence."""
-        last = self.guard.evaluations[-1].step if self.guard.evaluations else None
-        if self._every is not None and is_due(trainer.global_step, self._every, last):
+        if self._every is not None and is_due(trainer.global_step, self._every, self.guard.last_asked):
             self._log(trainer, pl_module, self._evaluate(trainer, pl_module), on_epoch=False)
             self._stop_if_asked(trainer)
 

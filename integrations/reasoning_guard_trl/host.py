@@ -33,14 +33,19 @@ class InTrainer(TraceReward):
             self.format, self._auto = self._inferred(batch), False
             if self.reader is not None:
                 self.reader = TraceReader(self.reader.tokenizer, self.format)
-        trainer = getattr(batch.log_metric, "__self__", None)
-        if self._scorer is None and hasattr(trainer, "model"):
+        trainer: Any = getattr(batch.log_metric, "__self__", None)
+        if hasattr(trainer, "model") and trainer is not self._trainer:
+            moved = self._trainer is not None and isinstance(self.scorer, str)  # not attached by hand, nor given
             self._trainer = trainer
-            if batch.step:
-                logger.warning("%s: the reference is the model as it is at step %d", self.name, batch.step)
-            processing = cast("Any", trainer).processing_class
-            self.attach(cast("Any", trainer).model, getattr(processing, "tokenizer", processing))
+            if self._scorer is None or moved:
+                self._attach_to(trainer, batch.step or 0)
         super()._find_models(batch)
+
+    def _attach_to(self, trainer: Any, step: int) -> None:
+        if step and self.scorer == "reference":
+            logger.warning("%s: the reference is the model as it is at step %d", self.name, step)
+        processing = trainer.processing_class
+        self.attach(trainer.model, getattr(processing, "tokenizer", processing))
 
     def _inferred(self, batch: Batch) -> TraceFormat:
         """The preset in which most completions of the first batch state an answer, the same on all processes."""

@@ -84,6 +84,10 @@ USED = Group(
     (
         NET_GAIN,
         MISTAKE,
+        Measure(
+            "links_followed", "Links followed", SHARE, about="later results go with an earlier one that is altered"
+        ),
+        _flag("chain_holds", "Chain holds", "every link is followed, the answer's included"),
         _flag("placebo_changed", "Changed by another's steps", "its own answer is no longer the greedy one"),
         Measure("filler_gain", "Gain over filler", NATS, about="own steps against filler of the same length"),
         _flag("filler_changed", "Changed by filler", "its own answer is no longer the greedy one"),
@@ -132,7 +136,8 @@ DRIFT = Group(
 GROUPS = (INFORMATIVE, NEEDED, USED, CALIBRATION, LENGTH, VERBALISATION, DRIFT)
 
 _OTHER_FORMS = (
-    _flag("chain_holds", "Chain holds", "every result follows the one that it is made from"),
+    _flag("answer_link", "Answer link", "the answer goes with the last result when that is altered"),
+    _flag("mistake_followed", "Followed a mistake", "the answer is the one that the altered step leads to"),
     Measure("confidence", "Confidence", SHARE, about="probability of its own answer after all steps"),
     Measure("posterior", "Posterior", NATS, about="log-probability of the answer after all steps"),
     Measure("info_gain_share", "InfoGain, share", "", about="1 - lp_n / lp_0"),

@@ -35,7 +35,10 @@ _PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
         "hedging words per 1,000 tokens": ("hedges_per_1000",),
         "entropy and drift": ("token_entropy", "reference/surprise"),
     },
-    "Cost": {"seconds an evaluation": ("seconds",), "share of problems not scored": ("unscored_fraction",)},
+    "Cost": {
+        "seconds an evaluation": ("seconds", *(f"seconds_{part}" for part in ("generation", "scoring", "rest"))),
+        "share of problems not scored": ("unscored_fraction",),
+    },
 }
 _ALWAYS = {"ece", "seconds", "unscored_fraction"}
 """Scalars that belong to an evaluation, not to a row."""
@@ -84,7 +87,7 @@ def layout(evaluation: Evaluation, prefix: str = "") -> dict[str, dict[str, Char
         Category to title to chart, in the order in which people look: accuracy and InfoGain, faithfulness,
         calibration, behaviour, cost.
     """
-    known = {*evaluation.names(), *_ALWAYS}
+    known = {*evaluation.names(), *_ALWAYS, *(f"seconds_{part}" for part in evaluation.seconds)}
     page: dict[str, dict[str, Chart]] = {}
     for category, charts in _PAGE.items():
         held = {title: [name for name in names if name in known] for title, names in charts.items()}
