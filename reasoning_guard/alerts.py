@@ -16,6 +16,11 @@ UNITS: Mapping[str, frozenset[str]] = {
     | {"confidence", "brier", "overconfidence", "ece"},
 }
 
+TRACE_LENGTH = 240
+"""Most characters of a trace that an alert shows: six of them must not fill a screen."""
+
+GAP = " ... "
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
@@ -24,14 +29,23 @@ class Loss:
     Attributes:
         id: The problem's id.
         values: Name, value at the baseline and value now, of each change that the problem has a part in.
+        before: What the model wrote at the baseline, as :func:`excerpt` shows it; empty where that is not known.
+        now: What it wrote at this evaluation, likewise.
     """
 
     id: str
     values: tuple[tuple[str, float, float], ...]
+    before: str = ""
+    now: str = ""
 
     def __str__(self) -> str:
         """E.g. ``p7 (placebo_gain 3.10 -> 0.02)``."""
         return f"{self.id} ({', '.join(f'{name} {was:.2f} -> {now:.2f}' for name, was, now in self.values)})"
+
+    def lines(self) -> list[str]:
+        """The problem for people: what it lost, and what was written before and now, where that is known."""
+        traces = (("before", self.before), ("now", self.now))
+        return [f"  worst: {self}", *(f"    {when}: {trace}" for when, trace in traces if trace)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +64,7 @@ class Alert:
         message: What happened.
         changes: The evidence.
         causes: What explains it.
-        worst: The problems that lost most.
+        worst: The problems that lost most, with their traces.
         advice: What to look at.
     """
 
@@ -76,7 +90,7 @@ class Alert:
         several = len({change.set for change in self.changes}) > 1
         lines += [f"  {_change(change, show_set=several)}" for change in self.changes]
         lines += [f"  why: {cause}" for cause in self.causes]
-        lines += [f"  worst: {loss}" for loss in self.worst]
+        lines += [line for loss in self.worst for line in loss.lines()]
         if self.advice:
             lines.append(f"  look at: {self.advice}")
         return "\n".join(lines)
@@ -90,7 +104,7 @@ class Alert:
         """Inverse of :meth:`to_dict`."""
         values: dict[str, Any] = dict(record)
         values["changes"] = tuple(Change(**change) for change in record["changes"])
-        values["worst"] = tuple(Loss(id=w["id"], values=tuple(map(tuple, w["values"]))) for w in record["worst"])
+        values["worst"] = tuple(Loss(**{**w, "values": tuple(map(tuple, w["values"]))}) for w in record["worst"])
         values["causes"] = tuple(record["causes"])
         return cls(**values)
 
@@ -107,7 +121,7 @@ def worst_problems(
         count: How many problems to name.
 
     Returns:
-        At most ``count`` problems, the worst first.
+        At most ``count`` problems with their traces, the worst first.
     """
     weight: dict[str, float] = {}
     parts: dict[str, list[tuple[str, float, float]]] = {}
@@ -117,7 +131,32 @@ def worst_problems(
             weight[id] = weight.get(id, 0.0) + (after[id] - before[id]) / (change.difference or 1.0)
             parts.setdefault(id, []).append((change.name, before[id], after[id]))
     worst = sorted(weight, key=lambda id: -weight[id])[:count]
-    return tuple(Loss(id=id, values=tuple(parts[id])) for id in worst)
+    was, now = ({row.id: excerpt(row.completion) for row in e.rows if row.id in worst} for e in (baseline, current))
+    return tuple(Loss(id=id, values=tuple(parts[id]), before=was[id], now=now[id]) for id in worst)
+
+
+def excerpt(trace: str, length: int = TRACE_LENGTH) -> str:
+    r"""A trace in one line of at most ``length`` characters: how it begins, and how it ends, where the answer stands.
+
+    What a model writes is shown in terminals and logs, so nothing in it may act there: runs of white space become one
+    space, and so do characters that are not printable (control characters, escape sequences, changes of direction).
+
+    Args:
+        trace: What the model wrote.
+        length: Most characters, at least 8.
+
+    Returns:
+        The line.
+
+    Example:
+        >>> excerpt("b = 3 + 4 = 7 ;\nc = 7 * 2 = 14 ;\n# 14", length=30)
+        'b = 3 + 4 = 7 ; c  ...  ; # 14'
+    """
+    line = " ".join("".join(char if char.isprintable() else " " for char in trace).split())
+    if len(line) <= length:
+        return line
+    ending = length // 4
+    return f"{line[: length - ending - len(GAP)]}{GAP}{line[-ending:]}"
 
 
 def unit(name: str) -> str:

@@ -180,6 +180,43 @@ def test_the_worst_problems_are_those_that_lost_most() -> None:
     assert "p3 (placebo_changed 4.00 -> -0.50)" in alert.text()
 
 
+def test_the_worst_problems_stand_with_their_traces_before_and_now() -> None:
+    def wrote(e: Evaluation, *texts: str) -> Evaluation:
+        rows = [replace(row, completion=text) for row, text in zip(e.rows, texts, strict=False)]
+        return replace(e, rows=(*rows, *e.rows[len(rows) :]))
+
+    long = " ".join(f"step {i} ;" for i in range(200)) + " # 7"
+    before, after = wrote(_answers_that_follow(0, 1.0), "a\n\tb", long), _answers_that_follow(1, 0.0)
+    after = wrote(after, "\x1b[2J\x00red\u202e", "so # 7", "new")
+    alert = decide([before, after, replace(after, step=2)])[0]
+    assert [(loss.id, loss.now) for loss in alert.worst] == [("p0", "[2J red"), ("p1", "so # 7"), ("p2", "new")]
+    assert alert.worst[0].before == "a b"
+    assert alert.worst[2].before == ""
+    short = alert.worst[1].before
+    assert short.startswith("step 0 ; step 1 ; ")
+    assert short.endswith(" step 199 ; # 7")
+    assert 200 < len(short) <= 300
+    assert alert.text().splitlines()[-9:-1] == [
+        "  worst: p0 (placebo_changed 1.00 -> 0.00)",
+        "    before: a b",
+        "    now: [2J red",
+        "  worst: p1 (placebo_changed 1.00 -> 0.00)",
+        f"    before: {short}",
+        "    now: so # 7",
+        "  worst: p2 (placebo_changed 1.00 -> 0.00)",
+        "    now: new",
+    ]
+    assert Alert.from_dict(json.loads(json.dumps(alert.to_dict()))) == alert
+
+
+def test_alerts_that_were_recorded_without_traces_are_read() -> None:
+    [alert] = decide([evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20))])
+    record = json.loads(json.dumps(alert.to_dict()))
+    for loss in record["worst"]:
+        del loss["before"], loss["now"]
+    assert Alert.from_dict(record) == alert
+
+
 @dataclass(frozen=True, kw_only=True)
 class Terse(Rule):
     name: str = "terse"
