@@ -1,6 +1,7 @@
 """What the rewards do and cost: real GRPO runs on the demo's task, and the reward's share of a training step.
 
     python -m benchmarks.rewards --out runs/rewards            # every configuration, three seeds: a table
+    python -m benchmarks.rewards --seeds 3,4,5 --out runs/fresh # the same settings on seeds they were not chosen on
     python -m benchmarks.rewards --overhead                    # seconds of a step, with and without the reward
 
 Every run is kept in ``--out`` as a JSON file; a second call makes only those that are missing.
@@ -24,12 +25,20 @@ from reasoning_guard import Evaluation
 from reasoning_guard.statistics import mean_bounds
 from reasoning_guard_demo.model import build_tokenizer, copy_model
 from reasoning_guard_demo.recipes import train_base
-from reasoning_guard_demo.reinforce import LENGTH_COST, correctness, grpo_trainer, length, measure, reinforce, start
+from reasoning_guard_demo.reinforce import (
+    LENGTH_COST,
+    STARTS,
+    correctness,
+    grpo_trainer,
+    length,
+    measure,
+    reinforce,
+    start,
+)
 from reasoning_guard_demo.run import FORMAT
 from reasoning_guard_trl import InfoGainReward
 
 GAIN_WEIGHT = 1.0
-SEEDS = (0, 1, 2)
 VALUES = {
     "accuracy": ("accuracy", "id"),
     "out of distribution": ("accuracy", "ood"),
@@ -82,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("runs/rewards"))
     parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--seeds", type=lambda text: [int(each) for each in text.split(",")], default=[0, 1, 2])
     parser.add_argument("--overhead", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -89,10 +99,11 @@ def main() -> None:
     if options.overhead:
         print(overhead(base_model(options.out, 0)))
         return
-    for seed in SEEDS:
-        for name in ("wavering", "half fallen"):
+    for seed in options.seeds:
+        known = [name for name, (_, steps) in STARTS.items() if seed < len(steps)]
+        for name in known:
             record(options.out, f"start, {name}", seed, lambda b, s: start_model(options.out, b, name, s))  # noqa: B023
-        for name, configuration in CONFIGURATIONS.items():
+        for name, configuration in ((n, c) for n, c in CONFIGURATIONS.items() if c.start in known):
             record(options.out, name, seed, lambda b, s: run(options, configuration, b, s))  # noqa: B023
     print(table(options.out))
 

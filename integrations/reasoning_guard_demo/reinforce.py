@@ -27,11 +27,12 @@ from reasoning_guard_demo.task import held_out_problems
 LENGTH_COST = 0.02
 """What a token costs where length costs; a full chain of 34 tokens costs .68, a right answer earns 1."""
 
-STARTS = {"wavering": ("trap", (50, 50, 40)), "half fallen": ("trap-uncut", (55, 50, 40))}
-"""Name of a start to the arm, and the fine-tuning steps that lead to it for seeds 0, 1 and 2.
+STARTS = {"wavering": ("trap", (50, 50, 40, 50, 50, 50)), "half fallen": ("trap-uncut", (55, 50, 40))}
+"""Name of a start to the arm, and the fine-tuning steps that lead to it for seeds 0, 1, 2, ...
 
-Wavering is the last tenth step at which more than .7 of the answers are right out of distribution; half fallen lies on
-the fall itself, which takes ten steps.
+For seeds 0 to 2 wavering is the last tenth step at which more than .7 of the answers are right out of distribution;
+half fallen lies on the fall itself, which takes ten steps. Seeds from 3 on were not looked at before: their start is
+what 50 steps give.
 """
 
 _LONGEST = 48
