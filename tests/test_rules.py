@@ -28,7 +28,7 @@ from reasoning_guard.statistics import Effect, spend
 
 HEALTHY = {
     "accuracy": 0.75,
-    "placebo_changed": 3.0,
+    "placebo_changed": 0.97,
     "mistake_changed": 0.97,
     "reference/info_gain": 2.0,
     "info_gain": 2.0,
@@ -40,7 +40,8 @@ HEALTHY = {
     "hedges_per_1000": 8.0,
     "token_entropy": 4.0,
 }
-SHARES = {"accuracy", "mistake_changed", "finished"}
+SHARES = {"accuracy", "placebo_changed", "mistake_changed", "finished"}
+"""Values that are 0 or 1 for each problem."""
 
 
 def evaluation(step: int, n: int = 64, set: str = "id", **means: float) -> Evaluation:
@@ -75,12 +76,12 @@ TRAPPED = {"accuracy": 1.0, "placebo_changed": 0.0, "mistake_changed": 0.05, "pr
     ("altered", "expected"),
     [
         ({}, []),
-        ({"accuracy": 1.0, "placebo_changed": 8.0}, []),
+        ({"accuracy": 1.0, "placebo_changed": 1.0}, []),
         (TRAPPED, ["accuracy_trap"]),
         ({"placebo_changed": 0.0}, ["accuracy_trap"]),
         ({"mistake_changed": 0.2}, ["accuracy_trap"]),
         ({"reference_info_gain": 0.2}, ["accuracy_trap"]),
-        ({"placebo_changed": 2.7}, []),
+        ({"placebo_changed": 0.9}, []),
         ({"info_gain": 0.1, "early_answering_aoc": 0.1}, ["known_early"]),
         ({"info_gain": 0.1, "placebo_changed": 0.0}, ["accuracy_trap"]),
         ({"accuracy": 0.1, "placebo_changed": 0.0}, ["collapse"]),
@@ -168,16 +169,16 @@ def test_the_worst_problems_are_those_that_lost_most() -> None:
     lost = {"p3": 3.0, "p40": 2.5, "p7": 2.0}
 
     def gains(step: int, values: dict[str, float]) -> Evaluation:
-        rows = (Row(id=id, values={"accuracy": 1.0, "placebo_changed": value}) for id, value in values.items())
+        rows = (Row(id=id, values={"accuracy": 1.0, "reference/info_gain": value}) for id, value in values.items())
         return Evaluation(step=step, rows=tuple(rows))
 
     before = {f"p{i}": 4.0 for i in range(64)}
     after = {id: 2.5 - lost.get(id, 0.0) for id in before}
     [alert] = decide([gains(0, before), gains(1, after), gains(2, after)])
     assert [(w.id, w.values) for w in alert.worst] == [
-        (id, (("placebo_changed", 4.0, 2.5 - loss),)) for id, loss in lost.items()
+        (id, (("reference/info_gain", 4.0, 2.5 - loss),)) for id, loss in lost.items()
     ]
-    assert "p3 (placebo_changed 4.00 -> -0.50)" in alert.text()
+    assert "p3 (reference/info_gain 4.00 -> -0.50)" in alert.text()
 
 
 def test_the_worst_problems_stand_with_their_traces_before_and_now() -> None:
@@ -303,7 +304,7 @@ def test_the_table_of_axes_is_what_the_rules_rest_on() -> None:
 
 
 def test_the_smallest_effect_of_a_comparison_can_be_given() -> None:
-    two = evaluation(0), evaluation(1, placebo_changed=2.0)
+    two = evaluation(0, n=128), evaluation(1, n=128, placebo_changed=0.7)
     strict = Comparison(baseline=two[0], current=two[1], level=0.01, effects={"placebo_changed": Effect(0.1)})
     loose = Comparison(baseline=two[0], current=two[1], level=0.01, effects={"placebo_changed": Effect(0.5)})
     assert strict.fell("placebo_changed")
@@ -316,7 +317,7 @@ def test_the_smallest_effect_of_a_comparison_can_be_given() -> None:
 
 
 def test_the_deepest_fall_comes_first() -> None:
-    now = evaluation(1, placebo_changed=1.5, mistake_changed=0.05, info_gain=1.2)
+    now = evaluation(1, placebo_changed=0.4, mistake_changed=0.05, info_gain=1.5)
     comparison = Comparison(baseline=evaluation(0), current=now, level=0.01)
     fallen = comparison.fallen(("info_gain", "placebo_changed", "prior", "mistake_changed"))
     assert [change.name for change in fallen] == ["mistake_changed", "placebo_changed", "info_gain"]
@@ -383,11 +384,11 @@ def test_the_effect_of_another_set_may_differ() -> None:
 
 
 def test_a_healthy_run_widens_what_matters_and_never_narrows_it() -> None:
-    healthy = [evaluation(0), *(evaluation(s, placebo_changed=2.4, tokens=90.0, accuracy=1.0) for s in (10, 20))]
+    healthy = [evaluation(0), *(evaluation(s, placebo_changed=0.6, tokens=90.0, accuracy=1.0) for s in (10, 20))]
     assert names(decide(healthy)) == ["accuracy_trap", "length/explosion"]
     effects = calibrate(healthy, RULES)
     assert decide(healthy, effects=effects) == []
-    assert effects["placebo_changed"].absolute == pytest.approx(1.5 * 0.6, abs=0.2)
+    assert effects["placebo_changed"].absolute == pytest.approx(1.5 * 0.37, abs=0.15)
     assert effects["tokens"].absolute == pytest.approx(1.5 * 50, abs=2)
     assert effects["accuracy"] == EFFECTS["accuracy"]
     assert all(effects[name].absolute >= effect.absolute for name, effect in EFFECTS.items())
@@ -402,7 +403,7 @@ def test_calibration_needs_a_run(run: list[Evaluation]) -> None:
 
 
 def test_a_smallest_effect_of_zero_lets_every_fall_count() -> None:
-    run = [evaluation(0), *(evaluation(s, placebo_changed=2.75) for s in (10, 20))]
+    run = [evaluation(0, n=1024), *(evaluation(s, n=1024, placebo_changed=0.9) for s in (10, 20))]
     assert decide(run) == []
     assert names(decide(run, effects={**EFFECTS, "placebo_changed": Effect(0.0, 0.0)})) == ["accuracy_trap"]
 
