@@ -1,4 +1,4 @@
-"""What a live model can do to a guard: numbers that are none, endless repetition, an error at any of its calls."""
+"""What a live model, a tokenizer and a sink can do to a guard: numbers that are none, repetition, errors at calls."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import runs
+from reasoning_guard.alerts import Alert
+from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.guard import Guard
 from reasoning_guard.history import History
 
@@ -105,3 +107,149 @@ def test_an_error_at_any_call_of_the_model_is_one_failed_evaluation() -> None:
         assert all(module.training for module in model.modules())
     breaks_at = None
     assert guard.evaluate(model, 2).rows == expected
+
+
+class Breaks:
+    """Counts calls, and is broken at one of them."""
+
+    def __init__(self) -> None:
+        self.calls, self.at = 0, -1
+
+    def call(self) -> None:
+        self.calls += 1
+        if self.calls - 1 == self.at:
+            raise RuntimeError("broken on purpose")
+
+
+STRIDE = 5
+"""Every fifth call is broken: neighbours serve the same purpose."""
+ASKED = ("__call__", "decode", "apply_chat_template", "convert_tokens_to_ids", "convert_ids_to_tokens")
+
+
+def _breakable_tokenizer() -> tuple[Any, Breaks]:
+    tokenizer, breaks = runs.tokenizer(), Breaks()
+    kind: Any = type(tokenizer)
+
+    def telling(name: str) -> Callable[..., Any]:
+        def ask(self: Any, *args: Any, **kwargs: Any) -> Any:
+            breaks.call()
+            return getattr(kind, name)(self, *args, **kwargs)
+
+        return ask
+
+    def backend(self: Any) -> Any:
+        breaks.call()
+        return kind.backend_tokenizer.fget(self)
+
+    tokenizer.__class__ = type(
+        "Breakable", (kind,), {name: telling(name) for name in ASKED} | {"backend_tokenizer": property(backend)}
+    )
+    return tokenizer, breaks
+
+
+def _with_tokenizer(tokenizer: Any, model: Any, **options: Any) -> Guard:
+    settings = {"format": runs.FORMAT, "max_new_tokens": 40, "progress": False, "reference": None, **options}
+    guard = Guard(runs.problems(2), tokenizer, **settings)
+    guard.prepare(model)
+    guard.begin(0)
+    return guard
+
+
+def _lost_for_a_reason(evaluation: Evaluation) -> bool:
+    """Whether the error cost values of some trace, and these are NaN and say why."""
+    costs = [(row, name) for row in evaluation.rows for name, why in row.reasons.items() if "broken on purpose" in why]
+    assert all(math.isnan(row.values[name]) for row, name in costs)
+    return bool(costs)
+
+
+def _outcome(evaluation: Evaluation, expected: tuple[Row, ...], logged: str) -> str:
+    if evaluation.failure is not None:
+        assert "broken on purpose" in evaluation.failure
+        assert evaluation.rows == ()
+        return "failed"
+    if _lost_for_a_reason(evaluation):
+        return "reasons"
+    assert evaluation.rows == expected
+    assert "broken on purpose" in logged
+    return "logged"
+
+
+@pytest.mark.filterwarnings("ignore::reasoning_guard.errors.ReasoningGuardWarning")
+def test_an_error_at_any_call_of_the_tokenizer_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """It fails the evaluation, or costs a probe its values on a trace, or is logged where all has been measured."""
+    (tokenizer, breaks), model = _breakable_tokenizer(), runs.writer()
+    guard, outcomes = _with_tokenizer(tokenizer, model), set[str]()
+    before = breaks.calls
+    expected = guard.evaluate(model, 0).rows
+    made = breaks.calls - before
+    assert made > 100
+    for at in range(0, made, STRIDE):
+        guard = _with_tokenizer(tokenizer, model)
+        caplog.clear()
+        breaks.calls, breaks.at = 0, at
+        evaluation = guard.evaluate(model, 0)
+        breaks.at = -1
+        outcomes.add(_outcome(evaluation, expected, caplog.text))
+        assert guard.evaluate(model, 1).rows == expected, at
+    assert outcomes == {"failed", "reasons", "logged"}
+
+
+@pytest.mark.filterwarnings("ignore::reasoning_guard.errors.ReasoningGuardWarning")
+def test_an_error_at_a_call_of_the_tokenizer_can_be_raised() -> None:
+    """Whatever happens outside of a probe; a probe's own mistake costs its values there too."""
+    (tokenizer, breaks), model = _breakable_tokenizer(), runs.writer()
+    raised = 0
+    for at in range(0, 200, 20):
+        guard = _with_tokenizer(tokenizer, model, on_error="raise")
+        breaks.calls, breaks.at = 0, at
+        try:
+            assert _lost_for_a_reason(guard.evaluate(model, 0)), at
+        except RuntimeError as error:
+            if "broken on purpose" not in str(error):
+                raise
+            raised += 1
+        breaks.at = -1
+    assert raised > 2
+
+
+class Listener:
+    """A sink, broken at one kind of message or at none."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.broken, self.heard = broken, list[tuple[str, int]]()
+
+    def evaluation(self, baseline: Evaluation, current: Evaluation) -> None:
+        self._hear("evaluation", current.step)
+
+    def alert(self, alert: Alert) -> None:
+        self._hear("alert", alert.step)
+
+    def _hear(self, what: str, step: int) -> None:
+        if what == self.broken:
+            raise RuntimeError("broken on purpose")
+        self.heard.append((what, step))
+
+
+@pytest.mark.filterwarnings("ignore::reasoning_guard.errors.ReasoningGuardWarning")
+@pytest.mark.parametrize("broken", ["evaluation", "alert"])
+def test_a_broken_sink_takes_nothing_from_the_others(broken: str, tmp_path: Path) -> None:
+    guard, model = _guard(tmp_path, reference=None, rules=[runs.FromStep()], patience=1), runs.writer()
+    guard.sinks = [Listener(broken), sound := Listener()]
+    guard.begin(0)
+    for step in range(3):
+        assert guard.evaluate(model, step).failure is None
+    assert sorted(sound.heard) == [("alert", 1), ("evaluation", 0), ("evaluation", 1), ("evaluation", 2)]
+    assert len(guard.sinks[0].heard) == (1 if broken == "evaluation" else 3)
+    assert [e.step for e in History(tmp_path).load()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("broken", "at"), [("evaluation", 0), ("alert", 1)])
+def test_an_error_of_a_sink_can_be_raised_and_the_record_stands(broken: str, at: int, tmp_path: Path) -> None:
+    guard = _guard(tmp_path, reference=None, rules=[runs.FromStep()], patience=1, on_error="raise")
+    guard.sinks, model = [Listener(broken)], runs.writer()
+    guard.begin(0)
+    for step in range(at):
+        guard.evaluate(model, step)
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        guard.evaluate(model, at)
+    assert [e.step for e in History(tmp_path).load()] == list(range(at + 1))
