@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer
+from trl import DPOConfig, DPOTrainer
 
 import runs
+from grpo_run import grpo_trainer
 from reasoning_guard_demo import task
 from reasoning_guard_transformers import numbers_in
 
@@ -269,23 +270,7 @@ def _dpo(folder: Path) -> DPOTrainer:
     return DPOTrainer(**models, args=args, train_dataset=data, processing_class=runs.tokenizer())
 
 
-def _grpo(folder: Path) -> GRPOTrainer:
-    def has_answer(completions: list[str], **_: Any) -> list[float]:
-        return [float("#" in text) + len(text) % 3 for text in completions]
-
-    args = GRPOConfig(
-        output_dir=str(folder), num_generations=4, max_completion_length=12, **{**runs.SETTINGS, "max_steps": 4}
-    )
-    return GRPOTrainer(
-        model=runs.writer(),
-        args=args,
-        reward_funcs=has_answer,
-        train_dataset=Dataset.from_list([{"prompt": p["prompt"]} for p in runs.problems(16)]),
-        processing_class=runs.tokenizer(),
-    )
-
-
-@pytest.mark.parametrize("make", [_dpo, _grpo])
+@pytest.mark.parametrize("make", [_dpo, grpo_trainer])
 def test_other_trl_trainers_train_as_without(make: Any, tmp_path: Path) -> None:
     without = make(tmp_path / "without")
     without.train()

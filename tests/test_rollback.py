@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import runs
+from grpo_run import grpo_trainer
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.healthy import HealthyCheckpoints
 from reasoning_guard_transformers import ReasoningGuardCallback
@@ -81,6 +82,19 @@ def test_an_adapter_is_rolled_back(tmp_path: Path) -> None:
     assert (callback.guard.kept_checkpoint or "").endswith("checkpoint-3")
     assert not runs.differing(seen[3], runs.weights(trainer))
     assert runs.differing(seen[6], runs.weights(trainer))
+
+
+def test_reinforcement_learning_is_rolled_back(tmp_path: Path) -> None:
+    trainer = grpo_trainer(tmp_path, **SAVING, save_total_limit=1)
+    rules = [runs.FromStep(step=3)]
+    callback = runs.guard(trainer, every=1, action="rollback", rules=rules, reference=None, on_error="raise")
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+    trainer.add_callback(runs.Spy("on_save", lambda state, _: seen.update({state.global_step: runs.weights(trainer)})))
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert callback.guard.kept_checkpoint == str(tmp_path / "reasoning_guard" / "healthy" / "checkpoint-2")
+    assert not runs.differing(seen[2], runs.weights(trainer))
+    assert runs.differing(seen[4], runs.weights(trainer))
 
 
 def test_only_weights_are_held_and_a_resumed_run_forgets_what_it_has_not_saved(tmp_path: Path) -> None:
