@@ -17,12 +17,15 @@ from reasoning_guard.history import History
 from reasoning_guard_transformers import ReasoningGuardCallback
 
 STEPS = 10
-"""The run evaluates every 2 steps, saves every 4, and its alarm stops it at 8: the third look from step 4 on."""
+"""The run evaluates every 2 steps, saves every 4 unless told otherwise, and its alarm stops it at 8: the third look from
+step 4 on."""
 
 
-def start(folder: Path, *, watched: bool = True, **options: Any) -> tuple[Any, ReasoningGuardCallback | None]:
+def start(
+    folder: Path, *, watched: bool = True, save_steps: int = 4, **options: Any
+) -> tuple[Any, ReasoningGuardCallback | None]:
     """The same run each time it is called."""
-    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 4}
+    settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": save_steps}
     trainer = runs.plain_trainer(folder, model=runs.writer(attention_dropout=0.1), max_steps=STEPS, **settings)
     rules = [runs.FromStep(step=4)]
     options = {"action": "stop", "rules": rules, "patience": 3, **options}
