@@ -17,8 +17,8 @@ from reasoning_guard.history import History
 from reasoning_guard_transformers import ReasoningGuardCallback
 
 STEPS = 10
-"""The run evaluates every 2 steps, saves every 4 unless told otherwise, and its alarm stops it at 8: the third look from
-step 4 on."""
+"""The run evaluates every 2 steps, saves every 4 unless told otherwise, and its alarm stops it at 8: the third look
+from step 4 on."""
 
 
 def start(
