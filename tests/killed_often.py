@@ -1,7 +1,7 @@
 """``python killed_often.py FOLDER SEED``: real runs that die of SIGKILL again and again, at random points, in FOLDER.
 
 Each kill falls at a random time after the beginning of a random evaluation or saving; then the run is resumed from its
-last whole checkpoint, and killed again. After some kills it is let go to its end. FOLDER/kills.json tells the story.
+last whole checkpoint, and killed again. After some kills it is let go to its end. FOLDER/kills.json tells what was.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from reasoning_guard.history import History
 from reasoning_guard_transformers import ReasoningGuardCallback
 
 STEPS = 10
-"""The run evaluates every 2 steps, saves every 4 unless told otherwise, and its alarm stops it at 8: the third look
+"""The run evaluates every 2 steps, saves every 4 unless told otherwise, and its alarm stops it at 8: at the third look
 from step 4 on."""
 
 
