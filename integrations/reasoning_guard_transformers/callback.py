@@ -211,9 +211,14 @@ class ReasoningGuardCallback(TrainerCallback):
         return {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
 
     def _line(self) -> str:
-        """The latest evaluation, for the trainer's console."""
-        latest = self.guard.evaluations[-1]
-        return one_line(self.guard.baseline or latest, latest, self.guard.alerts)
+        """The latest evaluation, for the trainer's console; nothing where there is none."""
+        lines = [""]
+        self._safely(lambda: lines.extend(self._latest()))
+        return lines[-1]
+
+    def _latest(self) -> Iterator[str]:
+        for latest in self.guard.evaluations[-1:]:
+            yield one_line(self.guard.baseline or latest, latest, self.guard.alerts)
 
     @property
     def _selected_by(self) -> str | None:

@@ -48,8 +48,9 @@ class Console:
             rest = {key: value for key, value in logs.items() if "guard/" not in key}
             if rest.keys() - {"epoch", "step"}:
                 whole(args, state, control, logs=rest, **kwargs)
-            if state.is_world_process_zero:
+            line = self._line() if state.is_world_process_zero else ""
+            if line:
                 bar = getattr(printer, "training_bar", None)
-                (bar.write if bar is not None else print)(self._line())
+                (bar.write if bar is not None else print)(line)
 
         return on_log

@@ -66,7 +66,8 @@ def curate(rows: Sequence[Row], *, least: float = LEAST) -> list[Choice]:
 
     Example:
         >>> good = {"accuracy": 1.0, "n_steps": 2.0, "info_gain": 3.0, "placebo_gain": 2.0, "pre_commitment": 1.0}
-        >>> rows = [Row(id="known", values={**good, "info_gain": 0.0}), Row(id="sound", values=good)]
+        >>> known = Row(id="known", answer="7", values={**good, "info_gain": 0.0})
+        >>> rows = [known, Row(id="sound", answer="7", values=good)]
         >>> [(choice.id, choice.weakest, choice.why) for choice in curate(rows)]
         [('sound', 1.0, ()), ('known', 0.0, ('the answer is known without the steps',))]
     """
