@@ -70,7 +70,11 @@ def _lasting(folder: Path) -> list[dict[str, Any]]:
 
 def _numbers(trainer: Any) -> list[dict[str, Any]]:
     records = runs.log(trainer, "eval_guard/info_gain")
-    return [{k: v for k, v in r.items() if "guard/" in k and "seconds" not in k} | {"step": r["step"]} for r in records]
+    return [{k: v for k, v in r.items() if "guard/" in k and not _is_time(k)} | {"step": r["step"]} for r in records]
+
+
+def _is_time(name: str) -> bool:
+    return "seconds" in name or name.endswith("time_share")
 
 
 def _stopped_after(folder: Path, step: int, **options: Any) -> None:
