@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from reasoning_guard.effort import Effort, effort_of, empty_cache, memory_given_back, nothing_smaller
 from reasoning_guard.forward import Prompt, Scores, read_prompt, score_independent, score_shared
@@ -31,6 +32,7 @@ class BranchScorer:
     Attributes:
         verdict: How the model is scored and why; None before the first trees came.
         effort: How much is asked of the device at once, as learnt so far.
+        progress: Whether a bar shows how many trees are done; off until somebody asks for it.
 
     Example:
         >>> from reasoning_guard.tree import Branch, TraceTree
@@ -43,6 +45,7 @@ class BranchScorer:
         self.effort = effort_of(model) if token_budget is None else Effort(token_budget)
         self._shared = shared
         self.verdict: Verdict | None = None
+        self.progress = False
 
     @property
     def token_budget(self) -> int:
@@ -121,6 +124,7 @@ class BranchScorer:
         found: dict[int, list[BranchScore]] = {}
         prompt: Prompt | None = None
         pending = sorted((i for i, tree in enumerate(trees) if tree.branches), key=lambda i: sizes[i])
+        bar = tqdm(total=len(pending), desc="scoring", leave=False, disable=not self.progress)
         while pending:
             batch = self._next_batch(sizes, pending)
             shared = self._shares([sizes[i] for i in batch])
@@ -138,6 +142,8 @@ class BranchScorer:
             self.effort.learn([sizes[i] for i in batch], time.perf_counter() - started)
             found.update(zip(batch, scores, strict=True))
             pending = pending[len(batch) :]
+            bar.update(len(batch))
+        bar.close()
         return [found.get(i, []) for i in range(len(trees))]
 
     def _shares(self, sizes: Sequence[int]) -> bool:

@@ -88,12 +88,16 @@ class Measurer:
     ) -> Evaluation:
         if self.scorer is None or self.scorer.model is not model:
             self.scorer = AnswerScorer(model, self.reader.tokenizer, self.reader.format)
+        shown = self.progress and is_main_process()
+        self.scorer.progress = shown
+        if reference is not None:
+            reference.show_progress(shown)
         generator = Generator(
             model,
             self.reader.tokenizer,
             max_new_tokens=self.max_new_tokens,
             is_complete=self.reader.format.is_complete,
-            progress=self.progress and is_main_process(),
+            progress=shown,
         )
         return evaluate(
             step,

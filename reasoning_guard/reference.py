@@ -74,6 +74,10 @@ class Reference:
         with self._frozen():
             return self._scorer.score_tree_groups(groups)
 
+    def show_progress(self, shown: bool) -> None:
+        """Whether a bar shows how much of a reading is done."""
+        self._scorer.progress = shown
+
     @contextmanager
     def _frozen(self) -> Iterator[None]:
         if not self._adapter_off:
