@@ -53,7 +53,8 @@ def compare(
                 "checkpoints of one family"
             )
         if chosen is None:
-            chosen, source = format_of_model(before, other, problems, max_new_tokens=max_new_tokens)
+            shown = say.err.is_terminal
+            chosen, source = format_of_model(before, other, problems, max_new_tokens=max_new_tokens, progress=shown)
             say.note(f"format {chosen.name!r}, read off {source}; --format names another")
         say.err.print("both models answer, first base, then tuned; then the answers are scored ...")
         found = compare_models(

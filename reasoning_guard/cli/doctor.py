@@ -40,11 +40,21 @@ def doctor(
         read_by, tokenizer = load(say, model, device, dtype)
         source = "as asked for"
         if chosen is None:
-            with say.doing("looking for the format"):
-                chosen, read_off = format_of_model(read_by, tokenizer, problems, max_new_tokens=max_new_tokens)
+            shown = say.err.is_terminal
+            chosen, read_off = format_of_model(
+                read_by, tokenizer, problems, max_new_tokens=max_new_tokens, progress=shown
+            )
             source = f"read off {read_off}"
-        with say.doing(f"{sample} problems: writing, scoring, altering"):
-            found = examine(read_by, tokenizer, problems, format=chosen, max_new_tokens=max_new_tokens, sample=sample)
+        say.err.print(f"{sample} problems: writing, scoring, altering ...")
+        found = examine(
+            read_by,
+            tokenizer,
+            problems,
+            format=chosen,
+            max_new_tokens=max_new_tokens,
+            sample=sample,
+            progress=say.err.is_terminal,
+        )
         advice = advise(found)
         code = BROKEN if any(each.level == "problem" for each in advice) else 0
         _show_facts(say, found, source)

@@ -114,6 +114,7 @@ def examine(
     format: str | TraceFormat = "plain",
     max_new_tokens: int = 512,
     sample: int = SAMPLE,
+    progress: bool = False,
 ) -> Checkup:
     """Look at a model as a guard would, on a few problems.
 
@@ -124,6 +125,7 @@ def examine(
         format: How a completion is read.
         max_new_tokens: Longest trace, in tokens.
         sample: Problems that the model answers.
+        progress: Whether to show progress bars.
 
     Returns:
         What was found; :func:`~reasoning_guard.offline.advice.advise` says what to make of it.
@@ -140,11 +142,12 @@ def examine(
     reader.check(loaded)
     watch = Stopwatch()
     complete = reader.format.is_complete
-    generator = Generator(model, tokenizer, max_new_tokens=max_new_tokens, is_complete=complete, progress=False)
+    generator = Generator(model, tokenizer, max_new_tokens=max_new_tokens, is_complete=complete, progress=progress)
     chosen = loaded[:: max(1, len(loaded) // sample)][:sample]
     with watch.part("generation"):
         traces = write_traces(chosen, reader, generator)
     scorer = AnswerScorer(model, tokenizer, reader.format)
+    scorer.progress = progress
     agreeing, asked_of = _agreement(scorer, traces, watch)
     rows = probe_traces(traces, reader, generator, scorer, None, default_probes(), watch)
     shown = _most_telling(traces)

@@ -21,7 +21,12 @@ _SOLUTIONS, _WRITTEN = 64, 8
 
 
 def format_of_model(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, problems: Any, *, max_new_tokens: int = 512
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    problems: Any,
+    *,
+    max_new_tokens: int = 512,
+    progress: bool = False,
 ) -> tuple[TraceFormat, str]:
     """The preset in which most worked solutions, or else most of the model's own traces, state an answer.
 
@@ -30,6 +35,7 @@ def format_of_model(
         tokenizer: Its tokenizer.
         problems: Anything :func:`~reasoning_guard.problems.load_problems` takes.
         max_new_tokens: Longest of these traces, in tokens.
+        progress: Whether a bar shows how many are written.
 
     Returns:
         The preset, and what it was read off, in words.
@@ -41,7 +47,8 @@ def format_of_model(
     solutions = [problem.answer for problem in loaded if problem.answer is not None][:_SOLUTIONS]
     if name := likeliest_format(solutions):
         return get_format(name), "the worked solutions"
-    written = _written(model, tokenizer, loaded[:_WRITTEN], max_new_tokens)
+    generator = Generator(model, tokenizer, max_new_tokens=max_new_tokens, progress=progress)
+    written = _written(generator, tokenizer, loaded[:_WRITTEN])
     if name := likeliest_format(written):
         return get_format(name), f"{len(written)} traces of the model"
     raise ConfigurationError(
@@ -50,10 +57,7 @@ def format_of_model(
     )
 
 
-def _written(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], max_new_tokens: int
-) -> list[str]:
+def _written(generator: Generator, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[str]:
     reader = TraceReader(tokenizer, get_format("choice"))  # any format that needs no EOS: only its prompts are used
-    generator = Generator(model, tokenizer, max_new_tokens=max_new_tokens, progress=False)
     completions = generator.complete([reader.prompt_ids(problem) for problem in problems])
     return [str(tokenizer.decode(list(done.ids), skip_special_tokens=False)) for done in completions]
