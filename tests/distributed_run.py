@@ -289,7 +289,8 @@ def zero3(folder: Path) -> dict[str, Any]:
 
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # gloo does; this would be compiled first
     _connect()
-    guard, model = _guard(on_error="raise", reference=None), varied()
+    guard, model = _guard(on_error="raise"), varied()
+    guard.prepare(model)  # the frozen reference is taken while the model is whole
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
