@@ -318,7 +318,7 @@ def fsdp_broken(folder: Path) -> dict[str, Any]:
 
 def fsdp_torn(folder: Path) -> dict[str, Any]:
     """One process fails in the middle of a forward pass: it gives up, loudly, and its end is the end of the others."""
-    processes.PATIENCE = timedelta(seconds=3)
+    processes.PATIENCE_AFTER_A_BREAK = timedelta(seconds=3)
     _connect()
     guard, model = _guard(), _sharded()
     _breaking(model.model.layers[1], "forward", on=1, call=1)
