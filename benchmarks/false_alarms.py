@@ -3,7 +3,7 @@
     python -m benchmarks.false_alarms    # tables, about ten minutes on one core
     python -m benchmarks.figures         # the same, and the figures of docs/statistics.md
 
-A simulated run reads four quantities (the alarms rest on as many when there is a second problem set) of ``n`` problems
+A simulated run reads five quantities (the alarms rest on as many when there is a second problem set) of ``n`` problems
 at a baseline and at 100 looks. Problems differ, readings are noisy, and the noise of a problem may persist from look to
 look. A *finding* is one look at which any quantity surely fell; an *alarm* is two in a row. Bounds, levels and smallest
 effects are the library's. One more table runs all shipped rules through the library's own decision.
@@ -25,7 +25,7 @@ from reasoning_guard.statistics import Effect, mean_bounds, spend
 
 ALPHA, LOOKS, WITHIN = 0.05, 100, (5, 20, 100)
 QUANTITIES = len({name for rule in RULES if rule.severity == "alarm" for name in (*rule.falls, *rule.rises)})
-COINS = ("accuracy", "finished", "mistake_changed", "placebo_changed")
+COINS = ("accuracy", "finished", "mistake_changed", "placebo_changed", "chain_holds")
 SIZES = (32, 128, 512)
 FALLS = (0.1, 0.2, 0.4, 0.7, 1.0)
 NO_EFFECT = Effect(0.0, 0.0)
