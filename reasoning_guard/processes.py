@@ -265,9 +265,9 @@ def _lost(patience: timedelta) -> str:
     """What to say of processes that cannot be reached."""
     if _standing.broke_off:
         return (
-            "a forward pass that all processes make together (FSDP, ZeRO-3) broke off here, and another process is gone "
-            f"or has not broken off alike within {patience}: no message reaches it inside that pass, so this process "
-            "ends, and the run with it. Look for the first error above; resume from the last checkpoint"
+            "a forward pass that all processes make together (FSDP, ZeRO-3) broke off here, and another process is "
+            f"gone or has not broken off alike within {patience}: no message reaches it inside that pass, so this "
+            "process ends, and the run with it. Look for the first error above; resume from the last checkpoint"
         )
     return (
         f"another process of this run is gone, or has not answered within {patience}; this one gives up rather than "

@@ -1,7 +1,7 @@
 """``python dying_run.py FOLDER``: runs of two real processes, one of which dies inside an evaluation.
 
-Each scene leaves FOLDER/<scene>/<rank>.said (what that process wrote), ``over.json`` (how it ended, and how many seconds
-after the death) and, from those who came to the end, ``<rank>.json``. All are forks of one process, so that the
+Each scene leaves FOLDER/<scene>/<rank>.said (what that process wrote), ``over.json`` (how it ended, and how many
+seconds after the death) and, from those who came to the end, ``<rank>.json``. All are forks of one process, so that the
 frameworks are imported once. The first is run by torchrun's agent, the others by nobody who would end the survivors.
 """
 
