@@ -127,7 +127,7 @@ def test_a_sharded_model_is_read_like_a_whole_one(
 
 @pytest.mark.slow
 def test_under_zero3_too(tmp_path: Path) -> None:
-    pytest.importorskip("deepspeed", reason="ZeRO-3 is DeepSpeed's")
+    pytest.importorskip("deepspeed", reason="ZeRO-3 is DeepSpeed's, and DeepSpeed is not installed")
     one, other = _launched(tmp_path, 2, "zero3")["zero3"]
     assert one == other
     assert one["held"] == 0
