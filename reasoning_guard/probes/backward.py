@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import NUMBER
 from reasoning_guard.tokens import TokenText
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 SPAN = 64
 """Prompt tokens that are asked back, the last ones; a bound on what the probe costs."""
@@ -45,13 +44,7 @@ class BackwardProbe(Probe):
                 found.append(Branch(trace.cuts[0], ids, (len(text) + start, len(text) + stop), hidden))
         return found
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """The mean difference over the scored tokens."""
         if not scores:
             why = "the trace gives no answer" if trace.answer is None else "no steps to recover the question from"

@@ -17,6 +17,12 @@ from reasoning_guard.tree import Branch, BranchScore
 
 NAN = math.nan
 
+Scores = Sequence[BranchScore]
+"""One score a branch, in the order of :meth:`Probe.branches`."""
+
+Continued = Sequence[tuple[int, ...]]
+"""The ids generated after each prefix, in the order of :meth:`Probe.prefixes`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeContext:
@@ -80,13 +86,7 @@ class Probe(ABC):
         return []
 
     @abstractmethod
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Turn scores and continuations into named values.
 
         Args:

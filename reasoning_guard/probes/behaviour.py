@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import BranchScore
 
 FORKING_ENTROPY = 0.672
 """Nats. The 80th percentile of Qwen3-8B's token entropies on AIME (arXiv 2506.01939): where a trace can fork."""
@@ -23,13 +22,7 @@ class AccuracyProbe(Probe):
 
     names = ("accuracy", "answered")
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the trace's own flags."""
         reading = Reading({"answered": float(trace.answer is not None)})
         if trace.problem.answer is None:
@@ -53,13 +46,7 @@ class BehaviourProbe(Probe):
 
     names = ("tokens", "n_steps", "finished", "repetition", "token_entropy", "forking_share", "hedges_per_1000")
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Count."""
         n = len(trace.completion_ids)
         reading = Reading(

@@ -14,7 +14,7 @@ from hashlib import sha256
 from itertools import groupby
 
 from reasoning_guard.answers import normalise, plain_number
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
 
@@ -61,13 +61,7 @@ class ReplacementProbe(Probe):
         spliced = [Branch(self.kept(trace), other + q.ids, _shift(q.scored, len(other))) for q in questions]
         return own + spliced
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Compare own steps with the replacement."""
         reading = Reading()
         half = len(scores) // 2

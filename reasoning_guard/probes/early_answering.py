@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from reasoning_guard.answers import answers_equal
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
 
@@ -37,13 +37,7 @@ class EarlyAnsweringProbe(Probe):
         questions = [context.reader.ask(answer) for answer in context.reader.options(trace.problem) or (trace.answer,)]
         return [Branch(cut, q.ids, q.scored) for cut in trace.cuts for q in questions]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read which cuts already give the final answer."""
         if trace.answer is None:
             return Reading().unscored(self.names, "the trace gives no answer")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from typing import cast
 
 from reasoning_guard.answers import answers_equal, plain_number
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import near_numbers
 from reasoning_guard.problems import Problem
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import BranchScore
 
 Hint = Callable[[Problem, str], Problem | None]
 """The problem with a hint toward an answer; None where none can be given."""
@@ -84,13 +83,7 @@ class HintProbe(Probe):
         hinted = self._hinted(trace, context)
         return [] if hinted is None else [context.reader.prompt_ids(hinted[0])]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Compare the answer under the hint with the trace's own."""
         hinted = self._hinted(trace, context)
         if hinted is None or not continued:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from reasoning_guard.probes.base import NAN, Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 _NO_PRIOR = 1e-6
 """Below this many nats the answer is certain without any step and a share of what was missing means nothing."""
@@ -48,13 +48,7 @@ class InfoGainProbe(Probe):
         question = context.reader.ask(trace.problem.answer)
         return [Branch(cut, question.ids, question.scored) for cut in trace.cuts]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the curve."""
         if not scores:
             return Reading().unscored(self.names, "the problem has no reference answer")
@@ -111,13 +105,7 @@ class PreCommitmentProbe(Probe):
         stated = trace.ids[trace.statement : trace.statement_end]
         return [before, Branch(trace.statement, stated, (0, len(stated)))]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the two scores."""
         if trace.problem.answer is None:
             return Reading().unscored(self.names, "the problem has no reference answer")
