@@ -156,12 +156,12 @@ def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
         The donor, or None when no other trace has steps.
     """
     length = len(trace.reasoning_ids)
-    answers = {_key(trace.answer), _key(trace.problem.answer)}
+    answers = {answer_key(trace.answer), answer_key(trace.problem.answer)}
     by_distance = sorted(
         (t for t in traces if t.n_steps and t.answer is not None and t.problem.set == trace.problem.set),
         key=lambda donor: abs(_length(donor) - length),
     )
-    fits = (t for t in by_distance if t.problem.id != trace.problem.id and _key(t.answer) not in answers)
+    fits = (t for t in by_distance if t.problem.id != trace.problem.id and answer_key(t.answer) not in answers)
     nearest = next(groupby(fits, key=lambda donor: abs(_length(donor) - length)), None)
     return None if nearest is None else min(nearest[1], key=lambda donor: _tie(trace, donor))
 
@@ -175,7 +175,7 @@ def _tie(trace: Trace, donor: Trace) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _key(answer: str | None) -> object:
+def answer_key(answer: str | None) -> object:
     """What makes two answers the same one, cheaply: the number if it is one ("1/2" is 0.5), else the plain text."""
     if answer is None:
         return None
