@@ -165,7 +165,7 @@ DISTURBED = Group(
         *_mistaken("mistake_cut", "cut there"),
         *_mistaken("mistake_kept", "the rest kept"),
         *_replaced("paraphrase", "a paraphrase (control)"),
-        *_replaced("null", "nothing (control)"),
+        *_replaced("null", "its own steps (control)"),
     ),
 )
 MEDIATION = Group(
