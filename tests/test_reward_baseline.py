@@ -13,7 +13,7 @@ from reasoning_guard.rewards.excerpt import places
 from reasoning_guard.rewards.forms import Levels
 from reasoning_guard.rewards.placebos import FILLER, Baseline, donors
 from reasoning_guard_demo.arithmetic import Exercise
-from reward_tasks import FORMAT, TOKENIZER, adder, batch, exercises, honest, steps
+from reward_tasks import FORMAT, TOKENIZER, adder, batch, exercises, honest, logprobs, steps
 from test_reward_attacks import WRITERS, excess
 
 READER = TraceReader(TOKENIZER, FORMAT)
@@ -108,6 +108,18 @@ def test_donors_are_long_chains_of_others_that_lead_elsewhere() -> None:
         shuffled = random.Random(0).sample(everyone, len(everyone))
         assert [d.reasoning_ids for d in donors(each.problem, shuffled)] == [d.reasoning_ids for d in found]
     assert len({donors(each.problem, everyone)[0].reasoning_ids for each in everyone}) > 5
+
+
+def test_the_baseline_is_what_independent_forwards_say(reward: InfoGainReward) -> None:
+    """Three others, of one, two and three steps: the median is the second, which stands for the quartile too."""
+    mine, *others = list({of.answer: of for of in exercises(20, seed=3)}.values())[:4]
+    written = [(of, " ".join([*steps(of)[-n:], f"# {of.answer}"])) for n, of in enumerate(others, 1)]
+    first, *_ = levels(reward, [(mine, honest(mine)), *written])
+    texts = [text[: text.index("#")].strip() for _, text in written[1:]]
+    expected = [logprobs(reward.scorer, f"{mine.prompt(0)} {text} #", str(mine.answer)) for text in texts]
+    assert list(first.placebos) == [pytest.approx(each, abs=1e-4) for each in expected]
+    alone = logprobs(reward.scorer, f"{mine.prompt(0)} #", str(mine.answer))
+    assert first.baseline(sum) == pytest.approx(max(sum(alone), sum(map(sum, expected)) / 2), abs=1e-4)
 
 
 def test_filler_of_fixed_lengths_stands_in_where_nobody_else_wrote() -> None:
