@@ -290,7 +290,8 @@ def zero3(folder: Path) -> dict[str, Any]:
 
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # gloo does; this would be compiled first
     _connect()
-    guard, model = _guard(on_error="raise", reference=None), varied()
+    guard, model = _guard(on_error="raise"), varied()
+    guard.prepare(model)  # the frozen reference is taken while the model is whole
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
@@ -318,7 +319,7 @@ def fsdp_broken(folder: Path) -> dict[str, Any]:
 
 def fsdp_torn(folder: Path) -> dict[str, Any]:
     """One process fails in the middle of a forward pass: it gives up, loudly, and its end is the end of the others."""
-    processes.PATIENCE = timedelta(seconds=3)
+    processes.PATIENCE_AFTER_A_BREAK = timedelta(seconds=3)
     _connect()
     guard, model = _guard(), _sharded()
     _breaking(model.model.layers[1], "forward", on=1, call=1)
