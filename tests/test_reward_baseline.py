@@ -38,24 +38,20 @@ def split(of: Exercise) -> str:
     return " ".join([*(step.replace(" + ", " ; + ") for step in steps(of)), f"# {of.answer}"])
 
 
+CHANGES = ("a step split in two", "every step split", "each step twice", "filler inside steps", "one option a step")
+
+
 @pytest.mark.parametrize("n", [1, 6])
 def test_no_change_of_a_group_moves_its_baseline(n: int, reward: InfoGainReward) -> None:
-    """Group by group each of ``n`` groups is split, repeated or padded as a whole; the others stay as they were."""
+    """The first of ``n`` groups is split, repeated or padded as a whole, or goes wrong at length; the others stay."""
     of = exercises(n)
-    rest = [(each, honest(each)) for each in of]
-    (before, *_) = levels(reward, rest * 2)
-    for name in (
-        "a step split in two",
-        "every step split",
-        "each step twice",
-        "filler inside steps",
-        "one option a step",
-    ):
-        attacked = (of[0], WRITERS[name](of[0]))
-        (after, *_) = levels(reward, [attacked, *rest[1:], attacked, *rest[1:]])
-        assert [*after.bare, *after.placebos] == [
-            pytest.approx(each, abs=1e-4) for each in (*before.bare, *before.placebos)
-        ]
+    mine, *others = [(each, honest(each)) for each in of]
+    wrong = (of[0], " ".join([*steps(of[0]) * 5, f"# {(of[0].answer + 1) % 11}"]))
+    before = levels(reward, [mine, mine, *others])[0]
+    for changed in (*((of[0], WRITERS[name](of[0])) for name in CHANGES), wrong):
+        after = levels(reward, [mine if changed is wrong else changed, changed, *others])[0]
+        assert after.bare == tuple(pytest.approx(each, abs=1e-4) for each in before.bare)
+        assert after.placebos == tuple(pytest.approx(each, abs=1e-4) for each in before.placebos)
 
 
 def test_all_members_of_a_group_have_the_same_baseline(reward: InfoGainReward) -> None:

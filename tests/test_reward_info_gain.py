@@ -53,6 +53,14 @@ def test_the_forms(form: Any, expected: float) -> None:
     assert levels.reward(form) == pytest.approx(expected)
 
 
+def test_the_baseline_is_the_mean_of_the_placebos_where_that_is_above_the_prompt_alone() -> None:
+    """One other text that happens to fit is no baseline."""
+    found = [Levels(((-3.0,),), others, (), (-1.0,), (-1.0,), 1).baseline(sum) for others in (
+        (), ((-0.1,), (-9.0,)), ((-1.0,), (-2.0,)),
+    )]  # fmt: skip
+    assert found == [-3.0, -3.0, -1.5]
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_no_form_pays_for_what_the_end_of_the_text_does_not_bear_out(form: Any) -> None:
     levels = Levels(((-3.0,),), (), ((-0.1,),), (-0.1,), (-3.0,), 1)
