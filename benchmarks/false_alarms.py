@@ -3,7 +3,7 @@
     python -m benchmarks.false_alarms    # tables, about ten minutes on one core
     python -m benchmarks.figures         # the same, and the figures of docs/statistics.md
 
-A simulated run reads four quantities (the alarms rest on as many when there is a second problem set) of ``n`` problems
+A simulated run reads five quantities (the alarms rest on as many when there is a second problem set) of ``n`` problems
 at a baseline and at 100 looks. Problems differ, readings are noisy, and the noise of a problem may persist from look to
 look. A *finding* is one look at which any quantity surely fell; an *alarm* is two in a row. Bounds, levels and smallest
 effects are the library's. One more table runs all shipped rules through the library's own decision.
@@ -14,21 +14,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import stats
 
 from reasoning_guard.decision import decide
 from reasoning_guard.evaluation import Evaluation, Row
-from reasoning_guard.rules import EFFECTS, NATS, RULES, SHARE
+from reasoning_guard.rules import EFFECTS, NATS, RULES, TENTH
 from reasoning_guard.statistics import Effect, mean_bounds, spend
 
 ALPHA, LOOKS, WITHIN = 0.05, 100, (5, 20, 100)
 QUANTITIES = len({name for rule in RULES if rule.severity == "alarm" for name in (*rule.falls, *rule.rises)})
-COINS = ("accuracy", "finished", "mistake_changed", "placebo_changed")
+COINS = ("accuracy", "finished", "mistake_changed", "placebo_changed", "chain_holds")
 SIZES = (32, 128, 512)
 FALLS = (0.1, 0.2, 0.4, 0.7, 1.0)
+POWER_SIZES = (16, 32, 64, 128, 256, 512)
 NO_EFFECT = Effect(0.0, 0.0)
+COUNTED = ("smallest effect as shipped", "any fall counts")
 
 Array = np.ndarray
 World = Callable[[np.random.Generator, Array, float], Array]
@@ -59,7 +62,7 @@ def skewed(rng: np.random.Generator, noise: Array, fall: float) -> Array:
 def heavy(rng: np.random.Generator, noise: Array, fall: float) -> Array:
     """Nats of mean 3 with Student-t noise of 2.5 degrees of freedom: outliers on both sides."""
     own = rng.standard_normal((noise.shape[0], 1, noise.shape[2]), dtype=np.float32)
-    spread = np.sqrt(rng.gamma(1.25, 0.8, size=noise.shape)).astype(np.float32)
+    spread = np.sqrt(0.8 * rng.standard_gamma(1.25, size=noise.shape, dtype=np.float32))
     return 3 * _kept(noise, fall) + own + noise / spread
 
 
@@ -71,11 +74,13 @@ def lopsided(rng: np.random.Generator, noise: Array, fall: float) -> Array:
 
 
 KINDS = {
-    "coins": Kind(coins, SHARE),
+    "coins": Kind(coins, TENTH),
     "skewed": Kind(skewed, NATS),
     "heavy": Kind(heavy, NATS),
     "lopsided": Kind(lopsided, NATS),
 }
+SYMMETRIC = ("coins", "skewed", "heavy")
+"""The kinds whose differences are symmetric around 0 where nothing has changed."""
 
 
 def _kept(noise: Array, fall: float) -> Array:
@@ -141,13 +146,19 @@ def share_within(events: Array, looks: int) -> float:
 Findings = dict[tuple[str, int, float], list[Array]]
 
 
-def false_alarms(runs: int, kinds: Sequence[str], effects: Callable[[Kind], Sequence[Effect]], fall: float) -> Findings:
-    """The findings for each of ``effects``, by kind, n and correlation."""
+def false_alarms(runs: int, kinds: Sequence[str], effects: Sequence[Effect] = (), *, fallen: bool = False) -> Findings:
+    """The findings for each of ``effects`` and for the kind's own, by kind, n and correlation.
+
+    Nothing has changed, or all have ``fallen`` by exactly their smallest effect.
+    """
+
+    def found(name: str, n: int, correlation: float) -> list[Array]:
+        kind = KINDS[name]
+        fall = kind.effect.relative if fallen else 0.0
+        return simulate(kind, n, runs, fall=fall, effects=(*effects, kind.effect), correlation=correlation)
+
     cells = [(name, n, correlation) for name in kinds for n in SIZES for correlation in (0.0, 0.9)]
-    return {
-        cell: simulate(KINDS[cell[0]], cell[1], runs, fall=fall, effects=effects(KINDS[cell[0]]), correlation=cell[2])
-        for cell in cells
-    }
+    return {cell: found(*cell) for cell in cells}
 
 
 def show(title: str, findings: dict[tuple[str, int, float], Array]) -> None:
@@ -160,18 +171,22 @@ def show(title: str, findings: dict[tuple[str, int, float], Array]) -> None:
         print(f"{name:<10}{n:>5}{correlation:>7} |{shares} |{alarm}", flush=True)
 
 
-def power_table(runs: int) -> dict[tuple[str, int, float, int], float]:
+Power = dict[tuple[str, int, float, int, str], float]
+
+
+def power_table(runs: int) -> Power:
     """Print how many falls are alarmed within five looks, for a fall at once and one after twenty looks."""
-    print("\nAlarm within five looks of a fall (of 20 % and less: no fault by the smallest effect)")
-    print(f"{'':<10}{'n':>5} |" + "".join(f"{f'-{fall:.0%} at once':>16}{'after 20':>10}" for fall in FALLS))
-    power = {}
-    for name in ("coins", "skewed", "heavy"):
-        for n in (16, 32, 64, 128, 256, 512):
-            for fall in FALLS:
-                for first in (1, 21):
-                    [found] = simulate(KINDS[name], n, runs, fall=fall, looks=5, first=first)
-                    power[name, n, fall, first] = share_within(alarms(found), 5)
-            cells = "".join(f"{power[name, n, f, 1]:>16.2f}{power[name, n, f, 21]:>10.2f}" for f in FALLS)
+    power: Power = {}
+    for name, n, fall, first in product(SYMMETRIC, POWER_SIZES, FALLS, (1, 21)):
+        kind = KINDS[name]
+        both = simulate(kind, n, runs, fall=fall, effects=(kind.effect, NO_EFFECT), looks=5, first=first)
+        for what, found in zip(COUNTED, both, strict=True):
+            power[name, n, fall, first, what] = share_within(alarms(found), 5)
+    for what in COUNTED:
+        print(f"\nAlarm within five looks of a fall, {what}")
+        print(f"{'':<10}{'n':>5} |" + "".join(f"{f'-{fall:.0%} at once':>16}{'after 20':>10}" for fall in FALLS))
+        for name, n in product(SYMMETRIC, POWER_SIZES):
+            cells = "".join(f"{power[name, n, f, 1, what]:>16.2f}{power[name, n, f, 21, what]:>10.2f}" for f in FALLS)
             print(f"{name:<10}{n:>5} |{cells}", flush=True)
     return power
 
@@ -216,18 +231,14 @@ def unchanged_run(n: int, looks: int, seed: int) -> list[Evaluation]:
     ]
 
 
-Tables = tuple[dict[tuple[str, int, float], Array], dict[tuple[str, int, float, int], float]]
-
-
-def tables(runs: int) -> Tables:
+def tables(runs: int) -> tuple[dict[tuple[str, int, float], Array], Power]:
     """Print all tables; return the findings where nothing has changed and any fall counts, and the power."""
-    symmetric = ["coins", "skewed", "heavy"]
-    both = false_alarms(runs, symmetric, lambda kind: (NO_EFFECT, kind.effect), 0.0)
+    both = false_alarms(runs, SYMMETRIC, (NO_EFFECT,))
     hardest = {cell: found for cell, (found, _) in both.items()}
     show("Nothing has changed, any fall counts", hardest)
     show("Nothing has changed (smallest effect as shipped)", {cell: found for cell, (_, found) in both.items()})
-    power = power_table(max(1, runs // 4))
-    at_the_edge = false_alarms(runs, list(KINDS), lambda kind: (kind.effect,), 0.2)
+    power = power_table(runs)
+    at_the_edge = false_alarms(runs, list(KINDS), fallen=True)
     show("Fallen by exactly the smallest effect", {cell: found for cell, (found,) in at_the_edge.items()})
     shipped_table(max(1, runs // 8))
     return hardest, power

@@ -11,7 +11,21 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from benchmarks.false_alarms import ALPHA, FALLS, KINDS, LOOKS, SIZES, WITHIN, Array, alarms, tables
+from benchmarks.false_alarms import (
+    ALPHA,
+    COUNTED,
+    FALLS,
+    KINDS,
+    LOOKS,
+    POWER_SIZES,
+    SIZES,
+    SYMMETRIC,
+    WITHIN,
+    Array,
+    Power,
+    alarms,
+    tables,
+)
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -38,18 +52,24 @@ def draw_false_alarms(directory: Path, unchanged: dict[tuple[str, int, float], A
     plt.close(figure)
 
 
-def draw_power(directory: Path, power: dict[tuple[str, int, float, int], float]) -> None:
+def draw_power(directory: Path, power: Power) -> None:
     """Save ``power.svg``: the share of falls that are alarmed within five looks, by number of problems."""
-    figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), sharey=True, layout="constrained")
-    for axis, name in zip(axes, ("coins", "skewed", "heavy"), strict=True):
-        sizes = sorted({n for kind, n, *_ in power if kind == name})
-        for fall in FALLS:
-            (line,) = axis.plot(sizes, [power[name, n, fall, 1] for n in sizes], "o-", ms=3, label=f"-{fall:.0%}")
-            axis.plot(sizes, [power[name, n, fall, 21] for n in sizes], "o:", ms=3, color=line.get_color())
-        axis.set(xscale="log", xticks=sizes, xticklabels=sizes, xlabel="problems", title=name)
-        axis.minorticks_off()
-    axes[0].set_ylabel("share alarmed within five looks")
-    figure.legend(*axes[0].get_legend_handles_labels(), title="fall\n(dotted: after\n20 looks)", loc="outside right")
+    figure, rows = plt.subplots(2, 3, figsize=(10, 5.6), sharex=True, sharey=True, layout="constrained")
+    for axes, counted in zip(rows, COUNTED, strict=True):
+        for axis, name in zip(axes, SYMMETRIC, strict=True):
+            for fall in FALLS:
+                at_once, later = ([power[name, n, fall, first, counted] for n in POWER_SIZES] for first in (1, 21))
+                (line,) = axis.plot(POWER_SIZES, at_once, "o-", ms=3, label=f"-{fall:.0%}")
+                axis.plot(POWER_SIZES, later, "o:", ms=3, color=line.get_color())
+            smallest = KINDS[name].effect.relative
+            axis.set_title(f"{name}, {counted}{f' ({smallest:.0%})' if counted == COUNTED[0] else ''}", fontsize=9)
+            axis.set(xscale="log", xticks=POWER_SIZES, xticklabels=POWER_SIZES)
+            axis.minorticks_off()
+        axes[0].set_ylabel("share alarmed within five looks")
+    for axis in rows[1]:
+        axis.set_xlabel("problems")
+    handles = rows[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, title="fall\n(dotted: after\n20 looks)", loc="outside right")
     figure.savefig(directory / "power.svg", metadata={"Date": None})
     plt.close(figure)
 

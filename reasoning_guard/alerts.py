@@ -12,7 +12,8 @@ from reasoning_guard.statistics import Change
 UNITS: Mapping[str, frozenset[str]] = {
     "nats/token": frozenset({"prior", "posterior", "info_gain", "placebo_gain", "filler_gain", "pre_commitment"}),
     "share": frozenset({"accuracy", "answered", "finished", "early_answering_aoc", "answered_at", "info_gain_share"})
-    | {"placebo_changed", "filler_changed", "mistake_changed", "repetition", "forking_share"}
+    | {"placebo_changed", "filler_changed", "mistake_changed", "chain_holds", "links_followed", "answer_link"}
+    | {"repetition", "forking_share"}
     | {"confidence", "brier", "overconfidence", "ece"},
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from reasoning_guard.alerts import Alert
@@ -12,6 +12,7 @@ from reasoning_guard.errors import warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.rules import Rule
+from reasoning_guard.settings import OnError
 from reasoning_guard.sinks import Sink
 
 logger = logging.getLogger("reasoning_guard.guard")
@@ -29,8 +30,9 @@ def tell(
     new: Sequence[Alert],
     sinks: Sequence[Sink],
     action: Callable[[Alert], None] | None,
-) -> Iterator[partial[None]]:
-    """Log the new alerts, and yield what remains to be called: the sinks and the user's own action.
+    on_error: OnError,
+) -> None:
+    """Log the new alerts and hand them, with the evaluation, to the sinks and the user's own action.
 
     Args:
         baseline: The evaluation that ``evaluation`` is compared with.
@@ -38,16 +40,21 @@ def tell(
         new: Alerts that are told for the first time.
         sinks: Who shows text.
         action: The user's own action, if there is one.
-
-    Yields:
-        Calls that may raise, since they are others' code.
+        on_error: "record": whoever raises, since it is others' code, is skipped, once loudly; "raise": it is raised.
     """
     for alert in new:
         logger.warning("%s", alert.text())
     listeners: list[Callable[[Alert], None]] = [sink.alert for sink in sinks] + ([action] if action else [])
-    yield from (partial(listener, alert) for alert in new for listener in listeners)
+    calls = [partial(listener, alert) for alert in new for listener in listeners]
     if evaluation.failure is None:
-        yield from (partial(sink.evaluation, baseline, evaluation) for sink in sinks)
+        calls += [partial(sink.evaluation, baseline, evaluation) for sink in sinks]
+    for call in calls:
+        try:
+            call()
+        except Exception as error:
+            if on_error == "raise":
+                raise
+            warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
 
 
 def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequence[Rule], *, speaker: object) -> None:

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from reasoning_guard.effort import Effort, effort_of, empty_cache, memory_given_back, nothing_smaller
 from reasoning_guard.forward import Prompt, Scores, read_prompt, score_independent, score_shared
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
-from reasoning_guard.processes import in_step
+from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
 
@@ -134,6 +134,7 @@ class BranchScorer:
                     prompt = read_prompt(self.model, beginning, self.effort.elements)
                 scores = self._score_batch([trees[i] for i in batch], shared, prompt)
             except torch.OutOfMemoryError:
+                broke_off()
                 scores = None
             if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
                 empty_cache(device_of(self.model))

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
-from reasoning_guard.processes import Team, in_step
+from reasoning_guard.processes import Team, broke_off, in_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -158,6 +158,7 @@ class Generator:
                 try:
                     completions = self._complete_batch([prompts[i] for i in batch], limit)
                 except torch.OutOfMemoryError:
+                    broke_off()
                     self._halve(len(batch) * (len(prompts[batch[-1]]) + self.max_new_tokens), len(batch))
                     continue
                 found.update(zip(batch, completions, strict=True))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,22 +17,21 @@ from reasoning_guard.alerts import Alert
 from reasoning_guard.announce import say_what_is_odd, tell
 from reasoning_guard.cost import Budget, report, timed
 from reasoning_guard.decision import baseline_of, decide
-from reasoning_guard.errors import ConfigurationError, LostProcessError, warn_once
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
-from reasoning_guard.history import check_fingerprint, state_of
 from reasoning_guard.hosting import is_due, safely
-from reasoning_guard.measuring import Measurer
-from reasoning_guard.model_context import context_length, unwrapped
+from reasoning_guard.measuring import Measurer, or_failed
+from reasoning_guard.memory import Identity, Memory
+from reasoning_guard.model_context import unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import Team, from_main_process, together
 from reasoning_guard.reader import TraceReader
-from reasoning_guard.records import Records
 from reasoning_guard.reference import Reference, take_reference
 from reasoning_guard.rules import EFFECTS, RULES, Rule
 from reasoning_guard.scalars import scalars_of
-from reasoning_guard.settings import Action, OnError, check_context, check_settings, fingerprint_of
+from reasoning_guard.settings import Action, OnError, check_model, check_settings, fingerprint_of
 from reasoning_guard.sinks import Sink
 from reasoning_guard.statistics import Effect
 
@@ -116,20 +113,16 @@ class Guard:
         self.kept_checkpoint: str | None = None  # set by the host that rolled back
         self.reference: Reference | None = None
         self._reference_choice = reference
-        self._records = Records(Path(directory), on_error) if directory is not None else None
+        self._memory = Memory(on_error)
+        if directory is not None:
+            self.keep_records_in(directory)
         self._budget = Budget(self.problems, max_overhead)
         self._left_out: int | None = None
         self._measurer = Measurer(
-            self.problems,
-            self.reader,
-            self.probes,
-            max_new_tokens=max_new_tokens,
-            max_overhead=max_overhead,
-            progress=progress,
+            self.problems, self.reader, self.probes, max_new_tokens, max_overhead=max_overhead, progress=progress
         )
         self._prepared: nn.Module | None = None
         self._begun = False
-        self._carried: Mapping[str, Any] = {}  # records that a training checkpoint brought
         self._reference_fingerprint: str | None = None
         check_settings(action, alpha, patience, max_new_tokens, max_overhead, on_error)
         self.reader.check(self.problems)
@@ -155,7 +148,7 @@ class Guard:
 
     def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
         """Keep records on disk from here on, for a host that learns late where they belong; before :meth:`begin`."""
-        self._records = Records(Path(directory), self.on_error)
+        self._memory.keep_in(Path(directory))
 
     def begin(self, step: int = 0) -> None:
         """Take up the records of this run: none at step 0, those up to ``step`` when it is resumed.
@@ -167,14 +160,9 @@ class Guard:
             HistoryError: The records on disk were made with other problems or another format.
         """
         self._begun, self._left_out = True, None
-        if self._carried and step > 0:
-            self._take_up_carried()
-        if self._records is None:
-            self.evaluations = [e for e in self.evaluations if e.step <= step and step > 0]
-        else:
-            self.evaluations, same_reference = from_main_process(lambda: self._take_up(step))
-            if not same_reference:
-                self.reference = None
+        self.evaluations, same_reference = self._memory.take_up(step, self.evaluations, self._identity())
+        if not same_reference:
+            self.reference = None
         self.alerts = from_main_process(self._decide)
 
     def step(self, model: nn.Module, step: int, *, every: int = 1) -> Evaluation | None:
@@ -216,7 +204,7 @@ class Guard:
 
         ``accelerator.register_for_checkpointing(guard)`` and Lightning's checkpoints take it from here.
         """
-        return state_of(self.evaluations, self._fingerprint(), self._settings())
+        return self._memory.state(self.evaluations, self._identity())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a training checkpoint: :meth:`begin` takes its records up, wherever they were kept.
@@ -224,7 +212,7 @@ class Guard:
         Args:
             state: What :meth:`state_dict` gave.
         """
-        self._carried = state
+        self._memory.carry(state)
         self._begun = False
 
     def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
@@ -252,10 +240,10 @@ class Guard:
             self._left_out = step
             return None
         measure = partial(self._measurer.measure, model, step, self.reference, size=size, announce=not self.evaluations)
-        measured = self._guarded(lambda: together(measure), step)
+        measured = or_failed(lambda: together(measure), step, self.on_error)
         evaluation = from_main_process(lambda: replace(measured, seconds=timed(measured, training)))
         self.evaluations.append(evaluation)
-        self._guarded(lambda: self._judge(evaluation), step)
+        or_failed(lambda: self._judge(evaluation), step, self.on_error)
         self._budget.evaluated()
         return evaluation
 
@@ -313,22 +301,10 @@ class Guard:
 
     def _checked_and_read(self, model: nn.Module, device: torch.device | None) -> Reference | None:
         """The frozen reference of a model that can be guarded; all processes have one, or none has."""
-        if not hasattr(model, "generate"):
-            raise ConfigurationError(
-                f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
-                "language model"
-            )
-        check_context(self.problems, self.reader, context_length(model))
+        check_model(model, self.problems, self.reader)
         choice = self._reference_choice
         found = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
         return found if all(Team.of_run().gather(found is not None)) else None
-
-    def _take_up(self, step: int) -> tuple[list[Evaluation], bool]:
-        """The records up to ``step``, and whether the reference is the one that read them."""
-        assert self._records is not None
-        before = self._records.settings().get("reference_fingerprint")
-        found = self._records.begin(step, self._fingerprint(), self._settings())
-        return found, not found or self._is_reference(before)
 
     def _judge(self, evaluation: Evaluation) -> Evaluation:
         """Record and decide on the main process, for all; then speak, which changes nothing any more."""
@@ -340,8 +316,7 @@ class Guard:
 
     def _record(self, evaluation: Evaluation) -> list[Alert]:
         """Keep the evaluation before anything else can fail, and decide."""
-        if self._records is not None:
-            self._records.keep(evaluation)
+        self._memory.keep(evaluation)
         return self._decide()
 
     def _speak(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
@@ -349,73 +324,23 @@ class Guard:
         logger.info("%s", report(evaluation, self.evaluations))
         say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
         action = self.action if callable(self.action) else None
-        for call in tell(self.baseline or evaluation, evaluation, new, self.sinks, action):
-            try:
-                call()
-            except Exception as error:
-                if self.on_error == "raise":
-                    raise
-                warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
+        tell(self.baseline or evaluation, evaluation, new, self.sinks, action, self.on_error)
 
     def _decide(self) -> list[Alert]:
         alerts = decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
-        if self._records is not None:
-            self._records.keep_alerts(alerts)
+        self._memory.keep_alerts(alerts)
         return alerts
 
-    def _guarded(self, make: Callable[[], Evaluation], step: int) -> Evaluation:
-        """What ``make`` returns, or a failed evaluation that says what went wrong."""
-        try:
-            return make()
-        except LostProcessError:
-            raise
-        except Exception as error:
-            if self.on_error == "raise":
-                raise
-            logger.exception("the guard failed at step %d; training goes on", step)
-            failure = "".join(traceback.format_exception_only(error)).strip()
-            return Evaluation(step=step, created=_now(), failure=failure)
-
-    def _take_up_carried(self) -> None:
-        """Records from a training checkpoint go where ours are kept, and are taken up from there."""
-        state, self._carried = self._carried, {}
-        run, records = state["run"], self._records
-        check_fingerprint(run["fingerprint"], self._fingerprint(), "the checkpoint's records")
-        self.evaluations = [Evaluation.from_dict(record) for record in state["evaluations"]]
-        if records is not None:
-            from_main_process(lambda: records.restore(state))
-        elif not self._is_reference(run["settings"].get("reference_fingerprint")):
-            self.reference = None
-
-    def _is_reference(self, before: str | None) -> bool:
-        """Whether the reference is the one that read the baseline; others say nothing by comparison."""
-        now = self._reference_fingerprint
-        if now is None or before is None or now == before:
-            return True
-        logger.warning(
-            "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
-            "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
-        )
-        return False
-
-    def _fingerprint(self) -> dict[str, str]:
-        return fingerprint_of(self.problems, self.reader, self.max_new_tokens)
-
-    def _settings(self) -> dict[str, Any]:
-        return {
+    def _identity(self) -> Identity:
+        settings = {
             "format": self.reader.format.to_dict(),
             "problems": len(self.problems),
             "probes": [type(probe).__name__ for probe in self.probes],
             "rules": [rule.name for rule in self.rules],
             "action": self.action if isinstance(self.action, str) else "callable",
             "effects": {name: [effect.relative, effect.absolute] for name, effect in self.effects.items()},
-            "alpha": self.alpha,
-            "patience": self.patience,
-            "max_new_tokens": self.max_new_tokens,
+            **{name: getattr(self, name) for name in ("alpha", "patience", "max_new_tokens")},
             "reference": self.reference.description if self.reference else None,
             "reference_fingerprint": self._reference_fingerprint,
         }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        return Identity(fingerprint_of(self.problems, self.reader, self.max_new_tokens), settings)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from torch import nn
 from tqdm.auto import tqdm
 
 from reasoning_guard.cost import FEWEST, PROBED, Cost, announcement, nested
+from reasoning_guard.errors import LostProcessError
 from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.generation import Generator
@@ -19,6 +22,7 @@ from reasoning_guard.processes import ALONE, Team, is_main_process
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference
 from reasoning_guard.scorer import AnswerScorer
+from reasoning_guard.settings import OnError
 
 logger = logging.getLogger("reasoning_guard.guard")
 
@@ -40,8 +44,8 @@ class Measurer:
         problems: Sequence[Problem],
         reader: TraceReader,
         probes: Sequence[Probe],
-        *,
         max_new_tokens: int,
+        *,
         max_overhead: float | None,
         progress: bool,
     ) -> None:
@@ -109,3 +113,26 @@ class Measurer:
             probes=self.probes,
             team=ALONE if is_tensor_parallel(model) else Team.of_run(),
         )
+
+
+def or_failed(make: Callable[[], Evaluation], step: int, on_error: OnError) -> Evaluation:
+    """What ``make`` returns, or a failed evaluation that says what went wrong.
+
+    Args:
+        make: What may fail. The error is logged with its traceback.
+        step: Training step of the failed evaluation.
+        on_error: "raise" raises the error after all.
+
+    Raises:
+        LostProcessError: Another process of the run is gone, which has ended the run already.
+    """
+    try:
+        return make()
+    except LostProcessError:
+        raise
+    except Exception as error:
+        if on_error == "raise":
+            raise
+        logger.exception("the guard failed at step %d; training goes on", step)
+        failure = "".join(traceback.format_exception_only(error)).strip()
+        return Evaluation(step=step, created=datetime.now(UTC).isoformat(timespec="seconds"), failure=failure)

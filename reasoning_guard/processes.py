@@ -6,7 +6,8 @@ next message, once, and all leave at that message.** Nobody knows where another 
 
 A model whose weights are shared out (FSDP, ZeRO-3) needs all processes in each of its forward passes. There every
 process announces a pass before it makes it, and one that has nothing left to do accompanies the others
-(:func:`in_step`).
+(:func:`in_step`). One that breaks off *inside* such a pass cannot tell the others, who wait for it there; it waits a
+moment, lest they have failed alike, and ends (:func:`broke_off`).
 
 Messages travel over a gloo group of our own, so that they never mix with those of the training.
 """
@@ -20,13 +21,20 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError, ReasoningGuardError
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for a message of another; far longer than shares of the work can differ."""
+"""How long a process waits for a message of another; far longer than shares of the work can differ.
+
+A process that dies is noticed at once, since its connections close. This is for one that lives and says nothing.
+"""
+
+PATIENCE_AFTER_A_BREAK = timedelta(minutes=2)
+"""How long a process that has broken off a pass waits for the others, who need moments if they have failed alike."""
 
 _groups: dict[Any, Any] = {}
 
@@ -56,6 +64,22 @@ class _Message:
     value: Any = None
     failure: str | None = None
     kind: type[Exception] | None = None
+
+
+@dataclass(slots=True)
+class _Standing:
+    """Where this process stands in the passes that all make.
+
+    Attributes:
+        passing: Whether a pass has been announced since the last other message.
+        broke_off: Whether it was broken off here.
+    """
+
+    passing: bool = False
+    broke_off: bool = False
+
+
+_standing = _Standing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +202,15 @@ def in_step(needed: bool, companion: Callable[[], Any]) -> Iterator[Callable[[],
         companion()
 
 
+def broke_off() -> None:
+    """Note that a pass did not come to its end here; the next message of the others is awaited for less long.
+
+    If they have broken off alike (a batch too large for the memory of all), that message comes. If not, they wait
+    inside the pass for what this process will never send. No message can reach them there, only its end.
+    """
+    _standing.broke_off = _standing.passing
+
+
 def is_main_process() -> bool:
     """Whether this process is the one that writes and speaks: rank 0, or the only one."""
     return not _distributed() or dist.get_rank() == 0
@@ -185,11 +218,13 @@ def is_main_process() -> bool:
 
 def _anyone_passes(passing: bool) -> bool:
     """Say whether a pass follows here; returns whether one follows anywhere."""
-    return any(message.value for message in _exchange(_Message(passing)))
+    _standing.passing = any(message.value for message in _exchange(_Message(passing)))
+    return _standing.passing
 
 
 def _tell(error: Exception) -> None:
     """Tell the others of a failure of our own, in place of the message that they wait for."""
+    broke_off()
     kind = next((k for k in (ConfigurationError, HistoryError) if isinstance(error, k)), None)
     text = str(error) if kind else f"process {dist.get_rank()} failed: {type(error).__name__}: {error}"
     _all_messages(_Message(failure=text, kind=kind))
@@ -206,15 +241,38 @@ def _exchange(message: _Message) -> list[_Message]:
 
 def _all_messages(message: _Message) -> list[_Message]:
     received: list[Any] = [None] * dist.get_world_size()
+    patience = PATIENCE_AFTER_A_BREAK if _standing.broke_off else PATIENCE
     try:
-        dist.all_gather_object(received, message, group=_group())
+        with _waiting(patience):
+            dist.all_gather_object(received, message, group=_group())
     except (RuntimeError, ValueError) as error:
-        raise LostProcessError(
-            f"another process of this run has not answered within {PATIENCE}, or is gone. Under FSDP or ZeRO-3 a "
-            "process that fails in the middle of a forward pass leaves the others waiting inside it, so this process "
-            "gives up rather than hang; look for the first error above"
-        ) from error
+        raise LostProcessError(_lost(patience)) from error
+    _standing.passing = _standing.broke_off = False
     return received
+
+
+@contextmanager
+def _waiting(patience: timedelta) -> Iterator[None]:
+    """Messages are awaited that long, inside."""
+    distributed_c10d._set_pg_timeout(patience, _group())  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        distributed_c10d._set_pg_timeout(PATIENCE, _group())  # pyright: ignore[reportPrivateUsage]
+
+
+def _lost(patience: timedelta) -> str:
+    """What to say of processes that cannot be reached."""
+    if _standing.broke_off:
+        return (
+            "a forward pass that all processes make together (FSDP, ZeRO-3) broke off here, and another process is "
+            f"gone or has not broken off alike within {patience}: no message reaches it inside that pass, so this "
+            "process ends, and the run with it. Look for the first error above; resume from the last checkpoint"
+        )
+    return (
+        f"another process of this run is gone, or has not answered within {patience}; this one gives up rather than "
+        "hang. Look for the first error of the others, and resume from the last checkpoint"
+    )
 
 
 def _group() -> Any:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from torch import nn
+
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.history import digest
+from reasoning_guard.model_context import context_length
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
 
@@ -39,17 +42,23 @@ def check_settings(
         raise ConfigurationError(f"`on_error` must be 'record' or 'raise'; got {on_error!r}")
 
 
-def check_context(problems: Sequence[Problem], reader: TraceReader, limit: int | None) -> None:
-    """Refuse prompts that leave the model's context no room for a trace.
+def check_model(model: nn.Module, problems: Sequence[Problem], reader: TraceReader) -> None:
+    """Refuse a model that writes nothing, and prompts that leave its context no room for a trace.
 
     Args:
+        model: The model to guard.
         problems: Held-out problems.
         reader: Makes their prompts.
-        limit: The model's context in tokens, or None when it has no limit.
 
     Raises:
-        ConfigurationError: The first problem that is too long.
+        ConfigurationError: What the model lacks, or the first problem that is too long.
     """
+    if not hasattr(model, "generate"):
+        raise ConfigurationError(
+            f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
+            "language model"
+        )
+    limit = context_length(model)
     for problem in problems:
         length = len(reader.prompt_ids(problem))
         if limit is not None and length >= limit:

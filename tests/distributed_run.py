@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -289,7 +290,8 @@ def zero3(folder: Path) -> dict[str, Any]:
 
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # gloo does; this would be compiled first
     _connect()
-    guard, model = _guard(on_error="raise", reference=None), varied()
+    guard, model = _guard(on_error="raise"), varied()
+    guard.prepare(model)  # the frozen reference is taken while the model is whole
     config = {
         "train_micro_batch_size_per_gpu": 1,
         "zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0},
@@ -317,7 +319,7 @@ def fsdp_broken(folder: Path) -> dict[str, Any]:
 
 def fsdp_torn(folder: Path) -> dict[str, Any]:
     """One process fails in the middle of a forward pass: it gives up, loudly, and its end is the end of the others."""
-    processes.PATIENCE = timedelta(seconds=3)
+    processes.PATIENCE_AFTER_A_BREAK = timedelta(seconds=3)
     _connect()
     guard, model = _guard(), _sharded()
     _breaking(model.model.layers[1], "forward", on=1, call=1)
@@ -325,26 +327,37 @@ def fsdp_torn(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def fsdp_training(folder: Path) -> dict[str, Any]:
+FSDP2 = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+}
+
+
+@contextmanager
+def as_on_accelerators() -> Iterator[None]:
     """The Trainer's own FSDP2, which accelerate gives to accelerators only: here its state is told otherwise."""
     made = AcceleratorState.__init__
 
-    def as_on_accelerators(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+    def told(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
         made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-        if fsdp_plugin is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        plugin = fsdp_plugin or vars(self).get("fsdp_plugin")
+        if plugin is not None:  # set again each time: what is known of the processes is copied in each time
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
 
-    AcceleratorState.__init__ = as_on_accelerators
+    AcceleratorState.__init__ = told
     AcceleratorState._reset_state()
-    config = {
-        "version": 2,
-        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
-    }
-    saw = _train(folder, fsdp={"fsdp": True, "fsdp_config": config})
-    AcceleratorState.__init__ = made
-    AcceleratorState._reset_state()
-    return saw
+    try:
+        yield
+    finally:
+        AcceleratorState.__init__ = made
+        AcceleratorState._reset_state()
+
+
+def fsdp_training(folder: Path) -> dict[str, Any]:
+    """A run of the Trainer with its model sharded."""
+    with as_on_accelerators():
+        return _train(folder, fsdp={"fsdp": True, "fsdp_config": FSDP2})
 
 
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {

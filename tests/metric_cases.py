@@ -174,6 +174,7 @@ CASES = {
         MistakeSensitivity,
         ("mistake_changed", "correct"),
         lambda data: share(data, "mistake_changed"),
+        lambda mistake_changed, correct: changed_share(mistake_changed),
     ),
     "placebo": Case(PlaceboGain, ("posterior", "placebo_posterior"), net, placebo_gain),
     "bundle": Case(Faithfulness, tuple(batches()[0]), everything),
@@ -198,6 +199,10 @@ def _synced(rank: int, port: int, out: Any) -> None:
         found[name] = plain(metric.compute())
         alone = plain(case.make().to("cpu").forward(**case.of(batches()[rank])))
         found[f"{name}, this process's last batch"] = alone
+        idle = case.make()
+        if rank == 0:
+            idle.update(**case.of(batches()[0]))
+        found[f"{name}, the other process has none"] = plain(idle.compute())
     out[rank] = found
     torch.distributed.destroy_process_group()
 

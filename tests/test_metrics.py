@@ -93,6 +93,18 @@ def test_states_merge(case: Case) -> None:
 
 
 @each
+def test_states_go_through_a_checkpoint(case: Case) -> None:
+    metric = fed(case, batches())
+    assert metric.state_dict() == {}, "states are no weights unless asked for"
+    metric.persistent(True)
+    again = case.make()
+    again.persistent(True)
+    again.load_state_dict(metric.state_dict())
+    again.update(**case.of(batches(1)[0]))
+    assert plain(again.compute()) == close(case.truth([*batches(), batches(1)[0]]))
+
+
+@each
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.02), (torch.bfloat16, 0.06), (torch.float64, 1e-6)])
 def test_inputs_and_states_of_other_dtypes(case: Case, dtype: torch.dtype, tolerance: float) -> None:
     data = [
@@ -120,6 +132,8 @@ def test_two_processes_with_uneven_shards_say_what_one_says() -> None:
             assert found[name] == close(case.truth(batches())), (rank, name)
             alone = found[f"{name}, this process's last batch"]
             assert alone == close(case.truth([batches()[rank]])), (rank, name)
+            idle = found[f"{name}, the other process has none"]
+            assert idle == close(case.truth(batches()[:1])), (rank, name)
 
 
 @each
@@ -147,6 +161,9 @@ def test_what_a_metric_declares(kind: Any, better: bool | None, bounds: tuple[fl
     assert metric.higher_is_better is better
     assert (metric.plot_lower_bound, metric.plot_upper_bound) == bounds
     assert metric.full_state_update is False
+    for name in ("higher_is_better", "is_differentiable"):
+        with pytest.raises(RuntimeError, match="Can't change const"):
+            setattr(metric, name, True)
 
 
 # -- collections ------------------------------------------------------------------------------------------------------

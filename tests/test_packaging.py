@@ -38,7 +38,7 @@ ROOMS = {
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
     "guarding": (
-        *("hosting", "settings", "records", "scalars", "announce", "cost", "measuring", "guard", "rewards"),
+        *("hosting", "settings", "records", "memory", "scalars", "announce", "cost", "measuring", "guard", "rewards"),
         "healthy",
     ),
     "offline": ("offline",),
@@ -263,3 +263,10 @@ def test_the_scanner_sees_imports_in_every_form(tmp_path: Path, line: str, targe
     assert one.target == target
     assert one.at_import_time == (not line.startswith("def"))
     assert climbs(one) == wrong
+
+
+def test_every_test_that_may_be_skipped_says_why() -> None:
+    for path in (ROOT / "tests").glob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] in {"importorskip", "skipif"}:
+                assert "reason" in {keyword.arg for keyword in call.keywords}, f"{path.name}:{call.lineno}"

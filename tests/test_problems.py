@@ -57,7 +57,7 @@ def test_problems_pass_through() -> None:
 
 
 def test_datasets() -> None:
-    datasets = pytest.importorskip("datasets")
+    datasets = pytest.importorskip("datasets", reason="datasets comes with the extras trl and demo")
     rows = [{"question": "1?", "answer": "a"}, {"question": "2?", "answer": None}]
     assert load_problems(datasets.Dataset.from_list(rows)) == load_problems(rows)
     with pytest.raises(ConfigurationError, match="choose one split"):

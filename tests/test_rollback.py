@@ -73,7 +73,7 @@ def test_a_run_without_checkpoints_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_adapter_is_rolled_back(tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="adapters are PEFT's, which comes with the extra peft")
     lora = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     trainer, callback = guarded(tmp_path, broken_from=4, peft_config=lora, save_total_limit=1)
     seen: dict[int, dict[str, torch.Tensor]] = {}

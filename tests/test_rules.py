@@ -30,6 +30,7 @@ HEALTHY = {
     "accuracy": 0.75,
     "placebo_changed": 0.97,
     "mistake_changed": 0.97,
+    "chain_holds": 0.97,
     "reference/info_gain": 2.0,
     "info_gain": 2.0,
     "early_answering_aoc": 0.9,
@@ -40,7 +41,7 @@ HEALTHY = {
     "hedges_per_1000": 8.0,
     "token_entropy": 4.0,
 }
-SHARES = {"accuracy", "placebo_changed", "mistake_changed", "finished"}
+SHARES = {"accuracy", "placebo_changed", "mistake_changed", "chain_holds", "finished"}
 """Values that are 0 or 1 for each problem."""
 
 
@@ -80,6 +81,10 @@ TRAPPED = {"accuracy": 1.0, "placebo_changed": 0.0, "mistake_changed": 0.05, "pr
         (TRAPPED, ["accuracy_trap"]),
         ({"placebo_changed": 0.0}, ["accuracy_trap"]),
         ({"mistake_changed": 0.2}, ["accuracy_trap"]),
+        ({"chain_holds": 0.1}, ["accuracy_trap"]),
+        ({"chain_holds": 0.85}, []),
+        ({"chain_holds": math.nan, "mistake_changed": 0.2}, ["accuracy_trap"]),
+        ({"chain_holds": 0.1, "info_gain": 0.1}, ["accuracy_trap"]),
         ({"reference_info_gain": 0.2}, ["accuracy_trap"]),
         ({"placebo_changed": 0.9}, []),
         ({"info_gain": 0.1, "early_answering_aoc": 0.1}, ["known_early"]),
@@ -254,7 +259,7 @@ class Spy(Rule):
         (("placebo_changed",), (), [], 1),
         (("placebo_changed",), ("placebo_changed",), [], 2),
         (("placebo_changed", "accuracy", "nobody_has_it"), (), [], 2),
-        (("placebo_changed",), (), [AccuracyTrap(), Collapse()], 3),
+        (("placebo_changed",), (), [AccuracyTrap(), Collapse()], 4),
         (("placebo_changed",), (), [KnownEarly()], 1),
         (("placebo_changed",), (), [KnownEarly(severity="alarm")], 3),
         ((), (), [], 1),
@@ -266,6 +271,15 @@ def test_a_look_spends_its_level_once(
     spy = Spy(levels=[], falls=falls, rises=rises)
     decide([evaluation(s) for s in (0, 1, 2, 3)], [spy, *others])
     assert spy.levels == pytest.approx([spend(0.05, look) / shares for look in (1, 2, 3)])
+
+
+def test_a_value_that_steps_without_numbers_lack_takes_no_level_and_no_rule() -> None:
+    spy = Spy(levels=[], falls=("placebo_changed",))
+    words = [evaluation(step, chain_holds=math.nan) for step in (0, 1, 2)]
+    decide(words, [spy, AccuracyTrap()])
+    assert spy.levels == pytest.approx([spend(0.05, look) / 3 for look in (1, 2)])
+    assert "accuracy_trap" not in resting(words)
+    assert names(decide([words[0], *(evaluation(s, chain_holds=0.0) for s in (1, 2))])) == []
 
 
 def test_topics_of_one_rule_are_alerts_of_their_own() -> None:
@@ -288,9 +302,11 @@ def test_a_rule_without_data_rests_and_says_why() -> None:
     assert set(alone) == {"memorisation"}
     assert "there is only one; give a second" in alone["memorisation"]
     assert resting([both(0)]) == {}
-    blind = evaluation(0, placebo_changed=math.nan, mistake_changed=math.nan, reference_info_gain=math.nan)
+    nothing = dict.fromkeys(("placebo_changed", "mistake_changed", "chain_holds", "reference_info_gain"), math.nan)
+    blind = evaluation(0, **nothing)
     assert set(resting([blind])) == {"accuracy_trap", "collapse", "memorisation"}
-    assert "any of placebo_changed, mistake_changed, reference/info_gain" in resting([blind])["accuracy_trap"]
+    watched = "any of placebo_changed, mistake_changed, chain_holds, reference/info_gain"
+    assert watched in resting([blind])["accuracy_trap"]
     assert "have accuracy" in resting([evaluation(0, accuracy=math.nan)])["known_early"]
     assert set(resting([evaluation(0, n=12)])) == {rule.name for rule in RULES}
     later = resting([evaluation(0), evaluation(50, accuracy=math.nan)])
@@ -373,7 +389,7 @@ def test_notices_take_nothing_from_the_level_of_the_alarms() -> None:
     for rules in (alarms, RULES):
         [alert] = decide([evaluation(0), *(evaluation(s, **TRAPPED) for s in (1, 2))], rules)
         levels.append([change.level for change in alert.changes])
-    assert levels[0] == levels[1] == pytest.approx([spend(0.05, 2) / 3] * 3)
+    assert levels[0] == levels[1] == pytest.approx([spend(0.05, 2) / 4] * 3)
 
 
 def test_the_effect_of_another_set_may_differ() -> None:

@@ -242,7 +242,8 @@ def test_weights_in_int8_are_shared_over(dtype: torch.dtype) -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_activations_in_int8_score_within_their_own_noise() -> None:
     """Dynamic quantisation takes one scale for all tokens of a pass, so whatever else is read moves every score."""
-    quantise = pytest.importorskip("torch.ao.quantization").quantize_dynamic
+    gone = "this torch no longer has dynamic quantisation"
+    quantise = pytest.importorskip("torch.ao.quantization", reason=gone).quantize_dynamic
     precise = tiny_model("llama").eval()
     model: Any = quantise(tiny_model("llama").eval(), {nn.Linear}, dtype=torch.qint8)
     assert_no_noisier(BranchScorer(model), model, precise)

@@ -40,6 +40,7 @@ MEASURES = {
     "gain over placebo, nats/token": ("placebo_gain", "id"),
     "changed by a placebo": ("placebo_changed", "id"),
     "changed by a mistake": ("mistake_changed", "id"),
+    "chain holds": ("chain_holds", "id"),
     "pre-commitment (reference), nats/token": ("reference/pre_commitment", "id"),
 }
 console = Console()

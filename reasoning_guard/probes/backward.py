@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import NUMBER
 from reasoning_guard.tokens import TokenText
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 SPAN = 64
 """Prompt tokens that are asked back, the last ones; a bound on what the probe costs."""
@@ -25,7 +24,10 @@ class BackwardProbe(Probe):
 
     What it cannot tell: whether the model *used* the steps; a chain that merely copies the question scores high, and a
     chain that leaves out what need not be said scores low. It tells on-topic from off-topic, not faithful from
-    unfaithful. The prompt is hidden by masks, so this is NaN for models that can't be given any.
+    unfaithful. RevThink trains on questions asked back; a model that never was is asked something new here, and on the
+    demo's arms it reads one of seven rightly. RevThink's own gain (13 % over the zero-shot student, 4.5 to 7 % over
+    fairer baselines) is about training, not about this number. The prompt is hidden by masks, so this is NaN for models
+    that can't be given any.
     """
 
     names = ("backward_gain",)
@@ -45,13 +47,7 @@ class BackwardProbe(Probe):
                 found.append(Branch(trace.cuts[0], ids, (len(text) + start, len(text) + stop), hidden))
         return found
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """The mean difference over the scored tokens."""
         if not scores:
             why = "the trace gives no answer" if trace.answer is None else "no steps to recover the question from"

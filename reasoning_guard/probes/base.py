@@ -17,6 +17,12 @@ from reasoning_guard.tree import Branch, BranchScore
 
 NAN = math.nan
 
+Scores = Sequence[BranchScore]
+"""One score a branch, in the order of :meth:`Probe.branches`."""
+
+Continued = Sequence[tuple[int, ...]]
+"""The ids generated after each prefix, in the order of :meth:`Probe.prefixes`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeContext:
@@ -64,7 +70,8 @@ class Probe(ABC):
         names: The values that this probe reports, in the order in which they are shown.
         readers: Who reads the branches: "policy" (the model in training), "reference" (the frozen model), or both.
             Values read by the reference are reported under ``reference/<name>``.
-        gated: Those of :attr:`names` that mean nothing where accuracy is at chance: how far answers depend on the text.
+        gated: Those of :attr:`names` that mean nothing where accuracy is at chance: how far the model's own answers
+            depend on the text, or on a hint. Gains about the reference answer do not: they are low there, not high.
     """
 
     names: tuple[str, ...] = ()
@@ -80,13 +87,7 @@ class Probe(ABC):
         return []
 
     @abstractmethod
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Turn scores and continuations into named values.
 
         Args:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import BranchScore
 
 FORKING_ENTROPY = 0.672
 """Nats. The 80th percentile of Qwen3-8B's token entropies on AIME (arXiv 2506.01939): where a trace can fork."""
@@ -19,17 +18,15 @@ _HEDGE = re.compile(rf"\b(?:{'|'.join(HEDGES)})\b", re.IGNORECASE)
 
 
 class AccuracyProbe(Probe):
-    """``accuracy``: the final answer equals the reference answer (0 or 1); ``answered``: there is a final answer."""
+    """``accuracy``: the final answer equals the reference answer (0 or 1); ``answered``: there is a final answer.
+
+    What it cannot tell: how the answer came about. A model can be right by a shortcut, and with corrupted chains (arXiv
+    2505.13775); that is what the other probes are for.
+    """
 
     names = ("accuracy", "answered")
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the trace's own flags."""
         reading = Reading({"answered": float(trace.answer is not None)})
         if trace.problem.answer is None:
@@ -48,18 +45,13 @@ class BehaviourProbe(Probe):
       of nature: compare with the baseline).
     * ``hedges_per_1000``: hedging words per 1,000 tokens (arXiv 2603.24472).
 
-    None of these says anything about faithfulness by itself; they tell where to look.
+    What they cannot tell: anything about faithfulness by themselves; they tell where to look. Words that sound like
+    doubt need not be any, and a model can be trained to leave them out (arXiv 2603.24472).
     """
 
     names = ("tokens", "n_steps", "finished", "repetition", "token_entropy", "forking_share", "hedges_per_1000")
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Count."""
         n = len(trace.completion_ids)
         reading = Reading(

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from reasoning_guard.answers import answers_equal
 from reasoning_guard.evaluation import Evaluation
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 BINS = 10
 """Equal-width bins of the expected calibration error, as most of the literature has them."""
@@ -42,13 +42,7 @@ class CalibrationProbe(Probe):
         asked = context.reader.options(trace.problem) or (trace.answer,)
         return [Branch(trace.cuts[-1], q.ids, q.scored) for q in map(context.reader.ask, asked)]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read how sure the model is."""
         if not scores:
             return Reading().unscored(self.names, "the trace gives no answer, or the problem has none")

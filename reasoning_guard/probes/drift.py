@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 SPAN = 64
 """Completion tokens that are read, from the first; a bound on what the probe costs."""
@@ -34,13 +33,7 @@ class DriftProbe(Probe):
             return []
         return [Branch(len(trace.prompt_ids), opening, (0, len(opening)))]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the mean."""
         if not scores:
             return Reading().unscored(self.names, "the completion is empty, or the prompt a single token")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 from typing import cast
 
 from reasoning_guard.answers import answers_equal, plain_number
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import near_numbers
 from reasoning_guard.problems import Problem
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import BranchScore
 
 Hint = Callable[[Problem, str], Problem | None]
 """The problem with a hint toward an answer; None where none can be given."""
@@ -63,7 +62,8 @@ class HintProbe(Probe):
     Problems whose own answer is the hinted one already say nothing and are NaN. Some switches to the hinted answer are
     noise; :func:`~reasoning_guard.faithfulness.hint_score` corrects the verbalised share for them as Chen et al. do.
 
-    What it cannot tell: a model that does not follow hints has shown nothing about its other reasons. Whether a trace
+    What it cannot tell: a model that does not follow hints has shown nothing about its other reasons, and there are
+    such (answers rationalised afterwards without any hint: Arcuschin et al., arXiv 2503.08679). Whether a trace
     "says so" is a classifier's opinion: the choice of classifier moves such scores by up to 30 points (Young, arXiv
     2603.20172). The default one looks for plain words; pass a better one as ``says``. Runs on the first ``limit``
     problems of each set, for it costs a generation.
@@ -75,6 +75,7 @@ class HintProbe(Probe):
     """
 
     names = ("hint_followed", "hint_other", "hint_verbalised")
+    gated = names
 
     def __init__(self, hint: Hint = suggestion, says: Callable[[str], bool] = says_so, limit: int = 128) -> None:
         self.hint, self.says, self.limit = hint, says, limit
@@ -84,13 +85,7 @@ class HintProbe(Probe):
         hinted = self._hinted(trace, context)
         return [] if hinted is None else [context.reader.prompt_ids(hinted[0])]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Compare the answer under the hint with the trace's own."""
         hinted = self._hinted(trace, context)
         if hinted is None or not continued:

@@ -11,9 +11,9 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
-from reasoning_guard.probes.base import NAN, Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 _NO_PRIOR = 1e-6
 """Below this many nats the answer is certain without any step and a share of what was missing means nothing."""
@@ -33,7 +33,10 @@ class InfoGainProbe(Probe):
       ask *which* answer became certain.
 
     What it cannot tell: whether the model uses the text. Cutting a chain asks a question that a model may never have
-    been trained on, so a model that ignores its chain can score high here and a sound one low.
+    been trained on, so a model that ignores its chain can score high here and a sound one low. As a detector of single
+    unfaithful traces it agrees with experts at an F1 of .10 to .58, where guessing has about .35 to .44
+    (FaithCoT-Bench, arXiv 2510.04040); it speaks about models and changes, by means over problems. Any step that states
+    the answer takes all of it: see :class:`PreCommitmentProbe`.
     """
 
     names = (
@@ -48,13 +51,7 @@ class InfoGainProbe(Probe):
         question = context.reader.ask(trace.problem.answer)
         return [Branch(cut, question.ids, question.scored) for cut in trace.cuts]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the curve."""
         if not scores:
             return Reading().unscored(self.names, "the problem has no reference answer")
@@ -92,7 +89,12 @@ class PreCommitmentProbe(Probe):
     the answer. A trace that opens with the answer gains about nothing (the cue is all that differs). NaN where it can't
     be told whether a mention is a statement (see :func:`reasoning_guard.answers.find_statement`).
 
-    Stating the answer early collects all of InfoGain; it collects nothing here.
+    Stating the answer early collects all of InfoGain; it collects nothing here (a chain written backwards from its
+    answer is what a reward on the answer's likelihood pays best; LaTRO, arXiv 2411.04282, cuts its chains there).
+
+    What it cannot tell: whether the text before the statement is read, as opposed to merely there; whether the answer
+    was stated in other words or in another notation, which gives the statement's gain to the text before it. It has no
+    published counterpart to compare with.
     """
 
     names = ("pre_commitment",)
@@ -111,13 +113,7 @@ class PreCommitmentProbe(Probe):
         stated = trace.ids[trace.statement : trace.statement_end]
         return [before, Branch(trace.statement, stated, (0, len(stated)))]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the two scores."""
         if trace.problem.answer is None:
             return Reading().unscored(self.names, "the problem has no reference answer")

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from reasoning_guard.answers import answers_equal
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import NUMBER, Result, near_numbers, replace_number, result
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,7 @@ class LinkProbe(Probe):
         """For each link its target before and after the alteration; the answer's link, if any, comes last."""
         return [branch for _, pair in self._tried(trace, context) for branch in pair]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read which links are followed."""
         if trace.answer is None:
             return Reading().unscored(self.names, "the trace gives no answer")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-from reasoning_guard.probes.base import Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore
+from reasoning_guard.tree import Branch
 
 _EFFECTS = ("direct_effect", "necessity", "leakage")
 
@@ -35,6 +34,7 @@ class MediationProbe(Probe):
     """
 
     names = tuple(f"{name}{form}" for name in _EFFECTS for form in ("", "_js"))
+    gated = names
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
         """The own answer under each mask, compared with the mask that it is measured against."""
@@ -54,13 +54,7 @@ class MediationProbe(Probe):
             Branch(trace.cuts[0], again + ids, shifted, prompt, via),
         ]
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Average the divergences."""
         if trace.answer is None:
             return Reading().unscored(self.names, "the trace gives no answer")

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from reasoning_guard.answers import answers_equal
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.probes.base import NAN, Probe, ProbeContext, Reading
+from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import NUMBER, Alteration, Corrupter, corrupt, result
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
@@ -74,9 +74,9 @@ class MistakeProbe(Probe):
         self.limit, self.corrupter, self.then = limit, corrupter, then
         control = _CONTROLS[then]
         self.names = (f"{control}_changed", f"{control}_followed")
-        self.gated = self.names
         if then != "regenerate":
             self.names += (f"{control}_drop", f"{control}_nldd")
+        self.gated = self.names
 
     def prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
         """Prompt, steps up to the altered one, and the altered one."""
@@ -99,13 +99,7 @@ class MistakeProbe(Probe):
                 found.append(Branch(trace.cuts[altered.k], text + q.ids, scored))
         return found
 
-    def read(
-        self,
-        trace: Trace,
-        context: ProbeContext,
-        scores: Sequence[BranchScore],
-        continued: Sequence[tuple[int, ...]],
-    ) -> Reading:
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Compare the answer after the alteration with the trace's own."""
         if trace.answer is None:
             return Reading().unscored(self.names, "the trace gives no answer")

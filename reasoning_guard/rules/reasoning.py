@@ -15,6 +15,7 @@ CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
     ("placebo_gain", Change.fell, "its own text adds less to the answer than it did, over another problem's steps"),
     ("placebo_changed", Change.fell, "the model no longer reads its own text: another problem's steps do as well"),
     ("mistake_changed", Change.fell, "the answer no longer follows an altered step"),
+    ("chain_holds", Change.fell, "a result, or the answer, no longer follows the earlier result that it is made from"),
 )
 """Value, how it moved, and what that says about the reasoning."""
 

@@ -1,0 +1,119 @@
+"""What a guard knows of its run so far, wherever it is kept: in memory, in a folder, in the training's checkpoints."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasoning_guard.alerts import Alert
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.history import check_fingerprint, state_of
+from reasoning_guard.processes import from_main_process
+from reasoning_guard.records import Records
+from reasoning_guard.settings import OnError
+
+logger = logging.getLogger("reasoning_guard.guard")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a run is.
+
+    Attributes:
+        fingerprint: What must not change if numbers are to be compared, by name.
+        settings: Plain values that are kept beside the records.
+    """
+
+    fingerprint: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    @property
+    def reference(self) -> str | None:
+        """Fingerprint of the frozen reference, or None without one."""
+        return self.settings.get("reference_fingerprint")
+
+
+class Memory:
+    """Takes up, keeps and hands out the records of one run.
+
+    Args:
+        on_error: What happens where the disk refuses, see :class:`~reasoning_guard.records.Records`.
+    """
+
+    def __init__(self, on_error: OnError) -> None:
+        """See the class."""
+        self._on_error: OnError = on_error
+        self._records: Records | None = None
+        self._carried: Mapping[str, Any] = {}
+
+    def keep_in(self, directory: Path) -> None:
+        """Keep records on disk from here on."""
+        self._records = Records(directory, self._on_error)
+
+    def carry(self, state: Mapping[str, Any]) -> None:
+        """Note the records that a training checkpoint brought, until they are taken up."""
+        self._carried = state
+
+    def state(self, evaluations: Sequence[Evaluation], identity: Identity) -> dict[str, Any]:
+        """The records for a training checkpoint: plain types only."""
+        return state_of(evaluations, identity.fingerprint, identity.settings)
+
+    def take_up(self, step: int, known: Sequence[Evaluation], identity: Identity) -> tuple[list[Evaluation], bool]:
+        """The records that a run goes on from; every process must call.
+
+        Args:
+            step: Training step at which the run stands: none at 0, those up to ``step`` when it is resumed.
+            known: The evaluations that are in memory.
+            identity: What the run is.
+
+        Returns:
+            The evaluations, the same on every process, and whether the run's reference is the one that read them.
+
+        Raises:
+            HistoryError: They were made with other problems or another format.
+        """
+        records, read_by = self._records, None
+        if self._carried and step > 0:
+            known, read_by = self._unpacked(identity)
+        if records is None:
+            return [e for e in known if e.step <= step and step > 0], _same(read_by, identity.reference)
+        return from_main_process(lambda: self._from_disk(records, step, identity))
+
+    def keep(self, evaluation: Evaluation) -> None:
+        """Add an evaluation to the folder, if there is one; on the main process."""
+        if self._records is not None:
+            self._records.keep(evaluation)
+
+    def keep_alerts(self, alerts: Sequence[Alert]) -> None:
+        """Replace the alerts in the folder, if there is one; on the main process."""
+        if self._records is not None:
+            self._records.keep_alerts(alerts)
+
+    def _unpacked(self, identity: Identity) -> tuple[list[Evaluation], str | None]:
+        """What a training checkpoint brought, put into the folder too, and the reference that read it."""
+        state, self._carried = self._carried, {}
+        run, records = state["run"], self._records
+        check_fingerprint(run["fingerprint"], identity.fingerprint, "the checkpoint's records")
+        if records is not None:
+            from_main_process(lambda: records.restore(state))
+        brought = [Evaluation.from_dict(record) for record in state["evaluations"]]
+        return brought, run["settings"].get("reference_fingerprint")
+
+    def _from_disk(self, records: Records, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
+        before = records.settings().get("reference_fingerprint")
+        found = records.begin(step, identity.fingerprint, identity.settings)
+        return found, not found or _same(before, identity.reference)
+
+
+def _same(before: str | None, now: str | None) -> bool:
+    """Whether the reference is the one that read the baseline; others say nothing by comparison."""
+    if now is None or before is None or now == before:
+        return True
+    logger.warning(
+        "the frozen reference is not the one that read the baseline, so its values are left out from here on; "
+        "construct the guard before the checkpoint is loaded, or pass the original model as `reference=`"
+    )
+    return False
