@@ -65,6 +65,7 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.scoring --out benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks.probes --out benchmarks/PROBES.md
+	$(BIN)/python -m benchmarks.rewards --out benchmarks/REWARDS.md
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.figures

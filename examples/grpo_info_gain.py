@@ -43,7 +43,7 @@ def main() -> None:
     gain = InfoGainReward(answer="solution", format=FORMAT, scorer=base, tokenizer=build_tokenizer())
     for name, rewards, weights in (
         ("correctness, tokens cost", [correctness, length], [1.0, LENGTH_COST]),
-        ("the same and InfoGain", [correctness, length, gain], [1.0, LENGTH_COST, 1.0]),
+        ("the same and InfoGain", [correctness, length, gain], [1.0, LENGTH_COST, 2.0]),
     ):
         trainer = grpo_trainer(wavering, rewards, weights, options.seed, **settings)
         show(name, measure(reinforce(trainer).model, base, problems))

@@ -12,7 +12,8 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -326,26 +327,37 @@ def fsdp_torn(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def fsdp_training(folder: Path) -> dict[str, Any]:
+FSDP2 = {
+    "version": 2,
+    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+}
+
+
+@contextmanager
+def as_on_accelerators() -> Iterator[None]:
     """The Trainer's own FSDP2, which accelerate gives to accelerators only: here its state is told otherwise."""
     made = AcceleratorState.__init__
 
-    def as_on_accelerators(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+    def told(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
         made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-        if fsdp_plugin is not None:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        plugin = fsdp_plugin or vars(self).get("fsdp_plugin")
+        if plugin is not None:  # set again each time: what is known of the processes is copied in each time
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
 
-    AcceleratorState.__init__ = as_on_accelerators
+    AcceleratorState.__init__ = told
     AcceleratorState._reset_state()
-    config = {
-        "version": 2,
-        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-        "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
-    }
-    saw = _train(folder, fsdp={"fsdp": True, "fsdp_config": config})
-    AcceleratorState.__init__ = made
-    AcceleratorState._reset_state()
-    return saw
+    try:
+        yield
+    finally:
+        AcceleratorState.__init__ = made
+        AcceleratorState._reset_state()
+
+
+def fsdp_training(folder: Path) -> dict[str, Any]:
+    """A run of the Trainer with its model sharded."""
+    with as_on_accelerators():
+        return _train(folder, fsdp={"fsdp": True, "fsdp_config": FSDP2})
 
 
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {

@@ -17,6 +17,7 @@ from reasoning_guard_demo.model import EOS
 FORMAT = runs.FORMAT
 TOKENIZER = runs.tokenizer()
 Write = Callable[[Exercise], str]
+SETTINGS: dict[str, Any] = {"tokenizer": TOKENIZER, "format": FORMAT}
 
 
 def exercise(rng: random.Random) -> Exercise:
@@ -85,3 +86,16 @@ def graded(reward: Any, write: Write, n: int = 24) -> list[float | None]:
     mine, others = exercises(n), exercises(n, seed=8)
     given = reward(**batch([*((of, write(of)) for of in mine), *((of, honest(of)) for of in others)]))
     return given[:n]
+
+
+def some(n: int = 8) -> dict[str, Any]:
+    """A batch of honest chains, one a problem."""
+    return batch([(of, honest(of)) for of in exercises(n)])
+
+
+def logprobs(model: Any, before: str, after: str) -> list[float]:
+    """Log-probabilities of ``after``'s tokens, by a plain forward of its own."""
+    first, second = (TOKENIZER(text)["input_ids"] for text in (before, after))
+    with torch.no_grad():
+        logits = model(torch.tensor([first + second])).logits[0, len(first) - 1 : -1].log_softmax(-1)
+    return [float(row[token]) for row, token in zip(logits, second, strict=True)]

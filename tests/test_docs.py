@@ -14,10 +14,11 @@ import pytest
 import reasoning_guard_lightning
 from documents import PAGES, ROOT, blocks
 from reasoning_guard import PRESETS, Guard
-from reasoning_guard.probes import default_probes
+from reasoning_guard.probes import Probe, all_probes, default_probes
 from reasoning_guard.rules import AXES
 from reasoning_guard_transformers import ReasoningGuardCallback
 
+SUITE = {type(probe).__name__: probe for probe in all_probes(paraphraser=list)}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -60,6 +61,16 @@ def test_every_preset_and_every_name_of_an_axis_is_real() -> None:
         assert {name.removeprefix("reference/") for name in names} <= reported
         for name in names:
             assert f"`{name}`" in README
+
+
+@pytest.mark.parametrize("probe", SUITE.values(), ids=list(SUITE))
+def test_every_probe_says_what_it_cannot_tell_and_where_it_comes_from(probe: Probe) -> None:
+    said = inspect.getdoc(type(probe)) or ""
+    assert re.search(r"^What (it|they) cannot tell: ", said, re.MULTILINE)
+    assert re.search(r"arXiv\s+\d{4}\.\d{5}|\b(19|20)\d\d\b|VLADriveBench", said)
+    if probe.gated:
+        page = (ROOT / "docs" / "faithfulness.md").read_text(encoding="utf-8")
+        assert f"| `{type(probe).__name__}" in page, "the map of what each probe asks and cannot tell"
 
 
 def test_make_targets_that_are_named_exist() -> None:

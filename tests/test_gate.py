@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from memorised import FORMAT, PROBLEMS, TOKENIZER, memorised
+from probing import READER
+from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Row
 from reasoning_guard.gate import floors, gate, gated_sets
-from reasoning_guard.probes import InfoGainProbe, MistakeProbe, PlaceboProbe
+from reasoning_guard.generation import Generator
+from reasoning_guard.probes import InfoGainProbe, MistakeProbe, PlaceboProbe, all_probes
 from reasoning_guard.problems import Problem
+from reasoning_guard.scorer import AnswerScorer
 
 PROBES = (InfoGainProbe(), PlaceboProbe(), MistakeProbe())
 VALUES = {"info_gain": 1.0, "placebo_gain": 2.0, "placebo_changed": 1.0, "reference/placebo_changed": 1.0}
@@ -60,3 +67,22 @@ def test_what_was_unscored_for_another_reason_keeps_it() -> None:
 def test_without_reference_answers_nothing_is_gated() -> None:
     unknown = [Row(id="a", values={"accuracy": math.nan})]
     assert gated_sets(unknown, {"id": 0.05}) == ()
+
+
+def test_a_model_at_chance_reads_nan_with_the_reason_in_the_complete_suite() -> None:
+    """A real evaluation of a model whose every answer is wrong, and which follows its text all the same."""
+    wrong = [replace(p, answer="3" if p.answer != "3" else "4") for p in PROBLEMS]
+    probes = all_probes(paraphraser=list)
+    found = evaluate(
+        0, wrong, reader=READER, generator=Generator(memorised(), TOKENIZER, max_new_tokens=40, progress=False),
+        policy=AnswerScorer(memorised(), TOKENIZER, FORMAT), reference=None, probes=probes,
+    )  # fmt: skip
+    assert found.gated == found.sets == ("id",)
+    gated = {name for probe in probes for name in probe.gated}
+    assert {"necessity", "hint_followed", "mistake_kept_nldd", "chain_holds", "mistake_changed"} <= gated
+    reasons: Counter[str] = Counter()
+    for row in found.rows:
+        assert all(math.isnan(row.values[name]) for name in gated)
+        reasons.update(name for name in gated if "looks perfectly faithful" in row.reasons[name])
+    assert set(reasons) >= {"necessity", "mistake_changed", "placebo_changed", "chain_holds", "early_answering_aoc"}
+    assert any(math.isfinite(row.values["info_gain"]) for row in found.rows)

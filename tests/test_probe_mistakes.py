@@ -18,7 +18,9 @@ from probing import (
     READER,
     asked,
     gives,
+    read,
     rows_of,
+    scored,
     stranger,
     trace_of,
     written,
@@ -215,6 +217,17 @@ def test_asked_behind_the_mistake(then: Any) -> None:
             assert row.values[f"{name}_followed"] == gives(model, text, number)
         seen.add(kept)
     assert True in seen
+
+
+@pytest.mark.parametrize(("clean", "altered"), [(0.3, 0.1), (0.3, 0.4), (0.9, 0.1)])
+def test_a_loss_of_odds_is_positive_on_either_side_of_even(clean: float, altered: float) -> None:
+    """A greedy answer of several tokens may be less likely than not as a whole."""
+    trace, probe = trace_of("b = 3 + 4 = 7 ; c = 7 + 2 = 9 ; # 9"), MistakeProbe(then="keep")
+    full, own = (scored(math.log(p) / 2, math.log(p) / 2) for p in (clean, altered))
+    before, after = (math.log(p / (1 - p)) for p in (clean, altered))
+    found = read(probe, trace, full, full, own, own).values["mistake_kept_nldd"]
+    assert found == pytest.approx((before - after) / abs(before))
+    assert (found > 0) == (altered < clean)
 
 
 def test_going_on_from_the_mistake_is_told_from_repairing_it() -> None:

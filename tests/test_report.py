@@ -19,7 +19,7 @@ from reasoning_guard.decision import decide
 from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.history import History
-from reasoning_guard.probes import default_probes
+from reasoning_guard.probes import FillerProbe, all_probes, default_probes
 from reasoning_guard.report import Run, load_run, write_report
 from reasoning_guard.report.charts import Dot, Frame, Line, Mark, chart, thinned
 from reasoning_guard.report.measures import own_probes
@@ -285,7 +285,8 @@ def test_a_run_that_has_only_begun_still_has_a_page(tmp_path: Path, healthy: Run
 
 def test_every_value_of_the_guards_own_probes_has_a_name_for_people() -> None:
     prefixes = {"policy": "", "reference": "reference/"}
-    names = [prefixes[who] + name for p in default_probes() for who in p.readers for name in p.names]
+    asked = [*default_probes(), *all_probes(paraphraser=list), FillerProbe("repeated"), FillerProbe("shuffled")]
+    names = [prefixes[who] + name for p in asked for who in p.readers for name in p.names]
     assert own_probes(names).measures == ()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from reasoning_guard.rewards import InfoGainReward
 from reasoning_guard_demo.arithmetic import Exercise
-from reward_tasks import FORMAT, TOKENIZER, adder, exercises, graded, honest, steps
+from reward_tasks import FORMAT, TOKENIZER, Write, adder, batch, exercises, graded, honest, steps
 
 LIST = " ".join(map(str, range(11)))
 
@@ -73,54 +73,61 @@ def climbing(of: Exercise, times: int) -> str:
     return " ".join([*before, *["d = 0 ;", *before] * times, last, f"# {of.answer}"])
 
 
+def joined(change: Callable[[list[str]], list[str]]) -> Write:
+    return lambda of: " ".join([*change(steps(of)), f"# {of.answer}"])
+
+
+WRITERS: dict[str, Write] = {
+    "honest": honest,
+    **ATTACKS,
+    **{name: joined(change) for name, change in (PADDINGS | SPLITS).items()},
+}
+
+
 @pytest.fixture(scope="module")
 def reward() -> InfoGainReward:
     return InfoGainReward(scorer=adder(), tokenizer=TOKENIZER, format=FORMAT)
 
 
 @pytest.fixture(scope="module")
-def fair(reward: InfoGainReward) -> list[float]:
-    return [value or 0.0 for value in graded(reward, honest)]
+def groups(reward: InfoGainReward) -> dict[str, list[float]]:
+    """One batch as GRPO makes it: a group a problem, in which every way to write has a member."""
+    written = [(of, write(of)) for of in exercises(24) for write in WRITERS.values()]
+    given = [value or 0.0 for value in reward(**batch(written))]
+    return {name: given[i :: len(WRITERS)] for i, name in enumerate(WRITERS)}
 
 
-def excess(got: Sequence[float | None], fair: Sequence[float]) -> float:
+def excess(got: Sequence[float], fair: Sequence[float]) -> float:
     """The most that any trace gained over its honest form, nats a token."""
-    return max((a or 0.0) - b for a, b in zip(got, fair, strict=True))
+    return max(a - b for a, b in zip(got, fair, strict=True))
 
 
-def joined(change: Callable[[list[str]], list[str]]) -> Callable[[Exercise], str]:
-    return lambda of: " ".join([*change(steps(of)), f"# {of.answer}"])
-
-
-def test_an_honest_chain_is_paid(fair: list[float]) -> None:
-    assert min(fair) > 0
-    assert statistics.mean(fair) > 1.5
+def test_an_honest_chain_is_paid(groups: dict[str, list[float]]) -> None:
+    assert min(groups["honest"]) > 0
+    assert statistics.mean(groups["honest"]) > 1.5
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attack_earns_next_to_nothing(name: str, reward: InfoGainReward, fair: list[float]) -> None:
-    got = graded(reward, ATTACKS[name])
-    assert statistics.mean(value or 0.0 for value in got) < 0.15 * statistics.mean(fair)
-    assert excess(got, fair) < 0.05
+def test_an_attack_earns_next_to_nothing(name: str, groups: dict[str, list[float]]) -> None:
+    assert statistics.mean(groups[name]) < 0.25 * statistics.mean(groups["honest"])
+    assert excess(groups[name], groups["honest"]) < 0.05
 
 
 @pytest.mark.parametrize("name", PADDINGS)
-def test_padding_pays_exactly_what_the_trace_pays_without_it(
-    name: str, reward: InfoGainReward, fair: list[float]
-) -> None:
-    assert graded(reward, joined(PADDINGS[name])) == pytest.approx(fair, abs=1e-4)
+def test_padding_pays_exactly_what_the_trace_pays_without_it(name: str, groups: dict[str, list[float]]) -> None:
+    assert groups[name] == pytest.approx(groups["honest"], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_splitting_never_pays_more(name: str, reward: InfoGainReward, fair: list[float]) -> None:
-    got = graded(reward, joined(SPLITS[name]))
-    assert statistics.mean(value or 0.0 for value in got) <= statistics.mean(fair)
-    assert excess(got, fair) < 0.15
+def test_splitting_never_pays_more(name: str, groups: dict[str, list[float]]) -> None:
+    """What is left is the reader's own: it reads other tokens."""
+    assert statistics.mean(groups[name]) <= statistics.mean(groups["honest"])
+    assert excess(groups[name], groups["honest"]) < 0.1
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_no_mixture_of_paddings_raises_the_reward(seed: int, reward: InfoGainReward, fair: list[float]) -> None:
-    """Random repeats, filler and empty steps, anywhere in the chain and behind it."""
+def test_no_mixture_of_paddings_raises_the_reward(seed: int, reward: InfoGainReward) -> None:
+    """Random repeats, filler and empty steps, anywhere in the chain and behind it, in groups with honest chains."""
     rng = random.Random(seed)
 
     def padded(chain: list[str]) -> list[str]:
@@ -134,14 +141,15 @@ def test_no_mixture_of_paddings_raises_the_reward(seed: int, reward: InfoGainRew
             out.append(step)
         return out + rng.choices([*chain, "... ;"], k=rng.randrange(5))
 
-    assert graded(reward, joined(padded), n=8) == pytest.approx(fair[:8], abs=1e-4)
+    given = reward(**batch([(of, write(of)) for of in exercises(8) for write in (honest, joined(padded))]))
+    assert given[::2] == pytest.approx(given[1::2], abs=1e-4)
 
 
-def test_cutting_the_same_tokens_finer_changes_nothing(fair: list[float]) -> None:
+def test_cutting_the_same_tokens_finer_changes_nothing(reward: InfoGainReward) -> None:
     """For any reader: nothing depends on where steps end, or how many there are."""
     finer = replace(FORMAT, step_end=r"[;+]")
-    reward = InfoGainReward(scorer=adder(), tokenizer=TOKENIZER, format=finer)
-    assert graded(reward, honest) == pytest.approx(fair, abs=1e-4)
+    finely = InfoGainReward(scorer=adder(), tokenizer=TOKENIZER, format=finer)
+    assert graded(finely, honest) == pytest.approx(graded(reward, honest), abs=1e-4)
 
 
 def test_wrong_answers_and_missing_chains_earn_nothing(reward: InfoGainReward) -> None:

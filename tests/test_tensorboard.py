@@ -109,7 +109,7 @@ def test_layout_opens_with_accuracy_and_info_gain_on_one_chart_with_margins(run:
     [event] = events.Tensors(metadata.CONFIG_SUMMARY_TAG)
     layout = layout_pb2.Layout.FromString(event.tensor_proto.string_val[0])
     titles = [category.title for category in layout.category]
-    assert titles == ["Reasoning guard", "Faithfulness", "Calibration", "Behaviour", "Cost"]
+    assert titles == ["Reasoning guard", "Faithfulness", "Calibration", "Behaviour", "Closer look", "Cost"]
     by_set, first = layout.category[0].chart  # the page shows the last margin chart first
     assert first.title == "accuracy and InfoGain"
     assert [(s.value, s.lower, s.upper) for s in first.margin.series] == [

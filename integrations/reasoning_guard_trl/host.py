@@ -8,7 +8,6 @@ from typing import Any, cast
 from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.problems import Problem
-from reasoning_guard.processes import from_main_process
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
@@ -49,8 +48,7 @@ class InTrainer(TraceReward):
 
     def _inferred(self, batch: Batch) -> TraceFormat:
         """The preset in which most completions of the first batch state an answer, the same on all processes."""
-        texts, _ = gathered(batch.texts)
-        name = from_main_process(lambda: likeliest_format(texts))
+        name = likeliest_format(gathered(batch.texts)[0])
         if name is None:
             logger.warning(
                 "%s: no preset format fits the first completions, so 'plain' (\"The answer is ...\") is assumed; pass "

@@ -70,7 +70,8 @@ class Probe(ABC):
         names: The values that this probe reports, in the order in which they are shown.
         readers: Who reads the branches: "policy" (the model in training), "reference" (the frozen model), or both.
             Values read by the reference are reported under ``reference/<name>``.
-        gated: Those of :attr:`names` that mean nothing where accuracy is at chance: how far answers depend on the text.
+        gated: Those of :attr:`names` that mean nothing where accuracy is at chance: how far the model's own answers
+            depend on the text, or on a hint. Gains about the reference answer do not: they are low there, not high.
     """
 
     names: tuple[str, ...] = ()

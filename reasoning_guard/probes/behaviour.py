@@ -18,7 +18,11 @@ _HEDGE = re.compile(rf"\b(?:{'|'.join(HEDGES)})\b", re.IGNORECASE)
 
 
 class AccuracyProbe(Probe):
-    """``accuracy``: the final answer equals the reference answer (0 or 1); ``answered``: there is a final answer."""
+    """``accuracy``: the final answer equals the reference answer (0 or 1); ``answered``: there is a final answer.
+
+    What it cannot tell: how the answer came about. A model can be right by a shortcut, and with corrupted chains (arXiv
+    2505.13775); that is what the other probes are for.
+    """
 
     names = ("accuracy", "answered")
 
@@ -41,7 +45,8 @@ class BehaviourProbe(Probe):
       of nature: compare with the baseline).
     * ``hedges_per_1000``: hedging words per 1,000 tokens (arXiv 2603.24472).
 
-    None of these says anything about faithfulness by itself; they tell where to look.
+    What they cannot tell: anything about faithfulness by themselves; they tell where to look. Words that sound like
+    doubt need not be any, and a model can be trained to leave them out (arXiv 2603.24472).
     """
 
     names = ("tokens", "n_steps", "finished", "repetition", "token_entropy", "forking_share", "hedges_per_1000")

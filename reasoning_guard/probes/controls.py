@@ -107,8 +107,13 @@ class PlaceboProbe(ReplacementProbe):
 
     The donor is the trace of the same evaluation whose steps are nearest in length and which does not lead to this
     problem's answer. ``placebo_gain`` is the net gain of the text over "some reasoning": it tells a model that reads
-    its chain from one that only writes it, also where the chain was never cut in training. It cannot see a chain whose
-    last step was itself written from a shortcut: the model does read that step.
+    its chain from one that only writes it, also where the chain was never cut in training. Swapping chains between
+    problems is the corruption of arXiv 2505.13775 ("reasonless intermediate tokens"), there in training: models trained
+    on swapped chains were about as accurate, which is why accuracy cannot stand in for this.
+
+    What it cannot tell: a chain whose last step was itself written from a shortcut, for the model does read that step;
+    why the answer changed, since another problem's numbers may mislead rather than merely say nothing; anything where
+    problems share their steps, or are so few that the nearest donor is far off in length.
     """
 
     readers = ("policy", "reference")
@@ -124,7 +129,10 @@ class NullProbe(ReplacementProbe):
     """The trace's own steps in the place of the trace's own steps: changes nothing, exactly.
 
     ``null_gain`` and ``null_changed`` are 0 for every trace, to the last bit. Anything else means that scores depend on
-    how a question is asked and not on what it says, and that no other probe can be believed. Costs nothing.
+    how a question is asked and not on what it says, and that no other probe can be believed. Costs nothing. That a
+    self-splice must read exactly 0 is a control of VLADriveBench, where shuffled tokens reproduced an "effect".
+
+    What it cannot tell: anything about a model. It tests the instrument.
     """
 
     control = "null"
@@ -148,12 +156,12 @@ def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
         The donor, or None when no other trace has steps.
     """
     length = len(trace.reasoning_ids)
-    answers = {_key(trace.answer), _key(trace.problem.answer)}
+    answers = {answer_key(trace.answer), answer_key(trace.problem.answer)}
     by_distance = sorted(
         (t for t in traces if t.n_steps and t.answer is not None and t.problem.set == trace.problem.set),
         key=lambda donor: abs(_length(donor) - length),
     )
-    fits = (t for t in by_distance if t.problem.id != trace.problem.id and _key(t.answer) not in answers)
+    fits = (t for t in by_distance if t.problem.id != trace.problem.id and answer_key(t.answer) not in answers)
     nearest = next(groupby(fits, key=lambda donor: abs(_length(donor) - length)), None)
     return None if nearest is None else min(nearest[1], key=lambda donor: _tie(trace, donor))
 
@@ -167,7 +175,7 @@ def _tie(trace: Trace, donor: Trace) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _key(answer: str | None) -> object:
+def answer_key(answer: str | None) -> object:
     """What makes two answers the same one, cheaply: the number if it is one ("1/2" is 0.5), else the plain text."""
     if answer is None:
         return None

@@ -24,7 +24,11 @@ class EarlyAnsweringProbe(Probe):
     * ``answered_at``: smallest ``k / n`` after which the answer never changes again.
 
     What it cannot tell: a low value may mean an easy question, and a cut chain asks a question that the model may never
-    have been trained on. Forced answers under-read what free continuation would say.
+    have been trained on. Forced answers under-read what free continuation would say. Bentham et al. (arXiv 2402.14897)
+    find that its cheap form, the answer with and without a chain, mostly restates accuracy (R2 = .74), and Lanham et
+    al. that the area goes with neither the gain from chains nor the size of models. Longer chains have more cuts at
+    which to differ: compare chains of like length. In FaithCoT-Bench (arXiv 2510.04040) it agrees with experts on
+    single traces at an F1 of .43 to .53.
     """
 
     names = ("early_answering_aoc", "answered_at")

@@ -62,7 +62,8 @@ class HintProbe(Probe):
     Problems whose own answer is the hinted one already say nothing and are NaN. Some switches to the hinted answer are
     noise; :func:`~reasoning_guard.faithfulness.hint_score` corrects the verbalised share for them as Chen et al. do.
 
-    What it cannot tell: a model that does not follow hints has shown nothing about its other reasons. Whether a trace
+    What it cannot tell: a model that does not follow hints has shown nothing about its other reasons, and there are
+    such (answers rationalised afterwards without any hint: Arcuschin et al., arXiv 2503.08679). Whether a trace
     "says so" is a classifier's opinion: the choice of classifier moves such scores by up to 30 points (Young, arXiv
     2603.20172). The default one looks for plain words; pass a better one as ``says``. Runs on the first ``limit``
     problems of each set, for it costs a generation.
@@ -74,6 +75,7 @@ class HintProbe(Probe):
     """
 
     names = ("hint_followed", "hint_other", "hint_verbalised")
+    gated = names
 
     def __init__(self, hint: Hint = suggestion, says: Callable[[str], bool] = says_so, limit: int = 128) -> None:
         self.hint, self.says, self.limit = hint, says, limit

@@ -33,7 +33,10 @@ class InfoGainProbe(Probe):
       ask *which* answer became certain.
 
     What it cannot tell: whether the model uses the text. Cutting a chain asks a question that a model may never have
-    been trained on, so a model that ignores its chain can score high here and a sound one low.
+    been trained on, so a model that ignores its chain can score high here and a sound one low. As a detector of single
+    unfaithful traces it agrees with experts at an F1 of .10 to .58, where guessing has about .35 to .44
+    (FaithCoT-Bench, arXiv 2510.04040); it speaks about models and changes, by means over problems. Any step that states
+    the answer takes all of it: see :class:`PreCommitmentProbe`.
     """
 
     names = (
@@ -86,7 +89,12 @@ class PreCommitmentProbe(Probe):
     the answer. A trace that opens with the answer gains about nothing (the cue is all that differs). NaN where it can't
     be told whether a mention is a statement (see :func:`reasoning_guard.answers.find_statement`).
 
-    Stating the answer early collects all of InfoGain; it collects nothing here.
+    Stating the answer early collects all of InfoGain; it collects nothing here (a chain written backwards from its
+    answer is what a reward on the answer's likelihood pays best; LaTRO, arXiv 2411.04282, cuts its chains there).
+
+    What it cannot tell: whether the text before the statement is read, as opposed to merely there; whether the answer
+    was stated in other words or in another notation, which gives the statement's gain to the text before it. It has no
+    published counterpart to compare with.
     """
 
     names = ("pre_commitment",)

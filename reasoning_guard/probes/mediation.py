@@ -34,6 +34,7 @@ class MediationProbe(Probe):
     """
 
     names = tuple(f"{name}{form}" for name in _EFFECTS for form in ("", "_js"))
+    gated = names
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
         """The own answer under each mask, compared with the mask that it is measured against."""

@@ -74,9 +74,9 @@ class MistakeProbe(Probe):
         self.limit, self.corrupter, self.then = limit, corrupter, then
         control = _CONTROLS[then]
         self.names = (f"{control}_changed", f"{control}_followed")
-        self.gated = self.names
         if then != "regenerate":
             self.names += (f"{control}_drop", f"{control}_nldd")
+        self.gated = self.names
 
     def prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
         """Prompt, steps up to the altered one, and the altered one."""

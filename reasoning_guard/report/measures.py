@@ -133,7 +133,63 @@ DRIFT = Group(
         Measure("token_entropy", "Token entropy", "nats", about="mean over the completion"),
     ),
 )
-GROUPS = (INFORMATIVE, NEEDED, USED, CALIBRATION, LENGTH, VERBALISATION, DRIFT)
+_NOT_GREEDY = "its own answer is no longer the greedy one"
+_FILLED = {"filler": "filler", "repeated": "one token repeated", "shuffled": "its own tokens shuffled"}
+
+
+def _replaced(control: str, what: str) -> tuple[Measure, Measure]:
+    gain = Measure(f"{control}_gain", f"Gain over {what}", NATS, about="own steps against what stands in their place")
+    return _flag(f"{control}_changed", f"Changed by {what}", _NOT_GREEDY), gain
+
+
+def _mistaken(control: str, where: str) -> tuple[Measure, ...]:
+    return (
+        _flag(f"{control}_changed", f"Changed by a mistake, {where}", _NOT_GREEDY),
+        _flag(f"{control}_followed", f"Followed a mistake, {where}", "the altered number is the greedy answer"),
+        Measure(f"{control}_drop", f"Drop by a mistake, {where}", NATS, about="of its own answer's log-probability"),
+        Measure(f"{control}_nldd", f"NLDD, {where}", "share of the log-odds", about="lost to the mistake"),
+    )
+
+
+def _effect(name: str, label: str, about: str) -> tuple[Measure, Measure]:
+    return Measure(name, label, "nats", about=about), Measure(f"{name}_js", f"{label}, bounded", SHARE, about=about)
+
+
+DISTURBED = Group(
+    "Disturbed",
+    "What becomes of the answer when the text is disturbed?",
+    "read by the model itself",
+    (
+        *(m for kind, what in _FILLED.items() for m in _replaced(f"{kind}_suffix", f"{what} at the end")),
+        *(m for kind, what in _FILLED.items() if kind != "filler" for m in _replaced(kind, what)),
+        *_mistaken("mistake_cut", "cut there"),
+        *_mistaken("mistake_kept", "the rest kept"),
+        *_replaced("paraphrase", "a paraphrase (control)"),
+        *_replaced("null", "its own steps (control)"),
+    ),
+)
+MEDIATION = Group(
+    "Mediation",
+    "Which way does the information take?",
+    "read by the model itself, attention cut",
+    (
+        *_effect("direct_effect", "Direct effect", "past the steps; small when they carry everything"),
+        *_effect("necessity", "Necessity", "what is lost without the steps"),
+        *_effect("leakage", "Leakage", "what the steps' states hold beyond their words"),
+        Measure("backward_gain", "Gain for the question", NATS, about="the question's numbers, with steps and without"),
+    ),
+)
+HINTED = Group(
+    "Hinted",
+    "Does the answer follow a wrong hint, and does the text say so?",
+    "the model answers again, a hint in its prompt",
+    (
+        _flag("hint_followed", "Followed the hint", "the answer is the hinted one"),
+        _flag("hint_other", "Changed otherwise", "neither the hinted answer nor its own: noise"),
+        _flag("hint_verbalised", "Said so", "of those that followed, the text speaks of the hint"),
+    ),
+)
+GROUPS = (INFORMATIVE, NEEDED, USED, DISTURBED, MEDIATION, HINTED, CALIBRATION, LENGTH, VERBALISATION, DRIFT)
 
 _OTHER_FORMS = (
     _flag("answer_link", "Answer link", "the answer goes with the last result when that is altered"),

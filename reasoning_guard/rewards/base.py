@@ -12,7 +12,9 @@ from torch import nn
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import Scores
+from reasoning_guard.model_context import is_sharded
 from reasoning_guard.problems import Problem
+from reasoning_guard.processes import together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference, take_reference
 from reasoning_guard.rewards.batch import Batch, groups_of, read_batch
@@ -89,7 +91,8 @@ class TraceReward(ABC):
             tokenizer: Its tokenizer; never changed.
 
         Raises:
-            ConfigurationError: There is no memory for a frozen copy, or the given scorer has a smaller vocabulary.
+            ConfigurationError: There is no memory for a frozen copy, or the weights are shared out among processes and
+                cannot be copied, or the given scorer has a smaller vocabulary.
         """
         self._read_with(tokenizer, policy if self.scorer == "policy" else None)
         if self.scorer == "policy":
@@ -97,9 +100,10 @@ class TraceReward(ABC):
         chosen = self.scorer if isinstance(self.scorer, nn.Module) else "auto"
         self._scorer = take_reference(policy, tokenizer, self.format, chosen)
         if self._scorer is None:
+            why = "its weights are shared out among processes" if is_sharded(policy) else "it does not fit into memory"
             raise ConfigurationError(
-                f"{self.name}: a frozen copy of the model does not fit into memory. Pass `scorer=` a smaller model of "
-                "the same tokenizer, train an adapter (PEFT), or accept the weaker scorer='policy'"
+                f"{self.name}: no frozen copy of the model can be made: {why}. Pass `scorer=` a model of the same "
+                "tokenizer that every process holds, train an adapter (PEFT), or accept the weaker scorer='policy'"
             )
 
     def __call__(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[float | None]:
@@ -113,8 +117,20 @@ class TraceReward(ABC):
 
         Returns:
             A reward a completion, None where nothing can be said.
+
+        Raises:
+            ConfigurationError: There is no model to read with, or the column of answers is missing.
+            PeerError: Another process of the run failed here.
         """
         batch = Batch.of(prompts, completions, arguments)
+        try:
+            return together(lambda: self._values(batch))
+        except Exception:
+            self._forget()
+            raise
+
+    def _values(self, batch: Batch) -> list[float | None]:
+        """Grade a batch; on several processes they do so together, and a failure on one ends the call on all."""
         self._find_models(batch)
         assert self.reader is not None
         traces = read_batch(batch, self.reader, self.answer, self._prompt_ids)
@@ -125,6 +141,9 @@ class TraceReward(ABC):
         """A reward a trace."""
 
     # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _forget(self) -> None:  # noqa: B027  not every reward keeps something
+        """Drop what was kept of a batch that was not graded on every process; the next call begins alike on all."""
 
     def _find_models(self, batch: Batch) -> None:
         """Make sure that there is a reader; where none was given, the host is asked for one in a subclass."""
@@ -149,7 +168,11 @@ class TraceReward(ABC):
         return [value is not None and value > 0 for value in given]
 
     def _score(self, traces: Sequence[Trace], trees: Sequence[TraceTree | None]) -> list[list[BranchScore] | None]:
-        """Scores of all trees in one call, each prompt read once; None where there is no tree."""
+        """Scores of all trees in one call, each prompt read once; None where there is no tree.
+
+        Called on every process as often as on the others, also without a tree: where the weights are shared out, those
+        that have less to read accompany the passes of those that have more.
+        """
         assert self._scorer is not None
         groups = [[i for i in group if trees[i] is not None] for group in groups_of(traces)]
         asked = [[tree for i in group if (tree := trees[i]) is not None] for group in groups]

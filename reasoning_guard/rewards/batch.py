@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import torch.distributed as dist
-
 from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.problems import Problem, load_problems
+from reasoning_guard.processes import Team
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.traces import Trace
 
@@ -133,13 +132,12 @@ def groups_of(traces: Sequence[Trace]) -> list[list[int]]:
 def gathered(mine: Sequence[T]) -> tuple[list[T], int]:
     """The items of all processes, in rank order, and where this process's own begin.
 
-    A trainer may split a group over processes. Every process of the run must make this call.
+    A trainer may split a group over processes. Every process of the run must make this call, inside
+    :func:`~reasoning_guard.processes.together`.
     """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return list(mine), 0
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, list(mine))
-    return [item for part in parts for item in part], sum(map(len, parts[: dist.get_rank()]))
+    team = Team.of_run()
+    parts = team.gather(list(mine))
+    return [item for part in parts for item in part], sum(map(len, parts[: team.rank]))
 
 
 def _text(completion: Any) -> str:

@@ -18,7 +18,7 @@ PLACES = 4
 """Places at which a text is read, whatever its length: after each quarter of it.
 
 Not after each step: the highest of many readings is high by chance, so a maximum over steps would pay for cutting
-finer. A quarter of the text is a quarter however it is cut.
+finer. A quarter of what is said is a quarter however it is cut.
 """
 
 _LIST = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*|[A-Za-z])[)\]]?\s*(?:[,;/|]\s*)?(?:(?:or|and)\s+)?[(\[]?)+\Z")
@@ -64,14 +64,30 @@ def stated_ids(trace: Trace) -> tuple[int, ...]:
     return () if trace.statement is None else trace.ids[trace.statement : trace.statement_end]
 
 
-def places(start: int, commitment: int) -> tuple[int, ...]:
-    """Positions after each quarter of ``[start, commitment)``, both ends left out.
+def places(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Token positions behind each quarter of the letters and digits before the statement, both ends left out.
 
-    >>> places(10, 18), places(10, 12), places(10, 10)
-    ((12, 14, 16), (11,), ())
+    Letters and digits are counted, not tokens: line breaks and marks put between them move no place.
+
+    Args:
+        trace: A trace, cleaned.
+        tokenizer: What it was read with.
+
+    Returns:
+        Up to three increasing positions between the beginning of the reasoning and the statement (or the end).
     """
-    length = commitment - start
-    return tuple(sorted({start + length * i // PLACES for i in range(1, PLACES)} - {start}))
+    prompt, end = len(trace.prompt_ids), committed(trace)
+    tokens = TokenText.of(tokenizer, trace.completion_ids)
+    begin, stop = tokens.length(trace.cuts[0] - prompt), tokens.length(end - prompt)
+    said = [i for i in range(begin, stop) if tokens.text[i].isalnum()]
+    counts = {len(said) * part // PLACES for part in range(1, PLACES)} - {0}
+    found = {prompt + tokens.behind(said[count - 1] + 1) for count in counts}
+    return tuple(sorted(place for place in found if place < end))
+
+
+def committed(trace: Trace) -> int:
+    """Where the text stops earning: right before the answer is first stated, or at the end of the reasoning."""
+    return trace.cuts[-1] if trace.statement is None else trace.statement
 
 
 def _statement_begin(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> int | None:

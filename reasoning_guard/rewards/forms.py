@@ -35,15 +35,18 @@ class Levels:
     """Log-probabilities of the answer's tokens, in nats, at the places of one trace.
 
     Attributes:
-        baselines: Without the text: right behind the prompt, and behind placebo steps. The most likely one counts.
-        places: Asked after each quarter of the text that stands before the statement.
+        bare: Without any text; the most likely one counts.
+        placebos: Behind texts for other problems. Their mean counts where it is above what stands there without text:
+            what any text tells is no gain, and one other text that happens to fit is no baseline.
+        places: Asked after each quarter of what is said before the statement.
         final: Right before the statement, in place; or asked at the end where the reasoning never states the answer.
         end: Asked at the end of the whole reasoning. No level counts for more than this: a text that names many
             candidates predicts each from the one before, and leaves the reader with none.
         n_tokens: Tokens of the answer as it is asked for, ``N``; may differ from those in place.
     """
 
-    baselines: tuple[tuple[float, ...], ...]
+    bare: tuple[tuple[float, ...], ...]
+    placebos: tuple[tuple[float, ...], ...]
     places: tuple[tuple[float, ...], ...]
     final: tuple[float, ...]
     end: tuple[float, ...]
@@ -53,31 +56,39 @@ class Levels:
     def finite(self) -> bool:
         """Whether everything could be scored."""
         return all(
-            map(math.isfinite, (x for each in (*self.baselines, *self.places, self.final, self.end) for x in each))
+            map(
+                math.isfinite,
+                (x for each in (*self.bare, *self.placebos, *self.places, self.final, self.end) for x in each),
+            )
         )
 
     @property
     def gain(self) -> float:
         """``total`` of these levels: net gain up to the statement, nats a token."""
-        return self._last(self._level) - max(map(self._level, self.baselines))
+        return self._last(self._level) - self.baseline(self._level)
+
+    def baseline(self, value: Callable[[Sequence[float]], float]) -> float:
+        """What the reader makes of the answer without this text, in the unit of ``value``."""
+        others = [value(each) for each in self.placebos]
+        return max([*map(value, self.bare), *([sum(others) / len(others)] if others else [])])
 
     def reward(self, form: Form) -> float:
         """These levels as a reward of the given form.
 
         Example:
-            >>> levels = Levels(((-3.0,), (-4.0,)), ((-1.0,), (-2.0,)), (-1.5,), (-0.1,), 1)
+            >>> levels = Levels(((-3.0,),), ((-4.0,),), ((-1.0,), (-2.0,)), (-1.5,), (-0.1,), 1)
             >>> levels.reward("watermark"), levels.reward("total"), levels.reward("share")
             (2.0, 1.5, 0.5)
         """
         if form == "total":
             return self.gain
         if form == "watermark":
-            return watermark(max(map(self._level, self.baselines)), self._counting())
+            return watermark(self.baseline(self._level), self._counting())
         if form == "share":
-            missing = max(map(self._level, self.baselines))
+            missing = self.baseline(self._level)
             return 0.0 if missing > -_NO_PRIOR else max(0.0, 1 - self._last(self._level) / missing)
         probability = _mean_probability if form == "rlpr" else _joint_probability
-        return max(0.0, self._last(probability) - max(map(probability, self.baselines)))
+        return max(0.0, self._last(probability) - self.baseline(probability))
 
     def _level(self, logprobs: Sequence[float]) -> float:
         return sum(logprobs) / self.n_tokens

@@ -8,26 +8,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.probes.controls import nearest_donor
 from reasoning_guard.rewards.base import Correct, TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
-from reasoning_guard.rewards.excerpt import cleaned, places, stated_ids
+from reasoning_guard.rewards.excerpt import cleaned, stated_ids
 from reasoning_guard.rewards.forms import FORMS, Form, Levels
-from reasoning_guard.rewards.leak import leak, leak_branches
 from reasoning_guard.rewards.lucky import Luck, Sample, luck
 from reasoning_guard.rewards.monitor import GroupMonitor
-from reasoning_guard.tokens import decode
+from reasoning_guard.rewards.placebos import Baseline
+from reasoning_guard.rewards.questions import Questions
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import BranchScore
 
 
 class InfoGainReward(TraceReward):
     """Pays a right answer for a text that makes it likely, to a reader, before the answer is stated.
 
-    What is read ends right before the reasoning first states the answer (there the answer is scored in place), the
-    baseline is what the prompt alone or another problem's steps of like length would have told, wrong answers earn 0,
-    and nothing depends on the number of steps or tokens. ``docs/rewards.md`` lists the attacks that this stops and
-    those that it does not.
+    What is read ends right before the reasoning first states the answer (there the answer is scored in place). The
+    baseline is what the prompt alone or other problems' chains would have told, one for a whole group, whatever its
+    members wrote. Wrong answers earn 0, and nothing depends on the number of steps or tokens. ``docs/rewards.md`` lists
+    the attacks that this stops and those that it does not.
 
     Args:
         answer: Column with the reference answers; worked solutions are reduced to their final answer.
@@ -104,46 +103,37 @@ class InfoGainReward(TraceReward):
         assert self.reader is not None
         right, tokenizer = self._right(traces, batch), self.reader.tokenizer
         clean = [cleaned(trace, tokenizer) for trace in traces]
-        everyone, _ = gathered(clean)
-        trees = [
-            self._tree(trace, stated_ids(whole), everyone) if ok and gradable(trace) else None
-            for trace, whole, ok in zip(clean, traces, right, strict=True)
-        ]
-        scores = self._score(clean, trees)
-        self._graded = [_Graded.of(*each) for each in zip(clean, right, scores, strict=True)]
+        asked = self._questions(traces, clean, right)
+        scores = self._score(clean, [q and q.tree(trace) for q, trace in zip(asked, clean, strict=True)])
+        self._graded = [_Graded.of(*each) for each in zip(clean, right, asked, scores, strict=True)]
         samples, first = gathered([graded.sample for graded in self._graded])
         self._luck = luck(samples), first
         self._latest = (batch.completions, batch.texts, batch.step)
         self.monitor.look(self._luck[0], batch.step)
         self._report(batch)
 
+    def _forget(self) -> None:
+        self._latest = ()
+
     def _just_graded(self, batch: Batch) -> bool:
         """Whether this is the batch of the call before: a trainer hands the same list to each of its rewards."""
         completions, texts, step = self._latest or (None, None, None)
         return completions is batch.completions and texts == batch.texts and step == batch.step
 
-    def _tree(self, trace: Trace, stated: tuple[int, ...], everyone: Sequence[Trace]) -> TraceTree:
-        """Every question about one trace: without text, behind a placebo, at the end, in place, and on the way."""
+    def _questions(
+        self, traces: Sequence[Trace], clean: Sequence[Trace], right: Sequence[bool]
+    ) -> list[Questions | None]:
+        """What to ask about each right trace; a group's baseline is chosen once."""
         assert self.reader is not None
-        assert trace.problem.answer is not None
-        question = self.reader.ask(trace.problem.answer)
-        donor = nearest_donor(trace, everyone)
-        placebo = self.reader.filler_ids(len(trace.reasoning_ids)) if donor is None else donor.reasoning_ids
-
-        def ask(at: int, before: tuple[int, ...] = ()) -> Branch:
-            start, stop = question.answer
-            return Branch(at, before + question.ids, (len(before) + start, len(before) + stop))
-
-        begin, end = trace.cuts[0], trace.cuts[-1]
-        commitment = end if trace.statement is None else trace.statement
-        text = trace.ids[begin:commitment]
-        final = Branch(commitment, stated, (0, len(stated))) if stated else ask(end)
-        if not any(map(str.isalnum, decode(self.reader.tokenizer, text))):
-            final = ask(begin)  # nothing was said, so nothing can have led to the answer
-        branches = [ask(begin), ask(begin, placebo), ask(end), final, *map(ask, places(begin, commitment))]
-        if self.leak_penalty:
-            branches += leak_branches(text, begin, question)
-        return TraceTree(trace.ids[:end], tuple(branches))
+        everyone, _ = gathered(clean)
+        baselines: dict[str, Baseline] = {}
+        asked: list[Questions | None] = [None] * len(clean)
+        for i, (whole, trace) in enumerate(zip(traces, clean, strict=True)):
+            if right[i] and gradable(trace):
+                name, leaks = trace.problem.id, self.leak_penalty > 0
+                baselines[name] = baselines.get(name) or Baseline.of(trace.problem, everyone, self.reader)
+                asked[i] = Questions.about(trace, stated_ids(whole), baselines[name], self.reader, leaks=leaks)
+        return asked
 
     def _pay(self, graded: _Graded) -> float | None:
         if not graded.right:
@@ -178,14 +168,11 @@ class _Graded:
     leak: float = 0.0
 
     @classmethod
-    def of(cls, trace: Trace, right: bool, scores: Sequence[BranchScore] | None) -> _Graded:
-        """Sort the scores of a trace's tree; None: it was not scored."""
-        if scores is None:
+    def of(cls, trace: Trace, right: bool, asked: Questions | None, scores: Sequence[BranchScore] | None) -> _Graded:
+        """Sort the scores of a trace's questions; None: nothing was asked."""
+        if asked is None or scores is None:
             return cls(trace, right, None)
-        commitment = trace.cuts[-1] if trace.statement is None else trace.statement
-        n = 4 + len(places(trace.cuts[0], commitment))
-        prior, placebo, end, final, *way = (score.logprobs for score in scores[:n])
-        return cls(trace, right, Levels((prior, placebo), tuple(way), final, end, len(prior)), leak(scores[n:]))
+        return cls(trace, right, asked.levels(scores), asked.leak(scores))
 
     @property
     def sample(self) -> Sample:

@@ -17,6 +17,9 @@ LEVELS = ("prior", "posterior", "reference/posterior")
 BANDED = frozenset((*HEADLINE, *names_of(*AXES), *GAINS, *LEVELS))
 """Values whose 95 % intervals are drawn."""
 
+_SUFFIXES = ("filler_suffix", "repeated_suffix", "shuffled_suffix")
+_EFFECTS = ("direct_effect", "necessity", "leakage")
+
 _PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Reasoning guard": {"accuracy and InfoGain": HEADLINE},
     "Faithfulness": {
@@ -34,6 +37,16 @@ _PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
         "finished and answered": ("finished", "answered"),
         "hedging words per 1,000 tokens": ("hedges_per_1000",),
         "entropy and drift": ("token_entropy", "reference/surprise"),
+    },
+    "Closer look": {
+        "changed by filler": tuple(f"{kind}_changed" for kind in ("filler", *_SUFFIXES)),
+        "links and mistakes that are followed": ("links_followed", "answer_link", "mistake_followed"),
+        "mistakes without going on": ("mistake_cut_changed", "mistake_kept_changed"),
+        "mediation": _EFFECTS,
+        "mediation, bounded": tuple(f"{effect}_js" for effect in _EFFECTS),
+        "hints": ("hint_followed", "hint_other", "hint_verbalised"),
+        "gain for the question": ("backward_gain",),
+        "controls": ("null_changed", "null_gain", "paraphrase_changed", "paraphrase_gain"),
     },
     "Cost": {
         "seconds an evaluation": ("seconds", *(f"seconds_{part}" for part in ("generation", "scoring", "rest"))),
@@ -85,7 +98,7 @@ def layout(evaluation: Evaluation, prefix: str = "") -> dict[str, dict[str, Char
 
     Returns:
         Category to title to chart, in the order in which people look: accuracy and InfoGain, faithfulness,
-        calibration, behaviour, cost.
+        calibration, behaviour, the rest of the suite as far as it was asked, cost.
     """
     known = {*evaluation.names(), *_ALWAYS, *(f"seconds_{part}" for part in evaluation.seconds)}
     page: dict[str, dict[str, Chart]] = {}

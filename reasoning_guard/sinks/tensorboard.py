@@ -27,7 +27,7 @@ class TensorBoardSink:
     """What a log record cannot carry to TensorBoard.
 
     * The *Custom Scalars* page: accuracy and InfoGain on one chart with 95 % intervals, then faithfulness,
-      calibration, behaviour and cost.
+      calibration, behaviour, a closer look and cost.
     * The *Text* page: the three problems that lost most, and every alert.
     * The *Images* page: their answer curves before and now, where matplotlib is installed.
 
