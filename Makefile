@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo demo-all demo-probes test test-all lint format bench figures pictures docs clean
+.PHONY: help demo demo-all demo-probes test test-all lint format bench figures early-warning pictures docs clean
 
 help:
 	@echo "make demo     train tiny models, one of which falls into the accuracy trap, and watch the guard"
@@ -25,6 +25,7 @@ help:
 	@echo "make format   let ruff rewrite what it can"
 	@echo "make bench    measure what guarding costs"
 	@echo "make figures  draw the figures of the documentation again"
+	@echo "make early-warning  does the alarm come in time? ten seeds, really trained (half an hour)"
 	@echo "make pictures take the pictures of the documentation again, of what make demo left (needs Chromium)"
 	@echo "make docs     write the API page from the docstrings, the cost table from the results"
 	@echo "make clean    remove .venv and everything that was built"
@@ -68,6 +69,9 @@ bench: $(READY)
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.figures
+
+early-warning: $(READY)
+	$(BIN)/python -m benchmarks.early_warning
 
 pictures: $(READY)
 	$(BIN)/python -m benchmarks.pictures

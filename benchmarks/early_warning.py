@@ -2,9 +2,10 @@
 
     python -m benchmarks.early_warning    # half an hour on one core; finished stories are kept and not told again
 
-The trap is read every 5 steps and goes on for 30 steps after its first alarm, so that a late loss of accuracy would be
-seen; the healthy run goes to its end. *Fell* is the first evaluated step from which accuracy out of distribution stays
-lower than at the baseline by more than the rules' own smallest effect.
+The trap is read every 5 steps and goes on for 20 steps after its first alarm, so that a late loss of accuracy would be
+seen; the healthy run goes to its end. Read is what the alarms rest on, on 64 problems a set. *Fell* is the first
+evaluated step from which accuracy out of distribution stays lower than at the baseline by more than the rules' own
+smallest effect.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers import logging as hf_logging
 
+from reasoning_guard.probes import (
+    AccuracyProbe,
+    BehaviourProbe,
+    InfoGainProbe,
+    LinkProbe,
+    MistakeProbe,
+    PlaceboProbe,
+    Probe,
+)
 from reasoning_guard.rules import EFFECTS
 from reasoning_guard_demo.recipes import train_base
 from reasoning_guard_demo.run import Story, tell
@@ -28,8 +38,11 @@ from reasoning_guard_transformers import ReasoningGuardCallback
 EVERY = {"healthy": 15, "trap": 5}
 """Steps between evaluations, by arm."""
 
-AFTERWARDS = 30
+AFTERWARDS = 20
 """Steps that a run goes on after its first alarm."""
+
+PROBLEMS = 64
+"""Held-out problems a set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +86,11 @@ class _GoOnAWhile(TrainerCallback):
         control.should_training_stop |= state.global_step >= told + AFTERWARDS
 
 
+def probes() -> list[Probe]:
+    """What the alarms rest on, and what costs nothing beside it."""
+    return [AccuracyProbe(), InfoGainProbe(), PlaceboProbe(), LinkProbe(), MistakeProbe(), BehaviourProbe()]
+
+
 def outcome_of(story: Story) -> Outcome:
     """What the table needs of a story."""
 
@@ -106,7 +124,13 @@ def outcomes(seeds: Sequence[int], out: Path) -> list[Outcome]:
             path = out / f"{arm}-{seed}.json"
             if not path.exists():
                 made = made or [train_base(seed)]
-                story = tell(made[0], arm, seed, out / f"{arm}-{seed}", every=EVERY[arm], beside=[_GoOnAWhile])
+                story = tell(
+                    *(made[0], arm, seed, out / f"{arm}-{seed}"),
+                    every=EVERY[arm],
+                    problems=PROBLEMS,
+                    beside=[_GoOnAWhile],
+                    probes=probes(),
+                )
                 path.write_text(json.dumps(asdict(outcome_of(story))), encoding="utf-8")
             found.append(Outcome(**json.loads(path.read_text(encoding="utf-8"))))
     return found
@@ -139,13 +163,13 @@ def _trap_line(outcome: Outcome) -> str:
 def main() -> None:
     """Train and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=10, help="number of seeds (default %(default)s)")
+    parser.add_argument("--seeds", default="0,1,2,3,4,5,6,7,8,9", help="which, with commas (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("runs/early_warning"), help="folder (default %(default)s)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     hf_logging.set_verbosity_error()
     logging.getLogger("reasoning_guard").setLevel(logging.ERROR)
-    print(table(outcomes(range(options.seeds), options.out)))
+    print(table(outcomes([int(seed) for seed in options.seeds.split(",")], options.out)))
 
 
 if __name__ == "__main__":

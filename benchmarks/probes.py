@@ -144,7 +144,7 @@ def main() -> None:
 def _table(device: str, steps: int, rounds: int) -> str:
     model, tokenizer = build_model("34M", VOCABULARY, device), build_tokenizer()
     reader = TraceReader(tokenizer, FORMAT)
-    scorer = AnswerScorer(model, tokenizer, FORMAT, token_budget=2**16)
+    scorer = AnswerScorer(model, tokenizer, FORMAT)
     generator = Generator(model, tokenizer, max_new_tokens=WRITTEN, progress=False)
     both = traces(reader, steps)
 

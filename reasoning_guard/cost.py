@@ -17,7 +17,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.problems import Problem
 
 PROBED = 8
-"""Problems a process that are read to measure what all of them will cost."""
+"""Problems a process, at least, that are read to measure what all of them will cost; and the part of all that is."""
 
 FEWEST = 32
 """Problems are never narrowed below this: fewer find next to nothing, and cost too little to be worth a probe."""
@@ -46,15 +46,6 @@ class Cost:
         written = sum(sum(evaluation.values("tokens", set).values()) for set in evaluation.sets)
         return cls(len(evaluation.rows), round(written), evaluation.seconds.get("total", 0.0))
 
-    def scaled(self, problems: int) -> Cost:
-        """What ``problems`` problems would take.
-
-        >>> Cost(problems=8, tokens=400, seconds=2.0).scaled(128)
-        Cost(problems=128, tokens=6400, seconds=32.0)
-        """
-        factor = problems / max(1, self.problems)
-        return Cost(problems, round(self.tokens * factor), self.seconds * factor)
-
     def between(self, share: float) -> float:
         """Seconds of training between two evaluations at which evaluating takes ``share`` of the time.
 
@@ -62,6 +53,35 @@ class Cost:
         570.0
         """
         return round(self.seconds * (1 - share) / share, 6)
+
+
+def extrapolated(fewer: Cost, more: Cost, problems: int, rounds: float = 1.0) -> Cost:
+    """What ``problems`` problems would take, by what two small numbers of them took.
+
+    A batch takes as many passes as its longest trace has tokens, however many traces it holds. So part of the time is a
+    round of batches', and only what the larger number took beyond the smaller is a problem's.
+
+    Args:
+        fewer: What the smaller number took.
+        more: What the larger number took.
+        problems: How many there will be.
+        rounds: In how many times as many batches they are written.
+
+    Returns:
+        The cost: never less than what ``more`` took, nor more than that times the number of problems.
+
+    Example:
+        >>> two, eight = Cost(problems=2, tokens=60, seconds=1.1), Cost(problems=8, tokens=240, seconds=1.4)
+        >>> extrapolated(two, eight, 128)
+        Cost(problems=128, tokens=3840, seconds=7.4)
+        >>> extrapolated(two, eight, 128, rounds=3).seconds
+        9.4
+    """
+    factor = problems / max(1, more.problems)
+    each = max(0.0, more.seconds - fewer.seconds) / max(1, more.problems - fewer.problems)
+    a_round = max(0.0, more.seconds - each * more.problems)
+    seconds = min(max(a_round * rounds + each * problems, more.seconds), more.seconds * factor)
+    return Cost(problems, round(more.tokens * factor), round(seconds, 6))
 
 
 class Budget:

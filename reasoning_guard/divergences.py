@@ -14,36 +14,52 @@ from torch import Tensor
 
 from reasoning_guard.packing import PackedRow
 from reasoning_guard.tree import BranchScore
+from reasoning_guard.trie import Trie
 
 _BLOCK = 2**22
 """Elements of logits compared at once."""
 
 
-def with_divergences(
-    scores: Sequence[Sequence[BranchScore]], logits: Tensor, rows: Sequence[PackedRow]
-) -> list[list[BranchScore]]:
+class Compared:
+    """The distributions that are compared, kept from the passes in which they come until all are there.
+
+    Args:
+        tries: Packed branches, a trie a tree.
+    """
+
+    def __init__(self, tries: Sequence[Trie]) -> None:
+        self.pairs = [trie.pairs for trie in tries]
+        self._wanted = [{node for _, own, others in pairs for node in (*own, *others)} for pairs in self.pairs]
+        self._rows: list[dict[int, Tensor]] = [{} for _ in tries]
+
+    def note(self, rows: Sequence[PackedRow], logits: Tensor) -> None:
+        """Keep what is wanted of the logits ``[R, P, V]`` of a pass."""
+        for row, wanted, kept, table in zip(rows, self._wanted, self._rows, logits, strict=True):
+            places = [place for place, node in enumerate(row.enter[: row.n_wanted]) if node in wanted]
+            if places:
+                kept |= zip((row.enter[place] for place in places), table[places], strict=True)
+
+    def tables(self, tree: int, own: Sequence[int], others: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Logits ``[M, V]`` of the nodes that are compared with, and of those that are compared."""
+        kept = self._rows[tree]
+        return torch.stack([kept[node] for node in others]), torch.stack([kept[node] for node in own])
+
+
+def with_divergences(scores: Sequence[Sequence[BranchScore]], compared: Compared) -> list[list[BranchScore]]:
     """Scores with the divergences of those branches that are compared with another.
 
     Args:
-        scores: A score a branch, for each row.
-        logits: ``[R, P, V]`` logits at the places that the rows speak of.
-        rows: Packed rows.
+        scores: A score a branch, for each tree.
+        compared: The distributions, as all passes have left them.
 
     Returns:
         The same scores, ``kl`` and ``js`` filled in where a branch has an ``against``.
     """
-    width = logits.shape[1]
-    pairs = [
-        (r * width + other, r * width + query.place)
-        for r, row in enumerate(rows)
-        for queries, others in zip(row.queries, row.against, strict=True)
-        for query, other in zip(queries, others, strict=False)
-    ]
-    found = iter(_in_blocks(logits.flatten(0, 1), pairs))
-    filled: list[list[BranchScore]] = []
-    for row, each in zip(rows, scores, strict=True):
-        numbers = [[next(found) for _ in others] for others in row.against]
-        filled.append([_filled(score, of) for score, of in zip(each, numbers, strict=True)])
+    filled = [list(each) for each in scores]
+    for tree, pairs in enumerate(compared.pairs):
+        for branch, own, others in pairs:
+            kl, js = _in_blocks(*compared.tables(tree, own, others))
+            filled[tree][branch] = replace(filled[tree][branch], kl=kl, js=js)
     return filled
 
 
@@ -74,19 +90,8 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
     return torch.where(p > -torch.inf, p.exp() * (p - q), 0.0).sum(-1)
 
 
-def _filled(score: BranchScore, numbers: Sequence[tuple[float, float]]) -> BranchScore:
-    if not numbers:
-        return score
-    kl, js = zip(*numbers, strict=True)
-    return replace(score, kl=kl, js=js)
-
-
-def _in_blocks(table: Tensor, pairs: Sequence[tuple[int, int]]) -> list[tuple[float, float]]:
-    """Divergences of pairs of rows, in float32 and a block of rows at a time."""
-    block = max(1, _BLOCK // table.shape[-1])
-    found: list[tuple[float, float]] = []
-    for start in range(0, len(pairs), block):
-        teachers, students = zip(*pairs[start : start + block], strict=True)
-        numbers = divergences(table[list(teachers)].float(), table[list(students)].float())
-        found += [(kl, js) for kl, js in numbers.T.tolist()]
-    return found
+def _in_blocks(teacher: Tensor, student: Tensor) -> tuple[tuple[float, ...], ...]:
+    """Divergences of two tables' rows, in float32 and a block of rows at a time."""
+    block = max(1, _BLOCK // teacher.shape[-1])
+    found = [divergences(p.float(), q.float()) for p, q in zip(teacher.split(block), student.split(block), strict=True)]
+    return tuple(map(tuple, torch.cat(found, dim=1).tolist()))

@@ -1,10 +1,10 @@
-"""The one place that runs a model for scores.
+"""Running a model for scores.
 
 Two ways to the same numbers:
 
-* :func:`score_shared`: the trunk once through plain causal attention into a cache, then all branches in one masked pass
-  over that cache. Costs one forward over the unique tokens. Trees whose trunks begin alike (completions of one prompt)
-  can share that beginning too: :func:`read_prompt` reads it once.
+* :func:`score_shared`: the trunk once through plain causal attention into a cache, then all branches in masked passes
+  over that cache (:mod:`reasoning_guard.branch_pass`). Costs one forward over the unique tokens. Trees whose trunks
+  begin alike (completions of one prompt) can share that beginning too: :func:`read_prompt` reads it once.
 * :func:`score_independent`: every branch as a sequence of its own, padded on the right. Right for every causal model,
   and slow: it reads the trunk once a branch.
 
@@ -23,18 +23,16 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from reasoning_guard.divergences import with_divergences
-from reasoning_guard.logits import Numbers, head_of, token_numbers
+from reasoning_guard.branch_pass import Scores, attention_heads, branch_score, score_branches
+from reasoning_guard.logits import head_of, token_numbers
 from reasoning_guard.masks import MaskPlan
-from reasoning_guard.model_context import attention_name, device_of, text_config
-from reasoning_guard.packing import PackedRow, anchored, batch_rows, pack, pad_right
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.model_context import device_of, text_config
+from reasoning_guard.packing import anchored, pad_right
+from reasoning_guard.tree import BranchScore, TraceTree
 
 LIMIT = 2**25
 """Elements in a mask with what it is made from, in a block of logits, in a table of attention weights: 128 MiB each in
 float32, so that mask and logits together take no more than 256."""
-
-Scores = list[list[BranchScore]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def score_shared(
         cache = copy.deepcopy(prompt.cache)
         cache.batch_repeat_interleave(len(trees))
     _feed(model, cache, trunks.to(device_of(model)), limit)
-    return _score_branches(model, cache, read + trunks.shape[1], [tree.branches for tree in trees], plan, limit)
+    return score_branches(model, cache, read + trunks.shape[1], [tree.branches for tree in trees], plan, limit)
 
 
 def _feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -> None:
@@ -97,54 +95,6 @@ def _feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) 
     for start in range(0, length, piece):
         kept = head.keep_none(ids.device)
         model(input_ids=ids[:, start : start + piece], past_key_values=cache, use_cache=True, **kept)
-
-
-def attention_heads(model: nn.Module) -> int:
-    """Number of heads whose ``[tokens, keys]`` weights exist at once: all under eager attention, none otherwise."""
-    if attention_name(model) != "eager":
-        return 0
-    settings = text_config(model).to_dict()  # not by attribute: some configurations keep the number per layer
-    return int(settings.get("num_attention_heads") or settings.get("n_head") or 1)
-
-
-def _score_branches(
-    model: nn.Module,
-    cache: DynamicCache,
-    trunk_length: int,
-    branches: Sequence[Sequence[Branch]],
-    plan: MaskPlan,
-    limit: int,
-) -> Scores:
-    """One masked pass over the cache, or one for each part of the branches where masks or logits would be too large."""
-    rows = [pack(each) for each in branches]
-    most = max(map(len, branches))
-    parts = min(most, _parts(model, trunk_length, rows, plan, limit))
-    if parts > 1:
-        size = -(-most // parts)
-        found = [
-            _score_branches(model, cache, trunk_length, [each[i : i + size] for each in branches], plan, limit)
-            for i in range(0, most, size)
-        ]
-        return [[score for part in found for score in part[tree]] for tree in range(len(branches))]
-    batch = batch_rows(rows, device_of(model))
-    logits = model(
-        input_ids=batch.ids,
-        attention_mask=plan.build(trunk_length, batch, mask_dtype(model)),
-        position_ids=batch.positions,
-        past_key_values=cache,
-        use_cache=True,
-        **head_of(model).keep(range(batch.n_wanted), batch.ids.device),
-    ).logits
-    cache.crop(-batch.ids.shape[1])
-    return _read(logits, rows)
-
-
-def _parts(model: nn.Module, trunk_length: int, rows: Sequence[PackedRow], plan: MaskPlan, limit: int) -> int:
-    """In how many parts the branches are read. A mask counts twice: the tables that it is made from are as large."""
-    width = max(len(row.ids) for row in rows)
-    mask = 2 * plan.n_masks * len(rows) * width * (trunk_length + width) * max(1, attention_heads(model))
-    wanted = max(row.n_wanted for row in rows) if head_of(model).picks else width
-    return -(-max(mask, len(rows) * wanted * text_config(model).vocab_size) // limit)
 
 
 def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget: int) -> Scores:
@@ -197,23 +147,4 @@ def _score_sequences(model: nn.Module, batch: Sequence[_Sequence]) -> list[Branc
         flat += [row * logits.shape[1] + index[p] for p in positions]
         targets += [tokens[p + 1] for p in positions]
     numbers = iter(token_numbers(logits, flat, targets))
-    return [_branch_score([next(numbers) for _ in positions]) for positions in wanted]
-
-
-def _read(logits: torch.Tensor, rows: Sequence[PackedRow]) -> Scores:
-    queries = [(r, q) for r, row in enumerate(rows) for branch in row.queries for q in branch]
-    flat = [r * logits.shape[1] + q.place for r, q in queries]
-    numbers = iter(token_numbers(logits, flat, [q.target for _, q in queries]))
-    scores = [[_branch_score([next(numbers) for _ in branch]) for branch in row.queries] for row in rows]
-    return with_divergences(scores, logits, rows)
-
-
-def _branch_score(numbers: Sequence[Numbers]) -> BranchScore:
-    logprobs, greedy, entropies, margins = zip(*numbers, strict=True)
-    return BranchScore(logprobs, greedy, entropies, margins)
-
-
-def mask_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype in which the model computes: additive masks must be in it. Quantised weights are no guide to it."""
-    computes = (p.dtype for p in model.parameters() if p.dtype.is_floating_point and p.dtype.itemsize > 1)
-    return next(computes, torch.float32)
+    return [branch_score([next(numbers) for _ in positions]) for positions in wanted]

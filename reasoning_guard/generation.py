@@ -166,6 +166,22 @@ class Generator:
                 bar.update(len(batch))
         return [found[i] for i in range(len(prompts))]
 
+    def rounds(self, prompts: Sequence[Sequence[int]]) -> int:
+        """In how many batches :meth:`complete` writes for ``prompts``.
+
+        Args:
+            prompts: Token ids of the prompts.
+
+        Returns:
+            The number of batches, as the token budget stands.
+        """
+        limit, made = context_length(self.model), 0
+        pending = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        while pending:
+            pending = pending[len(self._next_batch(prompts, pending, limit)) :]
+            made += 1
+        return made
+
     def _in_step(self) -> AbstractContextManager[Callable[[], None]]:
         """A sharded model generates on all processes at once; the one-token prompt of a companion is dropped."""
         self._synced = is_sharded(self.model) and Team.of_run().size > 1

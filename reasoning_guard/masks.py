@@ -1,11 +1,13 @@
 """Attention masks for packed branches over a cached trunk.
 
-A branch token sees the trunk up to where its branch attaches, its own ancestors and itself. Sliding-window and chunked
+A branch token sees the trunk up to where its branch attaches, its own ancestors and itself. The keys are the trunk's,
+then those of the pieces of the same branches that were read before, then the row's own. Sliding-window and chunked
 layers restrict that further *by position distance*, because a packed token's index is not its position.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,17 +38,27 @@ class MaskPlan:
         return 1 + self.by_layer_type * ((self.window is not None) + (self.chunk is not None))
 
     def build(
-        self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype
+        self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype, before: Sequence[PackedBatch] = ()
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive masks ``[R, 1, B, T + B]``: 0 where a token is seen, the dtype's minimum where it is not."""
-        seen = visible(trunk_length, batch)
+        """Additive masks ``[R, 1, B, K]``: 0 where a token is seen, the dtype's minimum where it is not.
+
+        Args:
+            trunk_length: ``T``, how many tokens of the trunk are in the cache.
+            batch: The rows that are read now, ``B`` tokens each.
+            dtype: The dtype in which the model computes.
+            before: What of the same branches is in the cache already behind the trunk, ``P`` tokens; ``K = T + P + B``.
+        """
+        seen = visible(trunk_length, batch, before)
+        if self.window is None and self.chunk is None:
+            return {FULL: additive(seen, dtype)} if self.by_layer_type else additive(seen, dtype)
+        keys = _key_positions(trunk_length, (*before, batch))
         if not self.by_layer_type:
-            return additive(seen if self.window is None else seen & _near(trunk_length, batch, self.window), dtype)
+            return additive(seen if self.window is None else seen & _near(keys, batch, self.window), dtype)
         masks = {FULL: additive(seen, dtype)}
         if self.window is not None:
-            masks[SLIDING] = additive(seen & _near(trunk_length, batch, self.window), dtype)
+            masks[SLIDING] = additive(seen & _near(keys, batch, self.window), dtype)
         if self.chunk is not None:
-            masks[CHUNKED] = additive(seen & _same_chunk(trunk_length, batch, self.chunk), dtype)
+            masks[CHUNKED] = additive(seen & _same_chunk(keys, batch, self.chunk), dtype)
         return masks
 
 
@@ -73,29 +85,30 @@ def mask_plans(config: Any) -> tuple[MaskPlan, ...]:
     return tuple(plans)
 
 
-def visible(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
-    """Which keys each packed token sees, ``[R, B, T + B]`` bool, before any window."""
+def visible(trunk_length: int, batch: PackedBatch, before: Sequence[PackedBatch] = ()) -> torch.Tensor:
+    """Which keys each packed token sees, ``[R, B, T + P + B]`` bool, before any window."""
     places = torch.arange(trunk_length, device=batch.at.device)
     on_trunk = places < batch.at[:, :, None]
     if bool(batch.hide_stop.any()):
         on_trunk &= (places < batch.hide_start[:, :, None]) | (places >= batch.hide_stop[:, :, None])
-    query, key = batch.enter[:, :, None], batch.enter[:, None, :]
-    on_branch = (key <= query) & (query < batch.leave[:, None, :])
-    return torch.cat([on_trunk, on_branch], dim=-1)
+    query = batch.enter[:, :, None]
+    on_branch = [(each.enter[:, None, :] <= query) & (query < each.leave[:, None, :]) for each in (*before, batch)]
+    return torch.cat([on_trunk, *on_branch], dim=-1)
 
 
-def _key_positions(trunk_length: int, batch: PackedBatch) -> torch.Tensor:
-    trunk = torch.arange(trunk_length, device=batch.at.device).expand(len(batch.positions), -1)
-    return torch.cat([trunk, batch.positions], dim=-1)
+def _key_positions(trunk_length: int, packed: Sequence[PackedBatch]) -> torch.Tensor:
+    at = packed[0].positions
+    trunk = torch.arange(trunk_length, device=at.device).expand(len(at), -1)
+    return torch.cat([trunk, *(each.positions for each in packed)], dim=-1)
 
 
-def _near(trunk_length: int, batch: PackedBatch, window: int) -> torch.Tensor:
+def _near(keys: torch.Tensor, batch: PackedBatch, window: int) -> torch.Tensor:
     # Compared, not subtracted: a table of distances would take eight times the memory of the mask's own booleans.
-    return _key_positions(trunk_length, batch)[:, None, :] > (batch.positions - window)[:, :, None]
+    return keys[:, None, :] > (batch.positions - window)[:, :, None]
 
 
-def _same_chunk(trunk_length: int, batch: PackedBatch, chunk: int) -> torch.Tensor:
-    return (_key_positions(trunk_length, batch) // chunk)[:, None, :] == (batch.positions // chunk)[:, :, None]
+def _same_chunk(keys: torch.Tensor, batch: PackedBatch, chunk: int) -> torch.Tensor:
+    return (keys // chunk)[:, None, :] == (batch.positions // chunk)[:, :, None]
 
 
 def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from torch import nn
 from tqdm.auto import tqdm
 
-from reasoning_guard.cost import FEWEST, PROBED, Cost, announcement, nested
+from reasoning_guard.cost import FEWEST, PROBED, Cost, announcement, extrapolated, nested
 from reasoning_guard.errors import LostProcessError
 from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
@@ -70,44 +70,53 @@ class Measurer:
         """
         probed = announce and size >= FEWEST
         if probed:
-            self._announce(self._probe(model, step, reference), size)
+            self._announce(self._probe(model, step, reference, size))
         evaluation = self._evaluate(model, step, reference, nested(self.problems, size))
         if announce and not probed:
-            self._announce(Cost.of(evaluation), size)
+            self._announce(Cost.of(evaluation))
         return evaluation
 
-    def _probe(self, model: nn.Module, step: int, reference: Reference | None) -> Cost:
-        """What a few problems cost; some are read beforehand, for the first reading tests the model and warms it up."""
-        few = nested(self.problems, Team.of_run().size * PROBED)
-        self._evaluate(model, step, reference, few[:: PROBED // 2])
-        return Cost.of(self._evaluate(model, step, reference, few))
+    def _probe(self, model: nn.Module, step: int, reference: Reference | None, size: int) -> Cost:
+        """What ``size`` problems will cost, by a few; the first reading, which tests and warms up, is not timed."""
+        processes = Team.of_run().size
+        few = nested(self.problems, max(processes * PROBED, size // PROBED))
+        fewest = few[:: max(1, len(few) // (2 * processes))]
+        _, fewer, more = (Cost.of(self._evaluate(model, step, reference, part)) for part in (fewest, fewest, few))
+        generator = self._generator(model)
+        rounds = [generator.rounds(self._prompts(part)) for part in (nested(self.problems, size), few)]
+        return extrapolated(fewer, more, size, rounds[0] / rounds[1])
 
-    def _announce(self, probed: Cost, size: int) -> None:
+    def _prompts(self, problems: Sequence[Problem]) -> list[tuple[int, ...]]:
+        """The prompts that the main process, whose clock counts, will have."""
+        return [self.reader.prompt_ids(problem) for problem in problems[:: Team.of_run().size]]
+
+    def _announce(self, cost: Cost) -> None:
         say = tqdm.write if self.progress else logger.info
         if is_main_process():
-            say(f"reasoning_guard: {announcement(probed.scaled(size), self.max_overhead)}")
+            say(f"reasoning_guard: {announcement(cost, self.max_overhead)}")
+
+    def _generator(self, model: nn.Module) -> Generator:
+        return Generator(
+            model,
+            self.reader.tokenizer,
+            max_new_tokens=self.max_new_tokens,
+            is_complete=self.reader.format.is_complete,
+            progress=self.progress and is_main_process(),
+        )
 
     def _evaluate(
         self, model: nn.Module, step: int, reference: Reference | None, problems: Sequence[Problem]
     ) -> Evaluation:
         if self.scorer is None or self.scorer.model is not model:
             self.scorer = AnswerScorer(model, self.reader.tokenizer, self.reader.format)
-        shown = self.progress and is_main_process()
-        self.scorer.progress = shown
+        self.scorer.progress = self.progress and is_main_process()
         if reference is not None:
-            reference.show_progress(shown)
-        generator = Generator(
-            model,
-            self.reader.tokenizer,
-            max_new_tokens=self.max_new_tokens,
-            is_complete=self.reader.format.is_complete,
-            progress=shown,
-        )
+            reference.show_progress(self.scorer.progress)
         return evaluate(
             step,
             problems,
             reader=self.reader,
-            generator=generator,
+            generator=self._generator(model),
             policy=self.scorer,
             reference=reference,
             probes=self.probes,

@@ -1,49 +1,50 @@
-"""Packing: the branches of a tree as one row of tokens that no two branches share or see of each other.
+"""Packing: the branches of a tree as rows of tokens that no two branches share or see of each other.
 
-Branches that begin alike at the same place of the trunk share their tokens (a trie), so a pass over the packed row
-costs as many tokens as the tree has unique ones. The order inside a row is free, because visibility and positions are
-explicit: tokens whose next-token distribution is wanted come first, so that the model's head runs over a prefix of
-the row and over nothing else.
+Branches that begin alike at the same place of the trunk share their tokens (:mod:`reasoning_guard.trie`), so passes
+over the packed rows cost as many tokens as the tree has unique ones. The order inside a row is free, because
+visibility and positions are explicit: tokens whose next-token distribution is wanted come first, so that the model's
+head runs over a prefix of the row and over nothing else.
+
+One row for everything would let each token attend to all of the trunk and to all other branches only to mask most of
+that away. So long rows are divided (:func:`parts`), and attention stays linear in the number of branches.
 
 Pure integers in, tensors out; no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch, TraceTree
+from reasoning_guard.trie import Node, Trie
 
 _NOBODY = torch.iinfo(torch.int64).max
 
 
-@dataclass(slots=True)
-class _Node:
-    """A fed token: its children by token id, and whether its next-token distribution is wanted."""
-
-    token: int
-    at: int
-    hide: tuple[int, int]
-    position: int
-    children: dict[int, int] = field(default_factory=dict)
-    wanted: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One scored token: read the log-probability of ``target`` at place ``place`` of the packed row."""
+    """One scored token: read the log-probability of ``target`` at place ``place`` of the packed row.
+
+    Attributes:
+        place: Place in the row.
+        target: Token id.
+        branch: Number of the branch that asks.
+        index: Which of the branch's scored tokens this is.
+    """
 
     place: int
     target: int
+    branch: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
 class PackedRow:
-    """The branches of one tree as a row of ``B`` tokens.
+    """Branches of one tree, or a piece of them, as a row of ``B`` tokens.
 
     Attributes:
         ids: ``[B]`` token ids, the ``n_wanted`` tokens whose next-token distribution is wanted first.
@@ -51,24 +52,35 @@ class PackedRow:
         at: ``[B]`` number of trunk tokens that stand before each token's branch.
         hide_start: ``[B]`` where the slice of the trunk begins that a token does not see, though it stands before it.
         hide_stop: ``[B]`` where that slice ends.
-        enter: ``[B]`` depth-first number of each token in its trie.
+        enter: ``[B]`` depth-first number of each token in the tree's trie.
         leave: ``[B]`` one past the depth-first number of its last descendant: token ``j`` stands before token ``i`` on
             the same branch (or is ``i``) exactly if ``enter[j] <= enter[i] < leave[j]``.
         n_wanted: How many leading tokens the head must run over.
-        queries: For each branch, one query a scored token.
-        against: For each branch, the places of the distributions that its own are compared with; empty without.
+        queries: One a scored token.
     """
 
-    ids: tuple[int, ...]
-    positions: tuple[int, ...]
-    at: tuple[int, ...]
-    hide_start: tuple[int, ...]
-    hide_stop: tuple[int, ...]
-    enter: tuple[int, ...]
-    leave: tuple[int, ...]
-    n_wanted: int
-    queries: tuple[tuple[Query, ...], ...]
-    against: tuple[tuple[int, ...], ...]
+    ids: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
+    at: tuple[int, ...] = ()
+    hide_start: tuple[int, ...] = ()
+    hide_stop: tuple[int, ...] = ()
+    enter: tuple[int, ...] = ()
+    leave: tuple[int, ...] = ()
+    n_wanted: int = 0
+    queries: tuple[Query, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Branches of one tree that are read together, behind as much of the trunk as they see.
+
+    Attributes:
+        reach: How much of the trunk they see, in tokens.
+        pieces: Rows to be read one after the other; tokens of a later piece may see those of the earlier ones.
+    """
+
+    reach: int = 1
+    pieces: tuple[PackedRow, ...] = ()
 
 
 def anchored(tree: TraceTree) -> TraceTree:
@@ -105,7 +117,7 @@ def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
 
 
 def pack(branches: Sequence[Branch]) -> PackedRow:
-    """Pack anchored branches of one trunk into a row.
+    """Pack anchored branches of one trunk into a single row.
 
     Args:
         branches: Branches as :func:`anchored` leaves them. The last token of each is never fed.
@@ -118,61 +130,63 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
         >>> row.ids, row.positions, row.n_wanted   # 7 and 8 are fed once and serve both branches
         ((7, 8), (3, 4), 2)
     """
-    nodes: list[_Node] = []
-    roots: dict[_Root, int] = {}
-    asked = [_insert(branch, nodes, roots) for branch in branches]
-    others = [_insert(branch.against, nodes, roots) if branch.against else [] for branch in branches]
-    enter, leave = _depth_first(nodes, roots.values())
-    order = sorted(range(len(nodes)), key=lambda i: (not nodes[i].wanted, enter[i]))
-    place = {node: i for i, node in enumerate(order)}
+    return _row([node for stem in Trie.of(branches).stems for node in stem])
+
+
+def parts(trie: Trie, width: int, wanted: int) -> list[Part]:
+    """Divide a tree's branches into parts, those that see most of the trunk first.
+
+    What begins with the same token stays in one part. A part that is larger than it may be is cut into pieces.
+
+    Args:
+        trie: Anchored branches of one trunk.
+        width: Most tokens of a piece.
+        wanted: Most tokens of a piece whose distribution is wanted.
+
+    Returns:
+        The parts. Together they hold every token once.
+    """
+    return [
+        Part(max(node.reach for node in nodes), tuple(map(_row, _cut([[node] for node in nodes], width, wanted))))
+        for nodes in _cut(trie.stems, width, wanted)
+    ]
+
+
+def _cut(stems: Sequence[Sequence[Node]], width: int, wanted: int) -> Iterator[list[Node]]:
+    """Runs of stems, of like lengths up to ``width`` tokens; longer where a stem would leave a short run behind."""
+    total = sum(map(len, stems))
+    even = -(-total // max(1, -(-total // width)))
+    run: list[Node] = []
+    asked = 0
+    for stem in stems:
+        more = sum(node.wanted for node in stem)
+        full = len(run) >= even or 2 * len(run) >= width < len(run) + len(stem)
+        if run and (full or asked + more > wanted):
+            yield run
+            run, asked = [], 0
+        run.extend(stem)
+        asked += more
+    if run:
+        yield run
+
+
+def _row(nodes: Sequence[Node]) -> PackedRow:
+    nodes = sorted(nodes, key=lambda node: (not node.wanted, node.enter))
     return PackedRow(
-        ids=tuple(nodes[i].token for i in order),
-        positions=tuple(nodes[i].position for i in order),
-        at=tuple(nodes[i].at for i in order),
-        hide_start=tuple(nodes[i].hide[0] for i in order),
-        hide_stop=tuple(nodes[i].hide[1] for i in order),
-        enter=tuple(enter[i] for i in order),
-        leave=tuple(leave[i] for i in order),
+        ids=tuple(node.token for node in nodes),
+        positions=tuple(node.position for node in nodes),
+        at=tuple(node.at for node in nodes),
+        hide_start=tuple(node.hide[0] for node in nodes),
+        hide_stop=tuple(node.hide[1] for node in nodes),
+        enter=tuple(node.enter for node in nodes),
+        leave=tuple(node.leave for node in nodes),
         n_wanted=sum(node.wanted for node in nodes),
-        queries=tuple(tuple(Query(place[node], target) for node, target in branch) for branch in asked),
-        against=tuple(tuple(place[node] for node, _ in other) for other in others),
+        queries=tuple(
+            Query(place, target, branch, index)
+            for place, node in enumerate(nodes)
+            for branch, index, target in node.asked
+        ),
     )
-
-
-_Root = tuple[int, tuple[int, int], int]
-
-
-def _insert(branch: Branch, nodes: list[_Node], roots: dict[_Root, int]) -> list[tuple[int, int]]:
-    """Add a branch to the trie; return its (node, target) pairs."""
-    start, stop = branch.scored
-    path: list[int] = []
-    for depth, token in enumerate(branch.ids[: stop - 1]):
-        siblings, key = (nodes[path[-1]].children, token) if path else (roots, (branch.at, branch.hide, token))
-        if key not in siblings:
-            siblings[key] = len(nodes)  # type: ignore[index]
-            nodes.append(_Node(token, branch.at, branch.hide, branch.at + depth))
-        path.append(siblings[key])  # type: ignore[index]
-    pairs = [(path[i - 1], branch.ids[i]) for i in range(start, stop)]
-    for node, _ in pairs:
-        nodes[node].wanted = True
-    return pairs
-
-
-def _depth_first(nodes: Sequence[_Node], roots: Iterable[int]) -> tuple[list[int], list[int]]:
-    """Enter and leave numbers of a depth-first walk, without recursion (branches can be thousands of tokens long)."""
-    enter, leave = [0] * len(nodes), [0] * len(nodes)
-    clock = 0
-    stack = [(root, False) for root in roots]
-    while stack:
-        node, seen = stack.pop()
-        if seen:
-            leave[node] = clock
-            continue
-        enter[node] = clock
-        clock += 1
-        stack.append((node, True))
-        stack.extend((child, False) for child in nodes[node].children.values())
-    return enter, leave
 
 
 @dataclass(frozen=True, slots=True)

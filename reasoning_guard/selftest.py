@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.forward import Scores, read_prompt, score_independent, score_shared
+from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_independent, score_shared
 from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import (
     attention_name,
@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 _TWIN_TOLERANCE = 1e-4
 _COARSE = 0.03
+_CROWDED = 2**14
+"""Elements of masks and logits that make a twin's branches be read in several parts and pieces."""
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope", "su"}
 
 
@@ -154,7 +156,7 @@ def _test_twin(model: nn.Module) -> Verdict:
 def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> Verdict:
     nearest = float("inf")
     for plan in mask_plans(text_config(twin)):
-        difference = _try(twin, trees, plan, truth)
+        difference = max(_try(twin, trees, plan, truth), _try(twin, trees, plan, truth, _CROWDED))
         if difference <= _TWIN_TOLERANCE:
             return Verdict(plan, "sharing the trunk is exact on a small model of its kind", difference)
         nearest = min(nearest, difference)
@@ -163,12 +165,13 @@ def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> 
     )
 
 
-def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores) -> float:
+def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores, limit: int = LIMIT) -> float:
     """Largest difference from the truth, without and with a beginning that is read ahead, as groups share one."""
     beginning = trees[0].trunk[: len(trees[0].trunk) // 2]
     try:
-        ahead = score_shared(model, trees[:1], plan, prompt=read_prompt(model, beginning))
-        return max(largest_difference(score_shared(model, trees, plan), truth), largest_difference(ahead, truth[:1]))
+        ahead = score_shared(model, trees[:1], plan, prompt=read_prompt(model, beginning), limit=limit)
+        alone = score_shared(model, trees, plan, limit=limit)
+        return max(largest_difference(alone, truth), largest_difference(ahead, truth[:1]))
     except Exception as error:  # a mask or a cache that the architecture refuses is an answer: not this plan
         logger.debug("mask plan %s failed on %s: %s", plan, type(model).__name__, error)
         return float("inf")

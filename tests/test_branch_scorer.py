@@ -132,6 +132,40 @@ def test_long_traces_are_read_in_parts(attention: str) -> None:
     assert totals(found) == pytest.approx(plain_loop(model, tree), abs=1e-4)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_long_branches_are_read_in_pieces(attention: str) -> None:
+    """Branches as long as the trunk, hidden and compared ones among them, under masks that are a small part of it."""
+    model, rng = tiny_model("llama", num_hidden_layers=2, max_position_embeddings=4096), random.Random(10)
+    model.set_attn_implementation(attention)
+    trunk, other, asked = ids(rng, 300), ids(rng, 250), ids(rng, 4)
+    scored = (251, 254)
+    full, bare = Branch(300, asked, (1, 4)), Branch(40, other + asked, scored, hide=(0, 40))
+    again = Branch(40, other + asked, scored, against=bare)
+    tree = TraceTree(trunk, (full, bare, again, Branch(300, asked, (1, 4), hide=(40, 300), against=again)))
+    scorer = BranchScorer(model)
+    [whole] = scorer.score_trees([tree])
+    scorer.effort.elements = 100_000
+    sizes: list[int] = []
+    layer = model.model.layers[0].self_attn
+    layer.register_forward_pre_hook(
+        lambda _m, _a, kwargs: sizes.append(kwargs["attention_mask"].numel() if _masked(kwargs) else 0),
+        with_kwargs=True,
+    )
+    [found] = scorer.score_trees([tree])
+    assert 0 < max(sizes) <= 50_000
+    assert len(sizes) > 5
+    model.eval()
+    for score, same, branch in zip(found, whole, tree.branches, strict=True):
+        assert score.logprobs == pytest.approx(hidden_truth(model, tree, branch), abs=1e-4)
+        assert score.kl == pytest.approx(same.kl, abs=1e-4)
+        assert score.js == pytest.approx(same.js, abs=1e-4)
+    assert [bool(score.kl) for score in found] == [False, False, True, True]
+
+
+def _masked(kwargs: dict[str, object]) -> bool:
+    return isinstance(kwargs.get("attention_mask"), torch.Tensor)
+
+
 @pytest.mark.slow
 def test_sixteen_thousand_tokens_and_two_hundred_steps() -> None:
     model = tiny_model("llama", num_hidden_layers=1, max_position_embeddings=20_000)
@@ -166,6 +200,22 @@ def test_operations_are_those_of_the_unique_tokens() -> None:
     attention = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim * pairs
     head = model.lm_head.weight.numel() * wanted
     assert operations(model, scorer, tree) == 2 * (linear * (60 + branch_tokens) + attention + head)
+
+
+def test_long_branches_attend_to_what_they_see_and_little_else() -> None:
+    """Eight replacements of the whole chain: in one row, each would attend to the trunk and to the other seven."""
+    model = tiny_model("llama", max_position_embeddings=4096)
+    model.set_attn_implementation("eager")
+    scorer, rng = BranchScorer(model), random.Random(11)
+    trunk, asked = ids(rng, 700), ids(rng, 3)
+    tree = TraceTree(trunk, tuple(Branch(50, (7 + i, *ids(rng, 500), *asked), (502, 504)) for i in range(8)))
+    scorer.score_trees([tree])
+    config, tokens = model.config, 50 + 8 * 503
+    linear = sum(m.weight.numel() for m in model.model.modules() if isinstance(m, torch.nn.Linear))
+    a_pair = 2 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    attention = (operations(model, scorer, tree) - 2 * linear * tokens) / (2 * a_pair)
+    one_row = (8 * 503) * (50 + 8 * 503)
+    assert attention < one_row / 6
 
 
 def test_operations_grow_in_line_with_the_steps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 
 import runs
-from reasoning_guard.cost import FEWEST, Budget, Cost, affordable, nested, share_of_time
+from reasoning_guard.cost import FEWEST, Budget, Cost, affordable, extrapolated, nested, share_of_time
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.generation import Generator
 from reasoning_guard.guard import Guard
+from reasoning_guard.measuring import Measurer
 from reasoning_guard.problems import load_problems
 
 
@@ -130,3 +132,39 @@ def test_a_limit_does_not_go_with_selecting_the_best_model_by_our_values(tmp_pat
     trainer = runs.plain_trainer(tmp_path, metric_for_best_model="eval_guard/info_gain")
     with pytest.raises(ConfigurationError, match="max_overhead"):
         runs.guard(trainer, max_overhead=0.05)
+
+
+def test_what_two_small_readings_say_of_a_large_one() -> None:
+    """By hand: a round of batches takes .9 s and a problem .1 s; written in two rounds, 32 problems take 5 s."""
+    two, eight = Cost(problems=2, tokens=20, seconds=1.1), Cost(problems=8, tokens=80, seconds=1.7)
+    assert extrapolated(two, eight, 32, rounds=2) == Cost(problems=32, tokens=320, seconds=5.0)
+
+
+@pytest.mark.parametrize(("fewer", "more", "expected"), [(1.0, 3.0, 12.0), (0.1, 4.0, 16.0), (2.0, 1.0, 1.0)])
+def test_a_noisy_clock_cannot_say_less_than_was_seen_nor_more_than_in_proportion(
+    fewer: float, more: float, expected: float
+) -> None:
+    seen = Cost(problems=2, tokens=20, seconds=fewer), Cost(problems=8, tokens=80, seconds=more)
+    assert extrapolated(*seen, 32).seconds <= expected
+    assert extrapolated(*seen, 32).seconds >= more
+
+
+def test_rounds_are_the_batches_that_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator(runs.writer(), runs.tokenizer(), max_new_tokens=4, progress=False, token_budget=100)
+    prompts = [tuple(runs.tokenizer()(row["prompt"])["input_ids"]) for row in runs.problems(20)]
+    made, write = [], Generator._complete_batch
+    monkeypatch.setattr(Generator, "_complete_batch", lambda *args: made.append(1) or write(*args))
+    generator.complete(prompts)
+    assert len(made) == generator.rounds(prompts) > 3
+
+
+@pytest.mark.parametrize("n", [FEWEST, 128])
+def test_the_announced_seconds_are_about_those_it_takes(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By CPU seconds, which other work on the machine cannot stretch; seen were .4 to 1.8 times what it took."""
+    monkeypatch.setattr("time.perf_counter", time.process_time)
+    said: list[Cost] = []
+    monkeypatch.setattr(Measurer, "_announce", lambda self, cost: said.append(cost))
+    evaluation = _guard(n, probes=None, max_new_tokens=40).evaluate(runs.writer(), 0)
+    assert said[0].problems == n
+    assert said[0].tokens == pytest.approx(Cost.of(evaluation).tokens, rel=0.3)
+    assert 1 / 4 < said[0].seconds / evaluation.seconds["total"] < 4

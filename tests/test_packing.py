@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan, visible
-from reasoning_guard.packing import PackedBatch, PackedRow, anchored, batch_rows, pack, pad_right
+from reasoning_guard.packing import PackedBatch, PackedRow, Query, anchored, batch_rows, pack, pad_right, parts
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.trie import Trie
 
 SEEDS = range(60)
 
@@ -37,6 +38,14 @@ def packed(*trees: TraceTree) -> tuple[list[PackedRow], PackedBatch, int]:
     return rows, batch_rows(rows), max(len(tree.trunk) for tree in trees)
 
 
+def by_branch(row: PackedRow, tree: TraceTree) -> list[list[Query]]:
+    """The queries of a row, branch by branch, in the order of the branch's tokens."""
+    found: list[list[Query]] = [[] for _ in tree.branches]
+    for query in sorted(row.queries, key=lambda query: query.index):
+        found[query.branch].append(query)
+    return found
+
+
 def seen_by(seen: torch.Tensor, tree: TraceTree, row: PackedRow, place: int, trunk_length: int) -> dict[int, int]:
     """Position to token id of every key that the token at ``place`` sees."""
     keys = [int(k) for k in seen[place].nonzero()[:, 0]]
@@ -55,13 +64,57 @@ def test_a_scored_token_sees_its_own_context_and_nothing_else(seed: int) -> None
     trees = [random_tree(rng) for _ in range(rng.randint(1, 3))]
     rows, batch, length = packed(*trees)
     for tree, row, seen in zip(trees, rows, visible(length, batch), strict=True):
-        assert len(row.queries) == len(tree.branches)
-        for branch, queries in zip(tree.branches, row.queries, strict=True):
+        for branch, queries in zip(tree.branches, by_branch(row, tree), strict=True):
             assert [query.target for query in queries] == list(branch.ids[slice(*branch.scored)])
             for i, query in zip(range(*branch.scored), queries, strict=True):
                 expected = dict(enumerate(context(tree, branch, i)))
                 assert seen_by(seen, tree, row, query.place, length) == expected
                 assert row.positions[query.place] == len(expected) - 1
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("width", [2, 5, 9])
+def test_parts_hold_every_token_once_and_each_sees_what_it_sees_in_one_row(seed: int, width: int) -> None:
+    rng = random.Random(seed)
+    tree = random_tree(rng)
+    anchored_tree = anchored(tree)
+    [row], _, _ = packed(tree)
+    divided = parts(Trie.of(anchored_tree.branches), width, max(1, width // 2))
+    pieces = [piece for part in divided for piece in part.pieces]
+    assert sorted(node for piece in pieces for node in piece.enter) == sorted(row.enter)
+    assert sorted((q.branch, q.index, q.target) for piece in pieces for q in piece.queries) == sorted(
+        (q.branch, q.index, q.target) for q in row.queries
+    )
+    for part in divided:
+        before: list[PackedBatch] = []
+        keys: list[int] = []
+        for piece in part.pieces:
+            assert len(piece.ids) <= width
+            assert piece.n_wanted <= max(1, width // 2)
+            batch = batch_rows([piece])
+            keys += piece.enter
+            [seen] = visible(part.reach, batch, before)
+            for place, node in enumerate(piece.enter):
+                at = piece.at[place]
+                assert seen[place, : part.reach].tolist() == [i < at for i in range(part.reach)]
+                assert at <= part.reach
+                expected = [row.enter[k] for k in ancestors(row, row.enter.index(node))]
+                found = [key for key, sees in zip(keys, seen[place, part.reach :].tolist(), strict=True) if sees]
+                assert sorted(found) == sorted(expected)
+            before.append(batch)
+    reaches = [part.reach for part in divided]
+    assert reaches == sorted(reaches, reverse=True), "the cache is only ever cut shorter"
+
+
+def ancestors(row: PackedRow, place: int) -> list[int]:
+    """Places of a token's own branch up to and with itself."""
+    return [other for other in range(len(row.ids)) if row.enter[other] <= row.enter[place] < row.leave[other]]
+
+
+def test_a_branch_that_hides_all_of_the_trunk_needs_none_of_it() -> None:
+    hidden = [Branch(9, (5, 6), (1, 2), hide) for hide in ((0, 9), (1, 9), (0, 8))]
+    reaches = [parts(Trie.of([branch]), 8, 8)[0].reach for branch in hidden]
+    assert reaches == [1, 1, 9]
 
 
 def trie(tree: TraceTree) -> tuple[set[tuple[int, tuple[int, ...]]], set[tuple[int, tuple[int, ...]]]]:
@@ -87,7 +140,7 @@ def test_every_shared_token_is_fed_once_and_wanted_ones_come_first(seed: int) ->
     fed, wanted = trie(tree)
     assert len(row.ids) == len(fed)
     assert row.n_wanted == len(wanted)
-    assert {query.place for branch in row.queries for query in branch} == set(range(row.n_wanted))
+    assert {query.place for query in row.queries} == set(range(row.n_wanted))
 
 
 def test_sharing_saves_tokens_at_all() -> None:
@@ -132,7 +185,7 @@ def test_windows_and_chunks_count_positions_not_places(seed: int) -> None:
     assert isinstance(alone, torch.Tensor)
     assert torch.equal(mixed[SLIDING], alone)
     for r, (tree, row) in enumerate(zip(trees, rows, strict=True)):
-        for branch, queries in zip(tree.branches, row.queries, strict=True):
+        for branch, queries in zip(tree.branches, by_branch(row, tree), strict=True):
             for i, query in zip(range(*branch.scored), queries, strict=True):
                 full = dict(enumerate(context(tree, branch, i)))
                 last = len(full) - 1

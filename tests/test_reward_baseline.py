@@ -13,7 +13,7 @@ from reasoning_guard.rewards.excerpt import places
 from reasoning_guard.rewards.forms import Levels
 from reasoning_guard.rewards.placebos import FILLER, Baseline, donors
 from reasoning_guard_demo.arithmetic import Exercise
-from reward_tasks import FORMAT, TOKENIZER, adder, batch, exercises, honest, steps
+from reward_tasks import FORMAT, TOKENIZER, adder, batch, exercises, honest, logprobs, steps
 from test_reward_attacks import WRITERS, excess
 
 READER = TraceReader(TOKENIZER, FORMAT)
@@ -38,24 +38,20 @@ def split(of: Exercise) -> str:
     return " ".join([*(step.replace(" + ", " ; + ") for step in steps(of)), f"# {of.answer}"])
 
 
+CHANGES = ("a step split in two", "every step split", "each step twice", "filler inside steps", "one option a step")
+
+
 @pytest.mark.parametrize("n", [1, 6])
 def test_no_change_of_a_group_moves_its_baseline(n: int, reward: InfoGainReward) -> None:
-    """Group by group each of ``n`` groups is split, repeated or padded as a whole; the others stay as they were."""
+    """The first of ``n`` groups is split, repeated or padded as a whole, or goes wrong at length; the others stay."""
     of = exercises(n)
-    rest = [(each, honest(each)) for each in of]
-    (before, *_) = levels(reward, rest * 2)
-    for name in (
-        "a step split in two",
-        "every step split",
-        "each step twice",
-        "filler inside steps",
-        "one option a step",
-    ):
-        attacked = (of[0], WRITERS[name](of[0]))
-        (after, *_) = levels(reward, [attacked, *rest[1:], attacked, *rest[1:]])
-        assert [*after.bare, *after.placebos] == [
-            pytest.approx(each, abs=1e-4) for each in (*before.bare, *before.placebos)
-        ]
+    mine, *others = [(each, honest(each)) for each in of]
+    wrong = (of[0], " ".join([*steps(of[0]) * 5, f"# {(of[0].answer + 1) % 11}"]))
+    before = levels(reward, [mine, mine, *others])[0]
+    for changed in (*((of[0], WRITERS[name](of[0])) for name in CHANGES), wrong):
+        after = levels(reward, [mine if changed is wrong else changed, changed, *others])[0]
+        assert after.bare == tuple(pytest.approx(each, abs=1e-4) for each in before.bare)
+        assert after.placebos == tuple(pytest.approx(each, abs=1e-4) for each in before.placebos)
 
 
 def test_all_members_of_a_group_have_the_same_baseline(reward: InfoGainReward) -> None:
@@ -108,6 +104,18 @@ def test_donors_are_long_chains_of_others_that_lead_elsewhere() -> None:
         shuffled = random.Random(0).sample(everyone, len(everyone))
         assert [d.reasoning_ids for d in donors(each.problem, shuffled)] == [d.reasoning_ids for d in found]
     assert len({donors(each.problem, everyone)[0].reasoning_ids for each in everyone}) > 5
+
+
+def test_the_baseline_is_what_independent_forwards_say(reward: InfoGainReward) -> None:
+    """Three others, of one, two and three steps: the median is the second, which stands for the quartile too."""
+    mine, *others = list({of.answer: of for of in exercises(20, seed=3)}.values())[:4]
+    written = [(of, " ".join([*steps(of)[-n:], f"# {of.answer}"])) for n, of in enumerate(others, 1)]
+    first, *_ = levels(reward, [(mine, honest(mine)), *written])
+    texts = [text[: text.index("#")].strip() for _, text in written[1:]]
+    expected = [logprobs(reward.scorer, f"{mine.prompt(0)} {text} #", str(mine.answer)) for text in texts]
+    assert list(first.placebos) == [pytest.approx(each, abs=1e-4) for each in expected]
+    alone = logprobs(reward.scorer, f"{mine.prompt(0)} #", str(mine.answer))
+    assert first.baseline(sum) == pytest.approx(max(sum(alone), sum(map(sum, expected)) / 2), abs=1e-4)
 
 
 def test_filler_of_fixed_lengths_stands_in_where_nobody_else_wrote() -> None:

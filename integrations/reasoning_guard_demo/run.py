@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from transformers import LlamaForCausalLM, PrinterCallback, TrainerCallback
@@ -63,7 +64,9 @@ def tell(
     *,
     action: str = "warn",
     every: int = EVERY,
+    problems: int = PROBLEMS,
     beside: Sequence[Callable[[ReasoningGuardCallback], TrainerCallback]] = (),
+    **options: Any,
 ) -> Story:
     """Fine-tune a copy of ``base`` on one arm with TRL's ``SFTTrainer`` and the callback.
 
@@ -74,7 +77,9 @@ def tell(
         out: Folder of the run; what is there is replaced.
         action: What an alarm does.
         every: Training steps between evaluations.
+        problems: Held-out problems a set.
         beside: Further callbacks, each made from the guard's.
+        options: Further arguments of the guard.
 
     Returns:
         What happened.
@@ -87,10 +92,9 @@ def tell(
         processing_class=build_tokenizer(),
     )
     trainer.remove_callback(PrinterCallback)
-    held_out = [*held_out_problems("id", PROBLEMS), *held_out_problems("ood", PROBLEMS)]
-    callback = ReasoningGuardCallback(
-        trainer, problems=held_out, format=FORMAT, every=every, max_new_tokens=48, action=action, progress=False
-    )
+    settings = {"format": FORMAT, "max_new_tokens": 48, "action": action, "progress": False, **options}
+    held_out = [problem for set in ("id", "ood") for problem in held_out_problems(set, problems)]
+    callback = ReasoningGuardCallback(trainer, problems=held_out, every=every, **settings)
     trainer.add_callback(callback)
     for make in beside:
         trainer.add_callback(make(callback))

@@ -123,7 +123,11 @@ class TraceReward(ABC):
             PeerError: Another process of the run failed here.
         """
         batch = Batch.of(prompts, completions, arguments)
-        return together(lambda: self._values(batch))
+        try:
+            return together(lambda: self._values(batch))
+        except Exception:
+            self._forget()
+            raise
 
     def _values(self, batch: Batch) -> list[float | None]:
         """Grade a batch; on several processes they do so together, and a failure on one ends the call on all."""
@@ -137,6 +141,9 @@ class TraceReward(ABC):
         """A reward a trace."""
 
     # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _forget(self) -> None:  # noqa: B027  not every reward keeps something
+        """Drop what was kept of a batch that was not graded on every process; the next call begins alike on all."""
 
     def _find_models(self, batch: Batch) -> None:
         """Make sure that there is a reader; where none was given, the host is asked for one in a subclass."""

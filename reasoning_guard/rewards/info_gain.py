@@ -112,6 +112,9 @@ class InfoGainReward(TraceReward):
         self.monitor.look(self._luck[0], batch.step)
         self._report(batch)
 
+    def _forget(self) -> None:
+        self._latest = ()
+
     def _just_graded(self, batch: Batch) -> bool:
         """Whether this is the batch of the call before: a trainer hands the same list to each of its rewards."""
         completions, texts, step = self._latest or (None, None, None)
