@@ -175,7 +175,10 @@ def _outcome(evaluation: Evaluation, expected: tuple[Row, ...], logged: str) -> 
 @pytest.mark.filterwarnings("ignore::reasoning_guard.errors.ReasoningGuardWarning")
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_an_error_at_any_call_of_the_tokenizer_is_told(stride: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Neighbours serve the same purpose, so that every fifth call stands for all in a hurry. It fails the evaluation, or costs a probe its values on a trace, or is logged where all has been measured."""
+    """It fails the evaluation, or costs a probe its values on a trace, or is logged where all has been measured.
+
+    Neighbours serve the same purpose, so every fifth call stands for all where time is short.
+    """
     (tokenizer, breaks), model = _breakable_tokenizer(), runs.writer()
     guard, outcomes = _with_tokenizer(tokenizer, model), set[str]()
     before = breaks.calls
