@@ -129,13 +129,25 @@ class History:
         """Keep the records up to ``step``, put the later ones aside."""
         records = self.load()
         if records:
-            check_fingerprint(self.run().get("fingerprint", {}), fingerprint, f"the records in {self.directory}")
+            self._check(fingerprint)
         kept = [e for e in records if e.step <= step]
         if len(kept) < len(records):
             _replace(self._earlier() / self._records.name, _text(e for e in records if e.step > step))
         if self._records.exists():
             _replace(self._records, _text(kept))
         return kept
+
+    def _check(self, fingerprint: Mapping[str, str]) -> None:
+        """Refuse records of another run; those of which nothing is known, since the disk refused that, are taken."""
+        known = self.run().get("fingerprint")
+        if known is not None:
+            check_fingerprint(known, fingerprint, f"the records in {self.directory}")
+            return
+        warn_once(
+            f"{self._run} is missing, so nothing says with which problems and format the records beside it were made; "
+            "they are taken as they are, and compared where the ids of problems agree",
+            key=f"unknown {self._run}",
+        )
 
     def _earlier(self) -> Path:
         number = 1

@@ -121,8 +121,6 @@ class Breaks:
             raise RuntimeError("broken on purpose")
 
 
-STRIDE = 5
-"""Every fifth call is broken: neighbours serve the same purpose."""
 ASKED = ("__call__", "decode", "apply_chat_template", "convert_tokens_to_ids", "convert_ids_to_tokens")
 
 
@@ -175,15 +173,16 @@ def _outcome(evaluation: Evaluation, expected: tuple[Row, ...], logged: str) -> 
 
 
 @pytest.mark.filterwarnings("ignore::reasoning_guard.errors.ReasoningGuardWarning")
-def test_an_error_at_any_call_of_the_tokenizer_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    """It fails the evaluation, or costs a probe its values on a trace, or is logged where all has been measured."""
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.exhaustive)])
+def test_an_error_at_any_call_of_the_tokenizer_is_told(stride: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Neighbours serve the same purpose, so that every fifth call stands for all in a hurry. It fails the evaluation, or costs a probe its values on a trace, or is logged where all has been measured."""
     (tokenizer, breaks), model = _breakable_tokenizer(), runs.writer()
     guard, outcomes = _with_tokenizer(tokenizer, model), set[str]()
     before = breaks.calls
     expected = guard.evaluate(model, 0).rows
     made = breaks.calls - before
     assert made > 100
-    for at in range(0, made, STRIDE):
+    for at in range(0, made, stride):
         guard = _with_tokenizer(tokenizer, model)
         caplog.clear()
         breaks.calls, breaks.at = 0, at
