@@ -1,17 +1,25 @@
 """What scoring every cut of a trace costs, side by side with what one would otherwise do.
 
     python -m benchmarks.scoring [--quick] [--device cuda] [--out benchmarks/RESULTS.md] [--resume] [--only PART ...]
+                                 [--records FILE]
 
 On a CPU: one thread, float32, CPU seconds. On a GPU: Llamas of 0.5, 1.5 and 7 B parameters with random weights in
-bfloat16, wall seconds after a synchronisation. Peak memory is measured in a process of its own for each way. Every
-cell's numbers are kept in ``build/bench-<device>.jsonl`` as soon as it is measured; ``--resume`` goes on from there. A
+bfloat16, wall seconds after a synchronisation. Peak memory is measured in a process of its own for each way. A
 difference from a forward a branch that rounding cannot explain ends the run.
+
+Every cell's numbers are kept as soon as it is measured, and ``--resume`` goes on from there. Parts come in the order of
+their worth, the few cells that take minutes last. So the whole may be done in slices, on a machine that is lent for
+minutes too; each writes the tables of what there is by then::
+
+    timeout 540 python -m benchmarks.scoring --device cuda --resume --records kept.jsonl --out RESULTS.md
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,14 +28,16 @@ import torch
 from benchmarks.cells import Cell, Record, Records, memory_in_own_process, timed
 from benchmarks.held_out import one_evaluation
 from benchmarks.tables import report
-from benchmarks.ways import LARGE, SMALL, Size, build_model
+from benchmarks.ways import LARGE, SMALL, Size, build_model, work_of
 
 STEPS, ANSWERS, VOCABULARIES = (8, 16, 32, 64), (1, 5, 8), (SMALL, LARGE)
-PARTS = ("single", "loop", "groups", "memory", "many", "padded", "evaluation")
+PARTS = ("single", "groups", "loop", "many", "evaluation", "padded", "memory")
+SLOW = {"cpu": 4e12, "cuda": 4e15}
+"""Floating-point operations: about a minute of one CPU core, and half a minute of a large GPU."""
 
 
 def grid(device: str, part: str, quick: bool) -> Iterator[Cell]:
-    """The cells of one part of the benchmark, cheap ones first."""
+    """The cells of one part of the benchmark."""
     shapes = ("34M",) if device == "cpu" else ("0.5B", "1.5B", "7B")
     for shape in shapes[:1] if quick else shapes:
         for vocabulary in VOCABULARIES[:1] if quick else VOCABULARIES:
@@ -42,15 +52,15 @@ def _single(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[C
 
 
 def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    """The loop takes minutes: 8-token answers, where sharing gains least, and all lengths only where it is quick."""
+    """The loop takes minutes: 8-token answers, where sharing gains least."""
     for steps in STEPS[:2] if quick else STEPS:
-        for answer in ANSWERS if device == "cuda" else ANSWERS[-1:]:
+        for answer in ANSWERS[-1:]:
             yield Cell("time", device, shape, vocabulary, Size(steps, answer), ("shared", "loop"))
 
 
 def _padded(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     for steps in STEPS[:2] if quick else STEPS:
-        for answer in ANSWERS if device == "cuda" else ANSWERS[-1:]:
+        for answer in ANSWERS[-1:]:
             yield Cell("time", device, shape, vocabulary, Size(steps, answer), ("shared", "padded"))
 
 
@@ -60,34 +70,48 @@ def _groups(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[C
         yield Cell("time", device, shape, vocabulary, size, ("plain", "group"), rounds=3)
 
 
+def _many_size(device: str, shape: str, steps: int, answer: int) -> tuple[str, Size]:
+    """Thirty-two traces; on a CPU, shorter ones and a model of two layers, else they take hours."""
+    if device == "cuda":
+        return shape, Size(steps, answer, traces=32)
+    return "9M", Size(steps, answer, traces=32, prompt=50, step=10)
+
+
 def _memory(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    traces = (1,) if quick else (1, 32)
-    for size in (Size(steps, 8, traces=n) for n in traces for steps in (STEPS[:2] if quick else STEPS)):
-        every = ("plain", "limit", "shared") if size.traces > 1 else ("plain", "limit", "shared", "loop", "padded")
-        for way in every:
-            yield Cell("memory", device, shape, vocabulary, size, (way,))
+    for steps in STEPS[:2] if quick else STEPS:
+        for way in ("plain", "limit", "shared", "loop", "padded"):
+            yield Cell("memory", device, shape, vocabulary, Size(steps, 8), (way,))
+    for steps in () if quick else STEPS:
+        model, size = _many_size(device, shape, steps, 8)
+        for way in ("plain", "limit", "shared"):
+            yield Cell("memory", device, model, vocabulary, size, (way,))
 
 
 def _many(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    """Thirty-two traces; on a CPU, shorter ones and a model of two layers, else they take an hour."""
     for steps in STEPS[:1] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
-            if device == "cuda":
-                yield Cell("time", device, shape, vocabulary, Size(steps, answer, traces=32), rounds=3)
-            else:
-                size = Size(steps, answer, traces=32, prompt=50, step=10)
-                yield Cell("time", device, "9M", vocabulary, size, rounds=3 if steps <= 16 else 1)
+            model, size = _many_size(device, shape, steps, answer)
+            rounds = 3 if steps <= 16 and (vocabulary == SMALL or device == "cuda") else 1
+            yield Cell("time", device, model, vocabulary, size, rounds=rounds)
 
 
 def _evaluation(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     if vocabulary == (LARGE if device == "cuda" else SMALL):
-        yield Cell("evaluation", device, shape, vocabulary, Size(8, 1, traces=16 if quick else 128), ())
+        model = shape if device == "cuda" else "9M"
+        yield Cell("evaluation", device, model, vocabulary, Size(8, 1, traces=16 if quick else 128), ())
 
 
 PART_CELLS = {
     "single": _single, "loop": _loop, "groups": _groups, "memory": _memory, "many": _many, "padded": _padded,
     "evaluation": _evaluation,
 }  # fmt: skip
+
+
+def work(cell: Cell) -> float:
+    """Floating-point operations of a cell's ways, roughly; nothing for memory, where each runs once."""
+    if cell.kind != "time":
+        return 0.0
+    return cell.rounds * sum(work_of(way, cell.shape, cell.vocabulary, cell.size) for way in cell.ways)
 
 
 latest_model = lru_cache(maxsize=1)(build_model)
@@ -125,19 +149,26 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure; default all")
     parser.add_argument("--resume", action="store_true", help="keep what an earlier run has measured on this machine")
+    parser.add_argument("--records", type=Path, help="where to keep them; default build/bench-<device>.jsonl")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    path = Path("build") / f"bench-{arguments.device}.jsonl"
+    path = arguments.records or Path("build") / f"bench-{arguments.device}.jsonl"
     if not arguments.resume:
         path.unlink(missing_ok=True)
     records = Records(path)
-    for cell in (cell for part in arguments.only for cell in grid(arguments.device, part, arguments.quick)):
-        if cell.key not in records.found:
-            print(cell, flush=True)
-            records.add(run(cell))
+    cells = [cell for part in arguments.only for cell in grid(arguments.device, part, arguments.quick)]
+    cells = sorted(cells, key=lambda cell: work(cell) > SLOW[cell.device])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which is what `timeout` sends
+    with suppress(KeyboardInterrupt):
+        for i, cell in enumerate(cells, 1):
+            if cell.key not in records.found:
+                print(f"{i}/{len(cells)} {cell}", flush=True)
+                records.add(run(cell))
     missing = left_out(records, arguments.device, arguments.quick)
-    text = report(list(records.found.values()), arguments.device, list(missing))
+    order = {cell.key: i for i, cell in enumerate(c for part in PARTS for c in grid(arguments.device, part, False))}
+    found = sorted(records.found.values(), key=lambda record: order.get(record.cell.key, len(order)))
+    text = report(found, arguments.device, list(missing))
     print(text)
     if arguments.out:
         arguments.out.write_text(text, encoding="utf-8")

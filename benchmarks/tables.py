@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from benchmarks.cells import Cell, Record
+from benchmarks.ways import Size
 
 NOTHING = "–"
 
@@ -163,7 +164,13 @@ def memory(records: Sequence[Record]) -> Iterator[str]:
         return
     ways = ("loop", "padded", "plain", "limit", "shared")
     yield "## Peak memory over the weights, MiB, each way in a process of its own; answers of 8 tokens\n"
-    yield "Allowed: a plain forward's, the keys and values of what is read together, and 256 MiB.\n"
+    yield "Allowed: a plain forward's, the keys and values of what is read together, and 256 MiB."
+    several = next((r.cell.size for r in records if r.cell.size.traces > 1), Size(0, 0))
+    yield (
+        f"{several.traces} traces: prompts of {several.prompt} tokens, steps of {several.step}.\n"
+        if several.steps
+        else ""
+    )
     yield f"| model, vocabulary | n | traces | {' | '.join(ways)} | allowed |\n|---|---|---|{'---|' * len(ways)}---|"
     for size in dict.fromkeys(_size(r.cell) for r in records):
         own = {r.cell.ways[0]: r for r in records if _size(r.cell) == size}

@@ -74,6 +74,19 @@ def build_model(shape: str, vocabulary: int, device: str) -> LlamaForCausalLM:
         return LlamaForCausalLM._from_config(config).eval()
 
 
+def work_of(way: str, shape: str, vocabulary: int, size: Size) -> float:
+    """Floating-point operations of a way, without those of attention: what its tokens and its logits cost."""
+    hidden, intermediate, layers, heads, key_heads = SHAPES[shape]
+    a_token = layers * hidden * (hidden * 2 + 2 * hidden * key_heads // heads + 3 * intermediate)
+    trunk, asked, cuts = size.prompt + size.steps * size.step, CUE + size.answer - 1, size.steps + 1
+    tokens, rows = {
+        "loop": (cuts * (size.prompt + trunk) // 2 + cuts * asked, cuts * (size.prompt + trunk) // 2),
+        "padded": (cuts * (trunk + asked), cuts * size.answer),
+        "plain": (trunk, 1),
+    }.get(way, (trunk + cuts * asked, cuts * size.answer))
+    return 2.0 * size.traces * (tokens * a_token + rows * vocabulary * hidden)
+
+
 def cache_mib(model: LlamaForCausalLM, tokens: int) -> float:
     """Keys and values of so many tokens, in MiB."""
     config = model.config

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import cells, ways
+from benchmarks import cells, scoring, ways
 from benchmarks.cells import Cell, Record, Records, timed
 from benchmarks.held_out import one_evaluation
 from benchmarks.scoring import PARTS, grid
@@ -89,3 +89,31 @@ def test_peak_memory_sees_what_a_way_allocates(tiny: str, monkeypatch: pytest.Mo
     mib, cache = cells.peak_memory(Cell("memory", "cpu", tiny, 300, SIZE, ("greedy",)))
     assert mib > 100
     assert cache == pytest.approx(2 * 2 * 16 * 4 * SIZE.cached_tokens / 2**20)
+
+
+def test_an_interrupted_run_writes_what_there_is_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: list[Cell] = []
+
+    def measured(cell: Cell) -> Record:
+        seen.append(cell)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return Record(cell, {way: [1.0, 1.1] for way in cell.ways}, worst=1e-6)
+
+    kept, out = tmp_path / "kept.jsonl", tmp_path / "RESULTS.md"
+    every = ["scoring", "--device", "cpu", "--only", "single", "--resume", "--records", str(kept), "--out", str(out)]
+    monkeypatch.setattr(scoring, "run", measured)
+    monkeypatch.setattr(scoring.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", every)
+    scoring.main()
+    assert len(Records(kept).found) == 2
+    assert out.read_text().count("| 34M, 8,192 |") == 2
+    assert "## Not measured in this run" in out.read_text()
+    scoring.main()
+    assert len(seen) == 3 + 22, "the two that were measured are not measured again"
+
+
+def test_cells_that_take_minutes_come_last() -> None:
+    slow = [c for part in PARTS for c in grid("cpu", part, False) if scoring.work(c) > scoring.SLOW["cpu"]]
+    assert {c.size.steps for c in slow if "loop" in c.ways} == {32, 64}
+    assert not [c for c in slow if "group" in c.ways or c.size.steps <= 16]
