@@ -57,6 +57,7 @@ def score_branches(
         for rows, logits in _passes(model, cache, together, plan):
             _note(numbers, rows, logits)
             compared.note(rows, logits)
+            del logits  # the next pass needs the room
     return with_divergences(
         [[branch_score([found[i] for i in range(len(found))]) for found in each] for each in numbers], compared
     )
@@ -67,8 +68,9 @@ def _room(model: nn.Module, trunk_length: int, tries: Sequence[Trie], plan: Mask
     tokens = _CPU_TOKENS if device_of(model).type == "cpu" else _GPU_TOKENS
     width = max(_NARROWEST, tokens // len(tries))
     longest = max((len(stem) for trie in tries for stem in trie.stems), default=0)
+    keys = trunk_length + max(width, longest + width // 2)  # half a row of short stems may stand before a long one
     # A mask counts twice: the tables that it is made from are as large.
-    a_token = 2 * plan.n_masks * len(tries) * (trunk_length + max(width, longest)) * max(1, attention_heads(model))
+    a_token = 2 * plan.n_masks * len(tries) * keys * max(1, attention_heads(model))
     logits = limit // (len(tries) * text_config(model).vocab_size)
     width = min(width, limit // a_token, width if head_of(model).picks else logits)
     return max(1, width), max(1, logits)
@@ -93,20 +95,22 @@ def _passes(
     for rows in zip_longest(*(part.pieces for part in together), fillvalue=PackedRow()):
         batch = batch_rows(rows, device_of(model))
         head = head_of(model)
-        logits = model(
-            input_ids=batch.ids,
-            attention_mask=plan.build(reach, batch, mask_dtype(model), before),
-            position_ids=batch.positions,
-            past_key_values=cache,
-            use_cache=True,
-            **(
-                head.keep(range(batch.n_wanted), batch.ids.device)
-                if batch.n_wanted
-                else head.keep_none(batch.ids.device)
-            ),
-        ).logits
         before.append(batch)
-        yield rows, logits
+        yield (
+            rows,
+            model(
+                input_ids=batch.ids,
+                attention_mask=plan.build(reach, batch, mask_dtype(model), before[:-1]),
+                position_ids=batch.positions,
+                past_key_values=cache,
+                use_cache=True,
+                **(
+                    head.keep(range(batch.n_wanted), batch.ids.device)
+                    if batch.n_wanted
+                    else head.keep_none(batch.ids.device)
+                ),
+            ).logits,
+        )
 
 
 def _note(numbers: Sequence[Sequence[dict[int, Numbers]]], rows: Sequence[PackedRow], logits: torch.Tensor) -> None:

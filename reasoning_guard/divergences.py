@@ -6,7 +6,7 @@ Only branches that ask to be compared (:attr:`~reasoning_guard.tree.Branch.again
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,35 +14,59 @@ from torch import Tensor
 
 from reasoning_guard.packing import PackedRow
 from reasoning_guard.tree import BranchScore
-from reasoning_guard.trie import Trie
+from reasoning_guard.trie import Pair, Trie
 
 _BLOCK = 2**22
 """Elements of logits compared at once."""
 
 
 class Compared:
-    """The distributions that are compared, kept from the passes in which they come until all are there.
+    """The divergences of the branches that are compared, found as the passes bring their distributions.
+
+    A distribution is as long as the vocabulary: it is kept only until those that it is compared with have come.
 
     Args:
         tries: Packed branches, a trie a tree.
+
+    Attributes:
+        found: For each tree, the divergences of its compared branches so far, ``(kl, js)`` by the branch's number.
     """
 
     def __init__(self, tries: Sequence[Trie]) -> None:
-        self.pairs = [trie.pairs for trie in tries]
-        self._wanted = [{node for _, own, others in pairs for node in (*own, *others)} for pairs in self.pairs]
+        self.found: list[dict[int, tuple[tuple[float, ...], tuple[float, ...]]]] = [{} for _ in tries]
+        self._open = [trie.pairs for trie in tries]
         self._rows: list[dict[int, Tensor]] = [{} for _ in tries]
 
+    @property
+    def n_kept(self) -> int:
+        """How many distributions are kept for comparisons that are still open."""
+        return sum(map(len, self._rows))
+
     def note(self, rows: Sequence[PackedRow], logits: Tensor) -> None:
-        """Keep what is wanted of the logits ``[R, P, V]`` of a pass."""
-        for row, wanted, kept, table in zip(rows, self._wanted, self._rows, logits, strict=True):
+        """Take what is wanted of the logits ``[R, P, V]`` of a pass."""
+        for tree, (row, table) in enumerate(zip(rows, logits, strict=True)):
+            wanted, kept = _nodes(self._open[tree]), self._rows[tree]
             places = [place for place, node in enumerate(row.enter[: row.n_wanted]) if node in wanted]
             if places:
                 kept |= zip((row.enter[place] for place in places), table[places], strict=True)
+                self._compare(tree)
 
-    def tables(self, tree: int, own: Sequence[int], others: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Logits ``[M, V]`` of the nodes that are compared with, and of those that are compared."""
-        kept = self._rows[tree]
-        return torch.stack([kept[node] for node in others]), torch.stack([kept[node] for node in own])
+    def _compare(self, tree: int) -> None:
+        """Close the comparisons whose distributions have all come, and keep what the others need."""
+        kept, still_open = self._rows[tree], []
+        for pair in self._open[tree]:
+            branch, own, others = pair
+            if _nodes([pair]) <= kept.keys():
+                both = (torch.stack([kept[node] for node in nodes]) for nodes in (others, own))
+                self.found[tree][branch] = _in_blocks(*both)
+            else:
+                still_open.append(pair)
+        self._open[tree], needed = tuple(still_open), _nodes(still_open)
+        self._rows[tree] = {node: row for node, row in kept.items() if node in needed}
+
+
+def _nodes(pairs: Iterable[Pair]) -> set[int]:
+    return {node for _, own, others in pairs for node in (*own, *others)}
 
 
 def with_divergences(scores: Sequence[Sequence[BranchScore]], compared: Compared) -> list[list[BranchScore]]:
@@ -50,15 +74,14 @@ def with_divergences(scores: Sequence[Sequence[BranchScore]], compared: Compared
 
     Args:
         scores: A score a branch, for each tree.
-        compared: The distributions, as all passes have left them.
+        compared: What all passes have brought.
 
     Returns:
         The same scores, ``kl`` and ``js`` filled in where a branch has an ``against``.
     """
     filled = [list(each) for each in scores]
-    for tree, pairs in enumerate(compared.pairs):
-        for branch, own, others in pairs:
-            kl, js = _in_blocks(*compared.tables(tree, own, others))
+    for tree, found in enumerate(compared.found):
+        for branch, (kl, js) in found.items():
             filled[tree][branch] = replace(filled[tree][branch], kl=kl, js=js)
     return filled
 
@@ -90,8 +113,9 @@ def _kl(p: Tensor, q: Tensor) -> Tensor:
     return torch.where(p > -torch.inf, p.exp() * (p - q), 0.0).sum(-1)
 
 
-def _in_blocks(teacher: Tensor, student: Tensor) -> tuple[tuple[float, ...], ...]:
+def _in_blocks(teacher: Tensor, student: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Divergences of two tables' rows, in float32 and a block of rows at a time."""
     block = max(1, _BLOCK // teacher.shape[-1])
     found = [divergences(p.float(), q.float()) for p, q in zip(teacher.split(block), student.split(block), strict=True)]
-    return tuple(map(tuple, torch.cat(found, dim=1).tolist()))
+    kl, js = torch.cat(found, dim=1).tolist()
+    return tuple(kl), tuple(js)

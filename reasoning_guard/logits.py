@@ -116,7 +116,7 @@ def token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[i
     distinct, which = torch.tensor(flat).unique(return_inverse=True)
     rows, wanted, which = distinct.to(device), torch.tensor(targets, device=device), which.to(device)
     block = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // table.shape[-1])
-    room = torch.empty(2, min(block, len(rows)), table.shape[-1], device=device)
+    room = torch.empty(2, min(block, len(rows)), table.shape[-1], dtype=torch.float32, device=device)
     parts = [_describe(table, some, room[:, : len(some)]) for some in rows.split(block)]
     top, log_total, entropy, margin, best = torch.cat(parts, dim=1)[:, which]
     own = (table[rows[which], wanted].float() - top) - log_total

@@ -44,6 +44,9 @@ class Node:
         return max(1, start if start < stop == self.at else self.at)
 
 
+Pair = tuple[int, tuple[int, ...], tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Trie:
     """The nodes of one tree's branches.
@@ -56,7 +59,7 @@ class Trie:
     """
 
     stems: tuple[tuple[Node, ...], ...]
-    pairs: tuple[tuple[int, tuple[int, ...], tuple[int, ...]], ...]
+    pairs: tuple[Pair, ...]
 
     @staticmethod
     def of(branches: Sequence[Branch]) -> Trie:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from reasoning_guard import logits as logits_module
 from reasoning_guard.logits import best_two, token_numbers
 
 
@@ -54,3 +55,13 @@ def test_best_two_equal_topk_with_ties_too(seed: int) -> None:
     expected = rows.topk(2).values
     assert torch.equal(torch.stack([top, second], 1), expected)
     assert torch.equal(rows.gather(1, best[:, None])[:, 0], top)
+
+
+def test_blocks_of_any_size_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(3, 7, 300, generator=torch.Generator().manual_seed(0)) * 8
+    flat, targets = [20, 3, 3, 0, 11, 7, 12, 19, 5], [5, 1, 2, 7, 299, 0, 8, 9, 10]
+    whole = token_numbers(logits, flat, targets)
+    assert len(set(whole)) == len(whole)
+    for rows in (1, 2, 3):
+        monkeypatch.setattr(logits_module, "_CPU_BLOCK", rows * 300)
+        assert token_numbers(logits, flat, targets) == whole

@@ -33,6 +33,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("mixtral", {"num_local_experts": 4}),
     "gpt_oss": ("gpt_oss", {**_WINDOWED, "num_local_experts": 4, "num_experts_per_tok": 2}),
 }
+CHUNKED: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama4": ("llama4_text", {"attention_chunk_size": 11, "num_local_experts": 2, "intermediate_size_mlp": 64}),
+}
 STATEFUL: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba": ("mamba", {"state_size": 8}),
     "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention"]}),
@@ -41,7 +44,7 @@ STATEFUL: dict[str, tuple[str, dict[str, Any]]] = {
 
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random float32 model of the architecture ``name``, in training mode."""
-    model_type, settings = {**ARCHITECTURES, **STATEFUL}[name]
+    model_type, settings = {**ARCHITECTURES, **CHUNKED, **STATEFUL}[name]
     config = AutoConfig.for_model(model_type, **{**_SMALL, **settings, **changes})
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,0 +1,217 @@
+"""Random trees in one batch, read in rows, pieces and cut caches of every size, against one masked forward a branch."""
+
+from __future__ import annotations
+
+import math
+import random
+import weakref
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from reasoning_guard import branch_pass
+from reasoning_guard.branch_scorer import BranchScorer
+from reasoning_guard.divergences import Compared
+from reasoning_guard.forward import LIMIT, read_prompt, score_shared
+from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan
+from reasoning_guard.model_context import reading
+from reasoning_guard.packing import anchored, parts
+from reasoning_guard.selftest import verdict_of
+from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.trie import Trie
+from tiny_models import tiny_model
+
+SOME = TraceTree(tuple(range(3, 23)), (Branch(20, (5, 6, 7), (1, 3)),))
+
+
+def random_branch(rng: random.Random, trunk: tuple[int, ...], prompt: int, asked: int, other: Branch | None) -> Branch:
+    """One to seventy tokens, some as on the trunk, at any place of it; a third hide some or all that stands before."""
+    at = rng.choice([rng.randint(2, len(trunk)), prompt, len(trunk)])
+    repeated = trunk[at : at + rng.choice([0, 0, 5, 30])]
+    ids = (*repeated, *(rng.randrange(3, 9) for _ in range(asked + rng.choice([0, 1, 3, 9, 40]))))
+    start = rng.randint(0, len(ids) - asked)
+    first = rng.randint(0, at)
+    slices = [(0, 0)] * 6 + [(0, at), (min(prompt, at), at), (first, rng.randint(first, at))]
+    return Branch(at, ids, (start, start + asked), rng.choice(slices), other)
+
+
+def random_tree(rng: random.Random, prompt: tuple[int, ...]) -> TraceTree:
+    """Branches of all kinds; every third is compared with another, or with one that is not asked for itself."""
+    trunk = prompt + tuple(rng.randrange(3, 9) for _ in range(rng.randint(0, 50)))
+    branches: list[Branch] = []
+    for _ in range(rng.randint(0, 9)):
+        asked = rng.randint(1, 4)
+        other = random_branch(rng, trunk, len(prompt), asked, None) if rng.random() < 0.3 else None
+        if branches and rng.random() < 0.2:
+            one = rng.choice(branches)
+            other, asked = Branch(one.at, one.ids, one.scored, one.hide), one.scored[1] - one.scored[0]
+        branches.append(random_branch(rng, trunk, len(prompt), asked, other))
+    return TraceTree(trunk, tuple(branches))
+
+
+def distributions(model: torch.nn.Module, plan: MaskPlan, tree: TraceTree, branch: Branch) -> torch.Tensor:
+    """Log-probabilities ``[m, V]`` at the scored tokens, from a forward over this branch alone under a dense mask."""
+    row = torch.tensor([tree.trunk[: branch.at] + branch.ids])
+    places = torch.arange(row.shape[1])
+    apart = places[:, None] - places[None]
+    own = branch.at - (branch.scored[0] == 0)  # the token before a branch is fed again where it is asked
+    seen = apart >= 0
+    seen[own:, branch.hide[0] : min(branch.hide[1], own)] = False
+    masks = {FULL: seen}
+    if plan.window is not None:
+        masks[SLIDING] = seen & (apart < plan.window)
+    if plan.chunk is not None:
+        masks[CHUNKED] = seen & (places[:, None] // plan.chunk == places[None] // plan.chunk)
+    added = {
+        name: torch.zeros(1, 1, *each.shape).masked_fill(~each, torch.finfo(torch.float32).min)
+        for name, each in masks.items()
+    }
+    mask = added if plan.by_layer_type else added[SLIDING if plan.window is not None else FULL]
+    logits = model(input_ids=row, attention_mask=mask, position_ids=places[None], use_cache=False).logits[0]
+    return logits[[branch.at + i - 1 for i in range(*branch.scored)]].double().log_softmax(-1)
+
+
+def assert_right(score: BranchScore, model: torch.nn.Module, plan: MaskPlan, tree: TraceTree, branch: Branch) -> None:
+    q = distributions(model, plan, tree, branch)
+    expected = q.gather(1, torch.tensor(branch.ids[slice(*branch.scored)])[:, None])[:, 0]
+    best = q.topk(2).values
+    assert score.logprobs == pytest.approx(expected.tolist(), abs=1e-4)
+    assert score.entropies == pytest.approx((-(q.exp() * q).sum(-1)).tolist(), abs=1e-4)
+    assert score.margins == pytest.approx((best[:, 0] - best[:, 1]).tolist(), abs=1e-4)
+    if branch.against is None:
+        assert score.kl == score.js == ()
+        return
+    p = distributions(model, plan, tree, branch.against)
+    middle = torch.logaddexp(p, q) - math.log(2)
+    js = ((p.exp() * (p - middle)).sum(-1) + (q.exp() * (q - middle)).sum(-1)) / (2 * math.log(2))
+    assert score.kl == pytest.approx((p.exp() * (p - q)).sum(-1).tolist(), abs=1e-4, rel=1e-4)
+    assert score.js == pytest.approx(js.tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3", "llama4"])
+def test_random_trees_score_as_a_masked_forward_a_branch(name: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(f"{name} {seed}")
+    prompts = [tuple(rng.randrange(3, 60) for _ in range(rng.randint(2, 25))) for _ in range(3)]
+    together = bool(seed % 2)
+    trees = [random_tree(rng, prompts[0 if together else i]) for i in range(3)]
+    monkeypatch.setattr(branch_pass, "_CPU_TOKENS", rng.choice([1, 16, 64]))
+    monkeypatch.setattr(branch_pass, "_NARROWEST", rng.choice([1, 5, 40]))
+    model = tiny_model(name)
+    with reading(model, dense_masks=True):
+        plan = verdict_of(model, [SOME]).plan
+        assert plan is not None
+        prompt = read_prompt(model, prompts[0]) if together else None
+        limit = rng.choice([LIMIT, 100_000, 10_000, 1_000])
+        once = score_shared(model, trees, plan, prompt=prompt, limit=limit)
+        found = score_shared(model, trees, plan, prompt=prompt, limit=limit)
+        assert found == once, "what was read ahead is left as it was"
+        for tree, scores in zip(trees, found, strict=True):
+            for branch, score in zip(tree.branches, scores, strict=True):
+                assert_right(score, model, plan, tree, branch)
+
+
+def test_random_trees_are_cut_compared_and_hidden_at_all() -> None:
+    """The property above would also hold for trees that ask nothing."""
+    rng = random.Random(0)
+    branches = [b for _ in range(50) for b in random_tree(rng, tuple(range(3, 20))).branches]
+    assert sum(b.against is not None for b in branches) > 50
+    assert sum(b.hide[0] < b.hide[1] for b in branches) > 50
+    assert sum(b.scored[0] == 0 for b in branches) > 10
+
+
+def compared_tree(rng: random.Random, n: int) -> TraceTree:
+    """``n`` long branches, each compared with one that sees the trunk to its end."""
+    trunk = tuple(rng.randrange(3, 60) for _ in range(40))
+    full = Branch(40, (5, 6, 7), (1, 3))
+    other = [tuple(rng.randrange(3, 60) for _ in range(20)) for _ in range(n)]
+    return TraceTree(trunk, tuple(Branch(10, (30 + i, *ids), (18, 20), against=full) for i, ids in enumerate(other)))
+
+
+def test_distributions_are_kept_only_until_they_are_compared() -> None:
+    trie = Trie.of(anchored(compared_tree(random.Random(0), 8)).branches)
+    compared = Compared([trie])
+    kept = []
+    for part in parts(trie, 24, 100):
+        for piece in part.pieces:
+            compared.note([piece], torch.randn(1, piece.n_wanted, 11))
+            kept.append(compared.n_kept)
+    assert len(kept) == 8
+    assert max(kept) == 2, "the two that all are compared with"
+    assert kept[-1] == 0
+    assert compared.found[0].keys() == set(range(8))
+
+
+def test_the_logits_of_a_pass_are_gone_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch_pass, "_CPU_TOKENS", 16)
+    monkeypatch.setattr(branch_pass, "_NARROWEST", 16)
+    model, tree = tiny_model("llama"), compared_tree(random.Random(1), 6)
+    scorer = BranchScorer(model)
+    scorer.score_trees([tree])
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    model.register_forward_pre_hook(lambda *_: alive.append(sum(each() is not None for each in made)))
+    model.register_forward_hook(lambda _m, _a, output: made.append(weakref.ref(output.logits)))
+    scorer.score_trees([tree])
+    assert len(alive) > 6
+    assert not any(alive)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_dtype_of_a_script_decides_nothing(dtype: torch.dtype) -> None:
+    model, tree = tiny_model("llama"), compared_tree(random.Random(2), 4)
+    usual = BranchScorer(model).score_trees([tree])
+    try:
+        torch.set_default_dtype(dtype)
+        found = BranchScorer(model).score_trees([tree])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found == usual
+
+
+def test_batches_whose_trees_ask_unequally_much_leave_no_tree_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch_pass, "_CPU_TOKENS", 8)
+    monkeypatch.setattr(branch_pass, "_NARROWEST", 8)
+    rng, model = random.Random(3), tiny_model("llama")
+    few, many = compared_tree(rng, 1), compared_tree(rng, 9)
+    with reading(model):
+        one_by_one = [score_shared(model, [tree], MaskPlan())[0] for tree in (few, many)]
+        for trees, expected in (((few, many), one_by_one), ((many, few), one_by_one[::-1])):
+            for scores, others in zip(score_shared(model, trees, MaskPlan()), expected, strict=True):
+                assert _numbers(scores) == pytest.approx(_numbers(others), abs=1e-4)
+
+
+def _numbers(scores: Sequence[BranchScore]) -> list[float]:
+    return [number for score in scores for number in (*score.logprobs, *score.kl, *score.js)]
+
+
+@pytest.mark.parametrize("vocabulary", [64, 4000])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("alone", [True, False])
+def test_masks_and_logits_stay_within_their_limit(vocabulary: int, attention: str, alone: bool) -> None:
+    """Trees of unequal branches in one batch: what is padded to the longest counts too. And one tree of both kinds."""
+    small = {"num_hidden_layers": 1, "max_position_embeddings": 4096, "vocab_size": vocabulary}
+    model, rng = tiny_model("llama", **small), random.Random(0)
+    model.set_attn_implementation(attention)
+    prompt = tuple(range(3, 20))
+    trees = [random_tree(rng, prompt), random_tree(rng, prompt), compared_tree(rng, 1), compared_tree(rng, 9)]
+    long = Branch(17, (3, *(rng.randrange(3, 60) for _ in range(600))), (400, 600))
+    short = [Branch(17, (4 + i, *(rng.randrange(3, 60) for _ in range(20))), (1, 2 + 19 * (i > 10))) for i in range(20)]
+    trees = [TraceTree(prompt, (*short, long))] if alone else [*trees, TraceTree(prompt, (long,))]
+    masks, logits = [0], [0]
+    model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: masks.append(_size(kwargs.get("attention_mask"))), with_kwargs=True
+    )
+    model.register_forward_hook(lambda _m, _a, output: logits.append(output.logits.numel()))
+    tables = 2 * (4 if attention == "eager" else 1)
+    limit = 200_000
+    with reading(model):
+        score_shared(model, trees, MaskPlan(), limit=limit)
+    assert max(masks) * tables <= limit
+    assert max(logits) <= limit
+    assert limit / 3 < max(max(masks) * tables, max(logits)), "otherwise this would say nothing"
+
+
+def _size(mask: object) -> int:
+    return mask.numel() if isinstance(mask, torch.Tensor) else 0
