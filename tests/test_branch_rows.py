@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from reasoning_guard import branch_pass
+from reasoning_guard import branch_pass, divergences
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.divergences import Compared
 from reasoning_guard.forward import LIMIT, read_prompt, score_shared
@@ -98,6 +98,7 @@ def test_random_trees_score_as_a_masked_forward_a_branch(name: str, seed: int, m
     trees = [random_tree(rng, prompts[0 if together else i]) for i in range(3)]
     monkeypatch.setattr(branch_pass, "_CPU_TOKENS", rng.choice([1, 16, 64]))
     monkeypatch.setattr(branch_pass, "_NARROWEST", rng.choice([1, 5, 40]))
+    monkeypatch.setattr(divergences, "_BLOCK", rng.choice([1, 128, 2**22]))
     model = tiny_model(name)
     with reading(model, dense_masks=True):
         plan = verdict_of(model, [SOME]).plan
