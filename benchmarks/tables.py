@@ -92,7 +92,12 @@ def one_trace(records: Sequence[Record]) -> Iterator[str]:
         "| model, vocabulary | n | answer | (a) / shared | (b) / shared | shared / (c) | shared / (d) | shared, s | "
         "difference |\n|---|---|---|---|---|---|---|---|---|"
     )
-    slow = {(_size(r.cell), way): ratios(r, way, "shared") for r in records for way in ("loop", "padded")}
+    slow = {
+        (_size(r.cell), way): ratios(r, way, "shared")
+        for r in records
+        for way in ("loop", "padded")
+        if way in r.cell.ways
+    }
     slow = {key: found for key, found in slow.items() if found}
     differences = {_size(r.cell): max(x.worst for x in records if _size(x.cell) == _size(r.cell)) for r in records}
     main = [r for r in records if "limit" in r.seconds]
