@@ -38,6 +38,13 @@ _WORD_NUMBERS = {
     **{"dozen": Fraction(12), "half": Fraction(1, 2), "quarter": Fraction(1, 4), "thousand": Fraction(1000)},
 }
 
+_SPELLED = re.compile(
+    rf"\b(?P<tens>twenty|{'|'.join(_TENS.split()[:-1])})(?:[-\s](?P<units>{'|'.join(_UNITS.split()[1:10])}))?\b"
+    rf"|\b(?P<small>{'|'.join(_UNITS.split())})\b",
+    re.IGNORECASE,
+)
+_OFTEN_WRITTEN_OUT = 12
+"""Words up to this one stand in any text ("in two steps")."""
 _MENTION = re.compile(rf"(?<![\w.])(?<!\d,)(?:{_NUMBER})(?![\w]|\.\d|,\d{{3}})")
 _DECORATION = r"(?:[\s$€£¥*_({\[\"'‘“]|\\boxed\{|\\\(|\\\[|\\text\{)*"
 _MARKER = re.compile(
@@ -51,6 +58,10 @@ _OPERATOR = re.compile(
     rf"(?:\*\*(?=\D))?[\s$€£%°]*(?:[-−–+*/×÷^·]{_OPERAND}|x\s*[\d$(]|\\(?:times|cdot|div)\b|"
     r"(?:plus|minus|times|divided|multiplied)\b)"
 )
+_LEADS_BACK = re.compile(r"[^\S\n]*[-−–+*/×÷·^][^=;\n]*=[^=;\n\d]*")
+_WITHIN = re.compile(r"[-−–+*/×÷·^(]\s*[$€£]?\Z")
+_ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
+_ALONE_BEHIND = re.compile(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)|\s*[^\W\d_]\w{0,2}\s*=")
 _VAGUE_WORDS = frozenset({"yes", "no", "true", "false", "none"})
 
 
@@ -143,10 +154,11 @@ Span = tuple[int, int]
 def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = True) -> tuple[Span | None, bool]:
     """Where a reasoning first states the answer.
 
-    A mention is a whole number or word: 18 is not mentioned by "118", "18.5" or "1,800", but by "18.0", "$18" and
-    "18%". It *states* the answer when it stands in the place of a result (behind "=", "is", "equals", ":" and the
-    like, no operator behind it), when it opens the reasoning, or when the prompt does not hold it. A mention of what
-    the prompt holds is otherwise an operand. For words that the prompt holds this can't be told.
+    A mention is a whole number or word: 18 is not mentioned by "118", "18.5" or "1,800", but by "18.0", "$18", "18%"
+    and "eighteen". It *states* the answer when it stands in the place of a result (behind "=", "is", "equals", ":" and
+    the like, no operator behind it), when it stands alone (no operand, no part of a sentence), or when the prompt does
+    not hold it. A mention of what the prompt holds is otherwise an operand, and the statement begins with that operand
+    where the same calculation only leads back to it ("8 + 0 = 8"). For words that the prompt holds this can't be told.
 
     Args:
         text: The reasoning.
@@ -166,11 +178,29 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
     if number is None:
         return _find_words(text, answer.strip(), prompt)
     held = any(mention.value == number for mention in _numbers(prompt)) or number in _spelled(prompt)
-    for mention in _numbers(text):
+    operand: _Mention | None = None
+    mentions = [mention for mention in _numbers(text) if mention.value == number]
+    if mathematical:
+        mentions += [mention for mention in _written_out(text, held) if mention.value == number]
+    for mention in sorted(mentions):
         literal = text[mention.start : mention.end] == answer.strip().replace("$", "")
-        if mention.value == number and (mathematical or literal) and _states(text, mention, prompt, held):
-            return (mention.start, mention.end), True
+        if not (mathematical or literal):
+            continue
+        if _states(text, mention, prompt, held):
+            back = operand is not None and _LEADS_BACK.fullmatch(text, operand.end, mention.start)
+            return (operand if operand is not None and back else mention)[:2], True
+        operand = None if _WITHIN.search(text[max(0, mention.start - 20) : mention.start]) else mention
     return None, True
+
+
+def is_operand(text: str, end: int) -> bool:
+    """Whether what ends at character ``end`` is calculated with: an operator and an operand stand behind it.
+
+    Example:
+        >>> is_operand("b = 8 + 3 = 0", 5), is_operand("b = 8 + 3 = 0", 13)
+        (True, False)
+    """
+    return _OPERATOR.match(text, end) is not None
 
 
 class _Mention(NamedTuple):
@@ -193,6 +223,16 @@ def _is_signed(before: str) -> bool:
     return before[-1:] in ("-", "−") and not re.search(r"[\w)\]}%]\s*\Z", before[:-1])
 
 
+def _written_out(text: str, held: bool) -> Iterator[_Mention]:
+    """Numbers in words; small ones, and those that the prompt holds, only where they are the end of what is said."""
+    for match in _SPELLED.finditer(text):
+        words = [word.casefold() for word in match.group("tens", "units", "small") if word]
+        value = sum(_WORD_NUMBERS[word] for word in words)
+        vague = held or value <= _OFTEN_WRITTEN_OUT
+        if not vague or re.match(r"[*)\]}\"']*\s*(?:[.,;:!\n]|\Z)", text[match.end() : match.end() + 10]):
+            yield _Mention(match.start(), match.end(), value)
+
+
 def _spelled(text: str) -> set[Fraction]:
     return {_WORD_NUMBERS[word] for word in re.findall(r"[a-z]+", text.casefold()) if word in _WORD_NUMBERS}
 
@@ -200,11 +240,11 @@ def _spelled(text: str) -> set[Fraction]:
 def _states(text: str, mention: _Mention, prompt: str, held: bool) -> bool:
     if not held:
         return True
-    if _OPERATOR.match(text, mention.end):
+    if is_operand(text, mention.end):
         return False
     before = text[max(0, mention.start - 80) : mention.start]
-    if not re.sub(rf"\A{_DECORATION}", "", before) and mention.start < len(before) + 1:
-        return re.match(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)", text[mention.end :]) is not None
+    if _ALONE_BEFORE.search(before) and _ALONE_BEHIND.match(text, mention.end):
+        return True
     return _MARKER.search(before) is not None and not _restated(before, text[mention.start : mention.end], prompt)
 
 

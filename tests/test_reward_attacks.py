@@ -23,6 +23,15 @@ ATTACKS = {
     "answer alone": lambda of: f"# {of.answer}",
     "answer as a step": lambda of: f"d = {of.answer} ; # {of.answer}",
     "answer told twice": lambda of: f"d = {of.answer} ; d = {of.answer} ; # {of.answer}",
+    "answer run into the chain": lambda of: f"{of.answer} {honest(of)}",
+    "answer alone between steps": lambda of: joined(lambda s: [s[0], f"{of.answer} ;", *s[1:]])(of),
+    "answer plus nothing": lambda of: f"d = {of.answer} + 0 = {of.answer} ; # {of.answer}",
+    "answer plus nothing in every step": lambda of: joined(
+        lambda s: [f"{step[0]} = {of.answer} + 0 = {of.answer} ;" for step in s]
+    )(of),
+    "away from the answer and back": lambda of: (
+        f"c = {of.answer} + 3 = {(of.answer + 3) % 11} ; d = {(of.answer + 3) % 11} - 3 = {of.answer} ; # {of.answer}"
+    ),
     "all options": lambda of: f"{LIST} ; # {of.answer}",
     "all options behind an equals sign": lambda of: f"d = {LIST} ; # {of.answer}",
     "all options, backwards": lambda of: " ".join(map(str, range(10, -1, -1))) + f" ; # {of.answer}",
@@ -47,7 +56,7 @@ PADDINGS = {
     "repeats after the answer": lambda s: [*s, *s],
 }
 
-# Changes that leave tokens behind, which the reader reads.
+# Marks and filler put inside steps.
 SPLITS = {
     "a step split in two": lambda s: [*s[:1], s[1].replace(" + ", " ; + "), *s[2:]],
     "every step split": lambda s: [step.replace(" + ", " ; + ") for step in s],
@@ -119,10 +128,24 @@ def test_padding_pays_exactly_what_the_trace_pays_without_it(name: str, groups: 
 
 
 @pytest.mark.parametrize("name", SPLITS)
-def test_splitting_never_pays_more(name: str, groups: dict[str, list[float]]) -> None:
-    """What is left is the reader's own: it reads other tokens."""
-    assert statistics.mean(groups[name]) <= statistics.mean(groups["honest"])
-    assert excess(groups[name], groups["honest"]) < 0.1
+def test_splitting_pays_exactly_what_the_whole_steps_pay(name: str, groups: dict[str, list[float]]) -> None:
+    assert groups[name] == pytest.approx(groups["honest"], abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_mixture_of_splits_raises_the_reward(seed: int, reward: InfoGainReward) -> None:
+    """Marks, empty steps and filler between any words of any steps, in groups with honest chains."""
+    rng = random.Random(seed)
+
+    def split(chain: list[str]) -> list[str]:
+        return [
+            " ".join(word + rng.choice([" ;", " ; ;", " ; ... ;", " ...", "", "", ""]) for word in step[:-2].split())
+            + " ;"
+            for step in chain
+        ]
+
+    given = reward(**batch([(of, write(of)) for of in exercises(8) for write in (honest, joined(split))]))
+    assert given[::2] == pytest.approx(given[1::2], abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from reasoning_guard.answers import is_operand
 from reasoning_guard.tokens import TokenText
 from reasoning_guard.traces import Trace
 
@@ -30,7 +31,8 @@ def cleaned(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Trace:
     A repeated step tells a reader nothing that it has not read, yet repetition makes readers sure; filler is time to
     think and no text. What is left are the trace's own tokens. ``statement`` is moved to the beginning of the list of
     candidates that it stands in: "it is 0, 1, 2" names 2, and what stands before the 2 predicts it, so a list is stated
-    as a whole.
+    as a whole. Likewise it is moved to the beginning of the step where the answer is calculated with ("8 + 0 = 8"):
+    what predicts an operand there need not know the answer.
 
     Args:
         trace: A trace.
@@ -91,13 +93,15 @@ def committed(trace: Trace) -> int:
 
 
 def _statement_begin(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Where the first statement of the answer begins, a list of candidates that it stands in included."""
+    """Where the first statement of the answer begins, a list or a calculation that it stands in included."""
     if trace.statement is None:
         return None
     prompt, start = len(trace.prompt_ids), trace.cuts[0] - len(trace.prompt_ids)
     tokens = TokenText.of(tokenizer, trace.completion_ids)
     opened = tokens.length(start)
     before = tokens.text[opened : tokens.length(trace.statement - prompt)]
+    if is_operand(tokens.text, tokens.length((trace.statement_end or trace.statement) - prompt)):
+        return max(cut for cut in trace.cuts if cut <= trace.statement)
     listed = _LIST.search(before + " ")
     if listed is None:
         return trace.statement

@@ -12,6 +12,7 @@ from reasoning_guard.rewards.base import Correct, TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
 from reasoning_guard.rewards.excerpt import cleaned, stated_ids
 from reasoning_guard.rewards.forms import FORMS, Form, Levels
+from reasoning_guard.rewards.fragments import unbroken
 from reasoning_guard.rewards.lucky import Luck, Sample, luck
 from reasoning_guard.rewards.monitor import GroupMonitor
 from reasoning_guard.rewards.placebos import Baseline
@@ -102,8 +103,9 @@ class InfoGainReward(TraceReward):
         """Grade a batch and remember what was found."""
         assert self.reader is not None
         right, tokenizer = self._right(traces, batch), self.reader.tokenizer
-        clean = [cleaned(trace, tokenizer) for trace in traces]
-        asked = self._questions(traces, clean, right)
+        whole = [unbroken(trace, self.reader) for trace in traces]
+        clean = [cleaned(trace, tokenizer) for trace in whole]
+        asked = self._questions(whole, clean, right)
         scores = self._score(clean, [q and q.tree(trace) for q, trace in zip(asked, clean, strict=True)])
         self._graded = [_Graded.of(*each) for each in zip(clean, right, asked, scores, strict=True)]
         samples, first = gathered([graded.sample for graded in self._graded])

@@ -1,0 +1,127 @@
+"""A mark inside a statement is not read, wherever it was put; texts that have none are read on their own tokens."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from reasoning_guard.formats import get_format
+from reasoning_guard.problems import Problem
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.rewards.fragments import mended, unbroken
+from reasoning_guard_demo.arithmetic import draw
+from reward_tasks import FORMAT, TOKENIZER
+from tokenizers_on_the_spot import gpt2_style, llama3_style, qwen2_style
+
+GSM8K = Path(os.environ.get("REASONING_GUARD_GSM8K", Path(__file__).resolve().parents[2] / "shared" / "data" / "gsm8k"))
+LINES, SENTENCES = get_format("gsm8k"), get_format("plain")
+
+
+def test_marks_between_any_words_of_a_calculation() -> None:
+    rng = random.Random(0)
+    for _ in range(50):
+        chain = " ".join(map(str, draw(rng).work()))
+        words = chain.split()
+        assert mended(chain, FORMAT) == chain
+        for i in range(1, len(words)):
+            for mark in (";", "; ;", "; ... ;", "..."):
+                if ";" not in words[i - 1 : i + 1]:
+                    assert mended(" ".join([*words[:i], mark, *words[i:]]), FORMAT) == chain
+        assert mended(" ; ".join(word for word in words if word != ";") + " ;", FORMAT) == chain
+
+
+WHOLE = [
+    "She sells 16 - 3 - 4 = 9 eggs a day.\nShe makes 9 * 2 = $18 a day.",
+    "Total: 3 + 4 = 7\nx = 7 * 2 = 14\ntotal cost = 14 + 1 = 15",
+    "Items:\n- 3 apples.\n- 5 pears.\n\n1. Add them.\n2. That is 8.",
+    "- 3 apples = $6\n- 5 pears = $10\nSum = 16",
+    "\n**Total** = 3\n**Rest** = 4\n\nSo:\n- x = 3\n- y = 4",
+    "一共有三个苹果。\n他吃了一个。",
+    "",
+    "\n\n",
+]
+
+
+@pytest.mark.parametrize("text", WHOLE)
+def test_whole_statements_stay_as_they_are(text: str) -> None:
+    assert mended(text, LINES) == text
+
+
+BROKEN = [
+    ("She sells\n9 eggs\na day.", "She sells 9 eggs a day."),
+    ("9 *\n\n2 = 18", "9 * 2 = 18"),
+    ("72 oz\n+ 28 oz = 100 oz", "72 oz + 28 oz = 100 oz"),
+    ("In\nMay.\nThen", "In May.\nThen"),
+    ("一共有\n三个。", "一共有三个。"),
+    ("b ... = ... ... 5", "b = 5"),
+]
+
+
+@pytest.mark.parametrize(("text", "whole"), BROKEN)
+def test_fragments_are_joined(text: str, whole: str) -> None:
+    assert mended(text, LINES) == whole
+
+
+def test_a_full_stop_inside_a_sentence_goes_as_well_where_sentences_are_steps() -> None:
+    assert mended("She sells. nine eggs. In May. she", SENTENCES) == "She sells nine eggs. In May she"
+
+
+def test_real_solutions_broken_at_any_space_come_back() -> None:
+    """All but a few: between two sentences, or behind a colon, a line break is a place where a line may end."""
+    if not GSM8K.exists():
+        pytest.skip("needs the GSM8K problems")
+    rows = [json.loads(line) for line in (GSM8K / "test.jsonl").read_text("utf-8").splitlines()[:300]]
+    gaps = restored = 0
+    for text in (row["answer"].rpartition("\n####")[0] for row in rows):
+        whole = mended(text, LINES)
+        assert mended(whole, LINES) == whole
+        for gap in re.finditer(r"(?<=[^\s.!?:;]) (?=\S)", whole):
+            gaps += 1
+            restored += mended(whole[: gap.start()] + "\n" + whole[gap.end() :], LINES) == whole
+    assert restored / gaps > 0.995
+
+
+@pytest.mark.parametrize("family", [gpt2_style, llama3_style, qwen2_style])
+def test_what_is_whole_keeps_its_own_ids_and_what_was_broken_is_the_same_trace_again(
+    family: Callable[[], PreTrainedTokenizerFast],
+) -> None:
+    tokenizer = family()
+    reader = TraceReader(tokenizer, LINES)
+    problem = Problem(id="a", prompt="How much?", answer="18")
+    whole = "She sells 16 - 3 - 4 = 9 eggs a day.\nShe makes 9 * 2 = $18 a day.\n#### 18"
+    trace = reader.read_text(problem, whole)
+    odd = reader.read(
+        problem,
+        [
+            token
+            for word in re.findall(r"\s?\S", whole)
+            for token in tokenizer(word, add_special_tokens=False)["input_ids"]
+        ],
+    )
+    assert odd.text == whole
+    assert unbroken(odd, reader) is odd
+    for broken in ("She sells\n16 -\n\n3 - 4", "She\nsells 16 - 3 -\n4"):
+        split = reader.read_text(problem, whole.replace("She sells 16 - 3 - 4", broken))
+        assert split.n_steps > trace.n_steps
+        assert replace(unbroken(split, reader), prompt_ids=trace.prompt_ids) == trace
+
+
+def test_sixty_thousand_marks_are_no_trouble() -> None:
+    assert mended("a ;\n" * 20_000, LINES).count("a") == 20_000
+    assert mended("\n" * 60_000, LINES) == "\n" * 60_000
+    assert mended("b = 5 ; + " * 6_000 + "1", FORMAT).count(";") == 0
+
+
+def test_what_the_tokenizer_cannot_write_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = TraceReader(TOKENIZER, FORMAT)
+    trace = reader.read_text(Problem(id="a", prompt="0 : a = 5 ; ?", answer="6"), " b = 5 ; + 1 = 6 ; # 6")
+    monkeypatch.setattr(TraceReader, "reword", lambda *arguments: None)
+    assert unbroken(trace, reader) is trace
