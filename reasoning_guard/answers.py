@@ -227,7 +227,7 @@ def _written_out(text: str, held: bool) -> Iterator[_Mention]:
     """Numbers in words; small ones, and those that the prompt holds, only where they are the end of what is said."""
     for match in _SPELLED.finditer(text):
         words = [word.casefold() for word in match.group("tens", "units", "small") if word]
-        value = sum(_WORD_NUMBERS[word] for word in words)
+        value = sum((_WORD_NUMBERS[word] for word in words), Fraction())
         vague = held or value <= _OFTEN_WRITTEN_OUT
         if not vague or re.match(r"[*)\]}\"']*\s*(?:[.,;:!\n]|\Z)", text[match.end() : match.end() + 10]):
             yield _Mention(match.start(), match.end(), value)
