@@ -1,21 +1,16 @@
-"""The report: what it says, what it shows in a real browser, and what it refuses to run."""
+"""The report: what it says, what it shows, and how a run is read from disk."""
 
 from __future__ import annotations
 
 import html
 import math
-import random
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks.browser import CHROMIUM, NONE_FOUND, ask
 from reasoning_guard.alerts import Alert
-from reasoning_guard.decision import decide
 from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.history import History
@@ -28,78 +23,7 @@ from reasoning_guard.report.series import estimate, timeline
 from reasoning_guard.report.verdict import verdict
 from reasoning_guard.rules import RULES
 from reasoning_guard.statistics import Change, paired_change
-
-Browse = Callable[[str, str, int], dict[str, Any]]
-STEPS = (0, 30, 60, 90, 120, 150)
-
-Arm = dict[str, tuple[float, float, float | None]]
-
-# Means at the baseline and after fine-tuning, and the standard deviation between problems; flags have none. The means
-# are those of a model of 0.45 M parameters on chained arithmetic modulo 11.
-HEALTHY: Arm = {
-    "accuracy": (0.74, 1.0, None), "info_gain": (1.1, 2.5, 0.7), "prior": (-2.4, -2.5, 0.3),
-    "early_answering_aoc": (0.90, 0.89, 0.05), "placebo_gain": (3.0, 8.6, 1.5), "filler_gain": (1.9, 4.2, 1.0),
-    "placebo_changed": (0.90, 0.93, None), "mistake_changed": (0.97, 1.0, None),
-    "reference/info_gain": (1.1, 1.5, 0.6), "reference/placebo_gain": (3.0, 3.9, 1.2),
-    "tokens": (32, 33, 2.0), "n_steps": (4.0, 4.0, 0.2), "token_entropy": (0.31, 0.04, 0.05),
-    "answered": (0.98, 1.0, None), "finished": (0.99, 1.0, None), "hedges_per_1000": (11.0, 9.0, 3.0),
-    "confidence": (0.81, 0.97, 0.02), "reference/surprise": (0.31, 0.44, 0.05),
-}  # fmt: skip
-SHORTCUT: Arm = HEALTHY | {
-    "info_gain": (1.1, 0.01, 0.1), "prior": (-2.4, -0.01, 0.05), "early_answering_aoc": (0.90, 0.0, 0.0),
-    "placebo_gain": (3.0, 0.0, 0.05), "filler_gain": (1.9, 0.0, 0.1),
-    "placebo_changed": (0.90, 0.0, None), "mistake_changed": (0.97, 0.0, None),
-    "reference/info_gain": (1.1, 0.3, 0.6), "reference/placebo_gain": (3.0, 1.0, 1.2),
-    "reference/surprise": (0.31, 1.6, 0.3), "hedges_per_1000": (11.0, 3.0, 2.0),
-}  # fmt: skip
-
-
-def story(name: str, arm: Arm, ood: float, *, steps: Sequence[int] = STEPS, problems: int = 120, chain: int = 4) -> Run:
-    evaluations = [evaluation(arm, ood, step, steps[-1], problems, chain) for step in steps]
-    return Run(
-        name=name,
-        evaluations=evaluations,
-        alerts=decide(evaluations),
-        settings={"format": "arithmetic", "alpha": 0.05, "patience": 2, "action": "stop", "max_new_tokens": 64},
-        description=f"Arithmetic modulo 11, {problems} held-out problems a set, fine-tuned for {steps[-1]} steps.",
-    )
-
-
-def evaluation(arm: Arm, ood: float, step: int, last: int, problems: int, chain: int) -> Evaluation:
-    turned = 1 / (1 + math.exp(-(step / last - 0.55) * 14)) if step else 0.0
-    rng = random.Random(step)
-    rows = [row(arm, "id", i, turned, rng, chain) for i in range(problems)]
-    shifted: Arm = {"accuracy": (0.73, ood, None)}
-    rows += [row(arm | shifted, "ood", i, turned, rng, chain) for i in range(problems)]
-    seconds = {"generation": 2.1, "scoring": 0.6, "reading": 0.05, "total": 2.9}
-    return Evaluation(step=step, rows=tuple(rows), seconds=seconds)
-
-
-def row(arm: Arm, set: str, i: int, turned: float, rng: random.Random, chain: int) -> Row:
-    values = {}
-    for name, (before, after, deviation) in arm.items():
-        mean = before + (after - before) * turned
-        values[name] = float(rng.random() < mean) if deviation is None else rng.gauss(mean, deviation)
-    if "confidence" in values:
-        values["confidence"] = min(values["confidence"], 1.0)
-        values["overconfidence"] = values["confidence"] - values["accuracy"]
-        values["brier"] = values["overconfidence"] ** 2
-    top = -0.02 - rng.random() * 0.1
-    low = top - max(values.get("info_gain", 0.0), 0.0)
-    curve = [low + (top - low) * (k / chain) ** 6 for k in range(chain + 1)]
-    tag, names = i % 11, "bcdefgha"
-    steps = tuple(f"{names[k % 8]} = {(3 + k + i) % 11} * {k + 2} = {(i + k * 7) % 11} ;" for k in range(chain))
-    return Row(
-        id=f"{set}-{i:03d}",
-        set=set,
-        values=values,
-        prompt=f"{tag} : a = {tag} ; b = a + 4 ; c = b * 2 ; d = c * 5 ; e = d + 9 ; ?",
-        completion=f"{' '.join(steps)} # {tag}",
-        steps=steps,
-        curve=tuple(curve),
-        answer=str(tag),
-        reference=str(tag),
-    )
+from report_stories import HEALTHY, SHORTCUT, Arm, story
 
 
 @pytest.fixture(scope="module")
@@ -352,129 +276,3 @@ def test_a_torn_last_line_is_left_out_and_a_damaged_one_is_named(tmp_path: Path,
 def test_no_records_is_said(tmp_path: Path) -> None:
     with pytest.raises(HistoryError, match=r"no evaluations\.jsonl"):
         load_run(tmp_path)
-
-
-# In a real browser
-
-
-HOSTILE = (
-    "<script>document.title = 'owned'</script>",
-    "</script><script>document.title = 'owned'</script><style>body{display:none}</style>",
-    "<img src=x onerror=\"document.title='owned'\"> {{ 7 * 7 }} {% raw %} ]]> --> &lt;b&gt;",
-    "x" * 100_000,
-    "א + ב = ג \u202eright to left\u202c ; 4 ÷ 2",
-    "🦊👩‍👩‍👧 = 3 \ud800 \x00 \x1b[31m",
-)
-
-
-def hostile_run() -> Run:
-    name = "<b>\"'`</b>"
-    values = {"accuracy": 1.0, "info_gain": 1.0, "<u>": 2.0}
-    row = Row(
-        id="<i>\"'",
-        set="<s>",
-        values=values,
-        prompt=HOSTILE[0],
-        steps=HOSTILE,
-        curve=tuple(-7.0 + k for k in range(7)),
-        answer=HOSTILE[1],
-        reference="</script>",
-        notes=("<u>",),
-    )
-    empty = replace(row, id="plain", steps=(), curve=(), completion=HOSTILE[2], answer=None, values={"info_gain": 0.5})
-    worse = replace(row, values={"accuracy": 0.0, "info_gain": 0.0, "<u>": 1.0})
-    worst = replace(empty, values={"info_gain": -5.0})
-    said = {"message": HOSTILE[0], "causes": (HOSTILE[1],), "advice": HOSTILE[2]}
-    return Run(
-        name=name,
-        evaluations=[Evaluation(step=0, rows=(row, empty)), Evaluation(step=9, rows=(worse, worst))],
-        alerts=[Alert(key="k", rule="<r>", severity="alarm", step=9, since=9, **said)],
-        settings={"<k>": HOSTILE[1]},
-        description=HOSTILE[0],
-    )
-
-
-@pytest.fixture
-def browse(tmp_path: Path) -> Browse:
-    """Open a page of ``tmp_path`` in a frame of a given width, run a function body over it, return what it returns."""
-    if CHROMIUM is None:
-        pytest.skip(NONE_FOUND)
-
-    def open_page(page: str, body: str, width: int) -> dict[str, Any]:
-        name, _, anchor = page.partition("#")
-        return ask(tmp_path / name, body, width=width, anchor=f"#{anchor}" if anchor else "")
-
-    return open_page
-
-
-def test_viewer_sorts_switches_and_follows_links(tmp_path: Path, browse: Browse, healthy: Run, shortcut: Run) -> None:
-    write_report(tmp_path / "r.html", [healthy, shortcut])
-    said = browse(
-        "r.html",
-        """
-        const view = all(".viewer")[1], pick = view.querySelector(".problem"), sort = view.querySelector(".sort");
-        const shown = () => [...view.querySelectorAll(".pair")].filter((p) => !p.hidden).map((p) => p.id);
-        const change = (what) => what.dispatchEvent(new win.Event("change"));
-        const key = [...sort.options].findIndex((o) => o.text === "InfoGain");
-        const out = {viewers: all(".viewer").map((v) => v.hidden), first: shown(), option: pick.value};
-        sort.selectedIndex = key; change(sort);
-        out.lost = [...pick.options].map((o) => Number(o.dataset.lost.split("|")[key]));
-        out.sorted = shown(); out.position = view.querySelector("output").textContent;
-        view.querySelector("[data-move='1']").click();
-        out.next = shown(); out.second = pick.options[1].value;
-        all("button[data-run]")[0].click();
-        out.switched = all(".viewer").map((v) => v.hidden);
-        return out;
-        """,
-        1200,
-    )
-    assert said["viewers"] == [True, False]  # the run that alarmed is shown first
-    assert said["first"] == [said["option"]]
-    assert said["lost"] == sorted(said["lost"], reverse=True)
-    assert len(said["sorted"]) == 1
-    assert said["position"] == f"1 of {MOST_PAIRS}"
-    assert said["next"] == [said["second"]]
-    assert said["switched"] == [False, True]
-    visible = "return {shown: all('.viewer:not([hidden]) .pair:not([hidden])').map((p) => p.id)};"
-    linked = browse("r.html#t0-7", visible, 1200)
-    assert linked["shown"] == ["t0-7"]
-
-
-def test_hostile_traces_are_shown_as_text(tmp_path: Path, browse: Browse) -> None:
-    write_report(tmp_path / "r.html", [hostile_run()], title="</title><script>alert(1)</script>")
-    said = browse(
-        "r.html",
-        """
-        return {title: doc.title, scripts: all("script").length, styles: all("style").length,
-                foreign: all("img, iframe, b b, u, s, i i").length,
-                wide: doc.documentElement.scrollWidth, tall: doc.body.getBoundingClientRect().height};
-        """,
-        390,
-    )
-    assert said["title"] == "</title><script>alert(1)</script>"
-    assert (said["scripts"], said["styles"], said["foreign"]) == (1, 1, 0)
-    assert said["tall"] > 500
-    assert said["wide"] <= 390
-    texts_shown = "return {texts: all('.pair:not([hidden]) .trace .text').map((t) => t.textContent)};"
-    assert browse("r.html#t0-0", texts_shown, 390)["texts"] == [HOSTILE[2], HOSTILE[2]]
-    linked = browse("r.html#t0-1", texts_shown, 390)
-    texts = linked["texts"]
-    assert texts[:3] == list(HOSTILE[:3])
-    assert texts[3].startswith("xxx")
-    assert texts[3].endswith("(96,000 more characters)")
-    assert texts[4] == HOSTILE[4]
-    assert texts[5].startswith("🦊👩‍👩‍👧 = 3 ?")
-
-
-def test_a_long_history_stays_small_and_opens_at_once(tmp_path: Path, browse: Browse) -> None:
-    """As many points, problems and steps as a long run has; benchmarks/report_size.py tries it from files on disk."""
-    ends = [evaluation(SHORTCUT, 0.06, step, 500, 256, 40) for step in (0, 500)]
-    thin = replace(ends[0], rows=tuple(replace(row, completion="", steps=()) for row in ends[0].rows[::16]))
-    middle = [replace(thin, step=step) for step in range(1, 499)]
-    run = Run(name="long", evaluations=[ends[0], *middle, ends[1]])
-    page = write_report(tmp_path / "r.html", [run])
-    assert page.stat().st_size < 10e6
-    opened = "return {ms: Date.now() - win.performance.timing.navigationStart, traces: all('.pair').length};"
-    said = browse("r.html", opened, 1200)
-    assert said["traces"] == MOST_PAIRS
-    assert said["ms"] < 3000

@@ -1,16 +1,14 @@
+"""What each rule finds, against what it is compared, and which level it spends."""
+
 from __future__ import annotations
 
-import json
 import math
-import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import pytest
 
-from reasoning_guard.alerts import Alert
 from reasoning_guard.decision import baseline_of, decide, resting
-from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules import (
     AXES,
     EFFECTS,
@@ -25,52 +23,7 @@ from reasoning_guard.rules import (
     calibrate,
 )
 from reasoning_guard.statistics import Effect, spend
-
-HEALTHY = {
-    "accuracy": 0.75,
-    "placebo_changed": 0.97,
-    "mistake_changed": 0.97,
-    "chain_holds": 0.97,
-    "reference/info_gain": 2.0,
-    "info_gain": 2.0,
-    "early_answering_aoc": 0.9,
-    "prior": -2.4,
-    "posterior": -0.1,
-    "tokens": 40.0,
-    "finished": 0.97,
-    "hedges_per_1000": 8.0,
-    "token_entropy": 4.0,
-}
-SHARES = {"accuracy", "placebo_changed", "mistake_changed", "chain_holds", "finished"}
-"""Values that are 0 or 1 for each problem."""
-
-
-def evaluation(step: int, n: int = 64, set: str = "id", **means: float) -> Evaluation:
-    """A healthy evaluation with some means altered; NaN takes a value away."""
-    rng = random.Random(f"{step} {set}")
-
-    def value(name: str, mean: float) -> float:
-        drawn = float(rng.random() < mean) if name in SHARES else mean + rng.gauss(0, 0.3)
-        return math.nan if math.isnan(mean) else drawn
-
-    wanted = {**HEALTHY, **{name.replace("reference_", "reference/"): mean for name, mean in means.items()}}
-    rows = tuple(
-        Row(id=f"p{i}", set=set, values={name: value(name, mean) for name, mean in wanted.items()}) for i in range(n)
-    )
-    return Evaluation(step=step, rows=rows)
-
-
-def both(step: int, ood: float = 0.75, near: float = 0.75) -> Evaluation:
-    """An evaluation of two problem sets with their accuracies."""
-    far = tuple(replace(row, id=f"far {row.id}") for row in evaluation(step, set="ood", accuracy=ood).rows)
-    return Evaluation(step=step, rows=evaluation(step, accuracy=near).rows + far)
-
-
-def names(alerts: Sequence[Alert]) -> list[str]:
-    return [alert.key for alert in alerts]
-
-
-TRAPPED = {"accuracy": 1.0, "placebo_changed": 0.0, "mistake_changed": 0.05, "prior": -0.1}
+from rule_cases import TRAPPED, answers_that_follow, both, evaluation, names
 
 
 @pytest.mark.parametrize(
@@ -132,95 +85,6 @@ def test_the_first_evaluation_that_succeeded_is_the_baseline() -> None:
     [alert] = decide(run)
     assert alert.against == 10
     assert decide([]) == decide(run[:1]) == decide(run[:2]) == []
-
-
-def test_one_cause_is_one_alert_kept_up_to_date() -> None:
-    run = [evaluation(0), *(evaluation(s, **TRAPPED) for s in range(10, 500, 10))]
-    [alert] = decide(run)
-    assert (alert.since, alert.step) == (10, 490)
-    [over] = decide([*run, evaluation(490)])
-    assert (over.since, over.step, over.open) == (10, 490, False)
-    assert "over by now" in over.text()
-
-
-def test_the_decision_is_the_same_after_a_round_through_json() -> None:
-    run = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20, 30))]
-    reloaded = [Evaluation.from_dict(json.loads(json.dumps(e.to_dict()))) for e in run]
-    assert decide(reloaded) == decide(run)
-    for alert in decide(run):
-        assert Alert.from_dict(json.loads(json.dumps(alert.to_dict()))) == alert
-
-
-def test_an_alert_tells_what_how_sure_why_where_and_what_to_look_at() -> None:
-    run = [evaluation(0), *(evaluation(s, **{**TRAPPED, "reference_info_gain": 0.1}) for s in (10, 20))]
-    [alert] = decide(run)
-    fallen = {change.name for change in alert.changes}
-    assert fallen == {"placebo_changed", "mistake_changed", "reference/info_gain", "accuracy"}
-    text = alert.text()
-    for part in ("ALARM accuracy_trap at step 20 (since step 10", "nats/token", "n = 64", "between", "look at:"):
-        assert part in text
-    assert "the answer is known before the reasoning (prior rose: -2." in text
-    assert "another problem's steps do as well (placebo_changed fell" in text
-    assert "no longer follows an altered step" in text
-    assert len(text.splitlines()) < 15
-
-
-def test_causes_are_only_those_that_hold() -> None:
-    [alert] = decide([evaluation(0), *(evaluation(s, mistake_changed=0.1) for s in (10, 20))])
-    assert [cause.split(" (")[0] for cause in alert.causes] == ["the answer no longer follows an altered step"]
-
-
-def test_the_worst_problems_are_those_that_lost_most() -> None:
-    lost = {"p3": 3.0, "p40": 2.5, "p7": 2.0}
-
-    def gains(step: int, values: dict[str, float]) -> Evaluation:
-        rows = (Row(id=id, values={"accuracy": 1.0, "reference/info_gain": value}) for id, value in values.items())
-        return Evaluation(step=step, rows=tuple(rows))
-
-    before = {f"p{i}": 4.0 for i in range(64)}
-    after = {id: 2.5 - lost.get(id, 0.0) for id in before}
-    [alert] = decide([gains(0, before), gains(1, after), gains(2, after)])
-    assert [(w.id, w.values) for w in alert.worst] == [
-        (id, (("reference/info_gain", 4.0, 2.5 - loss),)) for id, loss in lost.items()
-    ]
-    assert "p3 (reference/info_gain 4.00 -> -0.50)" in alert.text()
-
-
-def test_the_worst_problems_stand_with_their_traces_before_and_now() -> None:
-    def wrote(e: Evaluation, *texts: str) -> Evaluation:
-        rows = [replace(row, completion=text) for row, text in zip(e.rows, texts, strict=False)]
-        return replace(e, rows=(*rows, *e.rows[len(rows) :]))
-
-    long = " ".join(f"step {i} ;" for i in range(200)) + " # 7"
-    before, after = wrote(_answers_that_follow(0, 1.0), "a\n\tb", long), _answers_that_follow(1, 0.0)
-    after = wrote(after, "\x1b[2J\x00red\u202e", "so # 7", "new")
-    alert = decide([before, after, replace(after, step=2)])[0]
-    assert [(loss.id, loss.now) for loss in alert.worst] == [("p0", "[2J red"), ("p1", "so # 7"), ("p2", "new")]
-    assert alert.worst[0].before == "a b"
-    assert alert.worst[2].before == ""
-    short = alert.worst[1].before
-    assert short.startswith("step 0 ; step 1 ; ")
-    assert short.endswith(" step 199 ; # 7")
-    assert 200 < len(short) <= 300
-    assert alert.text().splitlines()[-9:-1] == [
-        "  worst: p0 (placebo_changed 1.00 -> 0.00)",
-        "    before: a b",
-        "    now: [2J red",
-        "  worst: p1 (placebo_changed 1.00 -> 0.00)",
-        f"    before: {short}",
-        "    now: so # 7",
-        "  worst: p2 (placebo_changed 1.00 -> 0.00)",
-        "    now: new",
-    ]
-    assert Alert.from_dict(json.loads(json.dumps(alert.to_dict()))) == alert
-
-
-def test_alerts_that_were_recorded_without_traces_are_read() -> None:
-    [alert] = decide([evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20))])
-    record = json.loads(json.dumps(alert.to_dict()))
-    for loss in record["worst"]:
-        del loss["before"], loss["now"]
-    assert Alert.from_dict(record) == alert
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -357,12 +221,6 @@ def test_the_baseline_is_the_first_evaluation_above_chance() -> None:
     assert (alert.against, alert.since, alert.told) == (10, 20, 30)
 
 
-def test_an_alert_keeps_the_step_at_which_it_was_first_told() -> None:
-    run = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20, 30, 40))]
-    [alert] = decide(run)
-    assert (alert.since, alert.told, alert.step) == (10, 20, 40)
-
-
 @pytest.mark.parametrize(
     ("ood", "near", "expected"), [(0.1, 1.0, ["memorisation"]), (0.1, 0.75, []), (0.75, 1.0, []), (0.68, 1.0, [])]
 )
@@ -424,15 +282,8 @@ def test_a_smallest_effect_of_zero_lets_every_fall_count() -> None:
     assert names(decide(run, effects={**EFFECTS, "placebo_changed": Effect(0.0, 0.0)})) == ["accuracy_trap"]
 
 
-def _answers_that_follow(step: int, share: float, n: int = 128) -> Evaluation:
-    """Whether the answer changes under another problem's steps, as the 0 or 1 that it is for each problem."""
-    changed = round(share * n)
-    rows = (Row(id=f"p{i}", values={"accuracy": 1.0, "placebo_changed": float(i < changed)}) for i in range(n))
-    return Evaluation(step=step, rows=tuple(rows))
-
-
 @pytest.mark.parametrize(("share", "alarmed"), [(1.0, False), (0.97, False), (0.92, False), (0.6, True), (0.0, True)])
 def test_the_headline_alarm_on_zeros_and_ones(share: float, alarmed: bool) -> None:
     """All differences equal, or few of them discordant: the shapes that shares really take."""
-    run = [_answers_that_follow(0, 1.0), *(_answers_that_follow(step, share) for step in (10, 20))]
+    run = [answers_that_follow(0, 1.0), *(answers_that_follow(step, share) for step in (10, 20))]
     assert [alert.rule for alert in decide(run) if alert.severity == "alarm"] == (["accuracy_trap"] if alarmed else [])
