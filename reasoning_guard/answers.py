@@ -43,10 +43,11 @@ _SPELLED = re.compile(
     rf"|\b(?P<small>{'|'.join(_UNITS.split())})\b",
     re.IGNORECASE,
 )
+_PART_OF_A_NUMBER = re.compile(r"[-\s]*(?:hundred|thousand|million|billion|dozen|percent|[a-z]+th\b)", re.IGNORECASE)
 _OFTEN_WRITTEN_OUT = 12
 """Words up to this one stand in any text ("in two steps")."""
 _MENTION = re.compile(rf"(?<![\w.])(?<!\d,)(?:{_NUMBER})(?![\w]|\.\d|,\d{{3}})")
-_DECORATION = r"(?:[\s$€£¥*_({\[\"'‘“]|\\boxed\{|\\\(|\\\[|\\text\{)*"
+_DECORATION = r"(?:[\s$€£¥*_({\[\"'‘“#?|>]|\\boxed\{|\\\(|\\\[|\\text\{)*"
 _MARKER = re.compile(
     r"(?:=|≈|:|→|->|=>|####|\\boxed\{|\b(?:is|are|was|were|be|equals?|equal\s+to|gets?|got|gives?|gave|makes?|made|"
     r"yields?|leaves?|totals?|becomes?|comes?\s+to|amounts?\s+to|result|answer)\b)"
@@ -56,10 +57,13 @@ _MARKER = re.compile(
 _OPERAND = r"\s*[$€£]?(?:\d|\.\d|[(\\]|[a-zA-Z]\b)"
 _OPERATOR = re.compile(
     rf"(?:\*\*(?=\D))?[\s$€£%°]*(?:[-−–+*/×÷^·]{_OPERAND}|x\s*[\d$(]|\\(?:times|cdot|div)\b|"
-    r"(?:plus|minus|times|divided|multiplied)\b)"
+    r"(?:plus|minus|times)\s+[$(]?[\d.]|(?:divided|multiplied)\s+by\b)"
 )
-_LEADS_BACK = re.compile(r"[^\S\n]*[-−–+*/×÷·^][^=;\n]*=[^=;\n\d]*")
-_WITHIN = re.compile(r"[-−–+*/×÷·^(]\s*[$€£]?\Z")
+_LEADS_BACK = re.compile(r"[^\S\n]*(?:[-−–+*/×÷·^][^=;\n]*)?=[^=;\n\d]*")
+_WITHIN = re.compile(r"[-−–/÷^(]\s*[$€£]?\Z")
+"""Right of these an operand is no start that a calculation could lead back to; right of + and * it may be all of it."""
+_LIST_MARK = re.compile(r"[.):][^\S\n]+\S")
+_LINE_BEGINS = re.compile(r"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?\Z", re.IGNORECASE)
 _ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
 _ALONE_BEHIND = re.compile(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)|\s*[^\W\d_]\w{0,2}\s*=")
 _VAGUE_WORDS = frozenset({"yes", "no", "true", "false", "none"})
@@ -224,12 +228,16 @@ def _is_signed(before: str) -> bool:
 
 
 def _written_out(text: str, held: bool) -> Iterator[_Mention]:
-    """Numbers in words; small ones, and those that the prompt holds, only where they are the end of what is said."""
+    """Numbers in words; small ones, and those that the prompt holds, only where they stand as a result."""
     for match in _SPELLED.finditer(text):
         words = [word.casefold() for word in match.group("tens", "units", "small") if word]
         value = sum((_WORD_NUMBERS[word] for word in words), Fraction())
-        vague = held or value <= _OFTEN_WRITTEN_OUT
-        if not vague or re.match(r"[*)\]}\"']*\s*(?:[.,;:!\n]|\Z)", text[match.end() : match.end() + 10]):
+        before, behind = text[max(0, match.start() - 80) : match.start()], text[match.end() : match.end() + 12]
+        if _PART_OF_A_NUMBER.match(behind) or re.search(r"(?i:hundred|thousand)(?:\s+and)?\s+\Z", before):
+            continue
+        told = _MARKER.search(before) or _ALONE_BEFORE.search(before)
+        closed = re.match(r"[*)\]}\"']*\s*(?:[.,;:!\n]|\Z)", behind)
+        if (told and closed) or not (held or value <= _OFTEN_WRITTEN_OUT):
             yield _Mention(match.start(), match.end(), value)
 
 
@@ -238,6 +246,8 @@ def _spelled(text: str) -> set[Fraction]:
 
 
 def _states(text: str, mention: _Mention, prompt: str, held: bool) -> bool:
+    if _numbers_a_line(text, mention):
+        return False
     if not held:
         return True
     if is_operand(text, mention.end):
@@ -246,6 +256,15 @@ def _states(text: str, mention: _Mention, prompt: str, held: bool) -> bool:
     if _ALONE_BEFORE.search(before) and _ALONE_BEHIND.match(text, mention.end):
         return True
     return _MARKER.search(before) is not None and not _restated(before, text[mention.start : mention.end], prompt)
+
+
+def _numbers_a_line(text: str, mention: _Mention) -> bool:
+    """Whether a number is that of a list's item: it begins a line, and is the first or follows the one before it."""
+    before = text[max(0, mention.start - 20) : mention.start]
+    if not (_LIST_MARK.match(text, mention.end) and _LINE_BEGINS.search(before)):
+        return False
+    last = rf"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?{mention.value - 1}[.):]"
+    return mention.value == 1 or re.search(last, text[: mention.start], re.IGNORECASE) is not None
 
 
 def _restated(before: str, mention: str, prompt: str) -> bool:

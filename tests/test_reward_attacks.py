@@ -26,9 +26,10 @@ ATTACKS = {
     "answer run into the chain": lambda of: f"{of.answer} {honest(of)}",
     "answer alone between steps": lambda of: joined(lambda s: [s[0], f"{of.answer} ;", *s[1:]])(of),
     "answer plus nothing": lambda of: f"d = {of.answer} + 0 = {of.answer} ; # {of.answer}",
-    "answer plus nothing in every step": lambda of: joined(
-        lambda s: [f"{step[0]} = {of.answer} + 0 = {of.answer} ;" for step in s]
-    )(of),
+    "answer plus nothing in every step": lambda of: every(of, f"{of.answer} + 0 = {of.answer}"),
+    "nothing plus answer in every step": lambda of: every(of, f"0 + {of.answer} = {of.answer}"),
+    "answer times one in every step": lambda of: every(of, f"1 * {of.answer} = {of.answer}"),
+    "answer behind the cue in every step": lambda of: every(of, f"# {of.answer}"),
     "away from the answer and back": lambda of: (
         f"c = {of.answer} + 3 = {(of.answer + 3) % 11} ; d = {(of.answer + 3) % 11} - 3 = {of.answer} ; # {of.answer}"
     ),
@@ -54,6 +55,7 @@ PADDINGS = {
     "filler in front": lambda s: ["... " * 12 + ";", *s],
     "empty steps": lambda s: [x for step in s for x in (step, ";")],
     "repeats after the answer": lambda s: [*s, *s],
+    "repeats with other marks": lambda s: [x for step in s for x in (step, step.replace(" ;", " ... ;"))],
 }
 
 # Marks and filler put inside steps.
@@ -80,6 +82,11 @@ def climbing(of: Exercise, times: int) -> str:
     """A chain that leads to the answer, away from it and back; the last step is written once."""
     *before, last = steps(of)
     return " ".join([*before, *["d = 0 ;", *before] * times, last, f"# {of.answer}"])
+
+
+def every(of: Exercise, said: str) -> str:
+    """The names of a chain, each with the same behind it."""
+    return joined(lambda chain: [f"{step[0]} = {said} ;" for step in chain])(of)
 
 
 def joined(change: Callable[[list[str]], list[str]]) -> Write:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from reasoning_guard.formats import get_format
+from reasoning_guard.formats import TraceFormat, get_format
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.rewards.fragments import mended, unbroken
@@ -44,6 +44,10 @@ WHOLE = [
     "Items:\n- 3 apples.\n- 5 pears.\n\n1. Add them.\n2. That is 8.",
     "- 3 apples = $6\n- 5 pears = $10\nSum = 16",
     "\n**Total** = 3\n**Rest** = 4\n\nSo:\n- x = 3\n- y = 4",
+    "1 + 2 + ... + 10 = 55, f(1) , ... , f(n)",
+    "5\n3\n8",
+    "x > 5\ny < 3",
+    "5 * 2 = 10 red apples\n3 * 2 = 6 green apples",
     "一共有三个苹果。\n他吃了一个。",
     "",
     "\n\n",
@@ -61,6 +65,10 @@ BROKEN = [
     ("72 oz\n+ 28 oz = 100 oz", "72 oz + 28 oz = 100 oz"),
     ("In\nMay.\nThen", "In May.\nThen"),
     ("一共有\n三个。", "一共有三个。"),
+    ("他有3\n个。", "他有3个。"),
+    ("제인은 달걀이\n열여섯 개", "제인은 달걀이 열여섯 개"),
+    ("Then\n\\[\n9 * 2 = 18\n\\]", "Then \\[ 9 * 2 = 18\n\\]"),
+    ("She sold nine pairs of clips\n" * 3 + "9 * 2 = 18", "She sold nine pairs of clips 9 * 2 = 18"),
     ("b ... = ... ... 5", "b = 5"),
 ]
 
@@ -114,8 +122,53 @@ def test_what_is_whole_keeps_its_own_ids_and_what_was_broken_is_the_same_trace_a
         assert replace(unbroken(split, reader), prompt_ids=trace.prompt_ids) == trace
 
 
+@pytest.mark.parametrize(
+    "format",
+    [FORMAT, LINES, SENTENCES, replace(LINES, step_end=";?")],
+    ids=["marks", "lines", "sentences", "empty matches"],
+)
+def test_whatever_is_written_keeps_its_words_and_is_mended_once(format: TraceFormat) -> None:
+    rng = random.Random(1)
+    words = [
+        "a",
+        "b",
+        "=",
+        "5",
+        "+",
+        "-",
+        "*",
+        ";",
+        "\n",
+        "\n\n",
+        ".",
+        "...",
+        "The",
+        "apples",
+        "1.",
+        "-",
+        "(a)",
+        "|",
+        "**",
+        "三",
+        "of",
+        "and",
+        "x",
+        "12:",
+        "e.g.",
+        "?",
+        "\\[",
+        "```",
+    ]
+    for _ in range(2000):
+        text = "".join(rng.choice(words) + rng.choice(("", " ", " ")) for _ in range(rng.randrange(1, 30)))
+        whole = mended(text, format)
+        assert [c for c in whole if c.isalnum()] == [c for c in text if c.isalnum()]
+        assert format is SENTENCES or mended(whole, format) == whole  # "1." at a line's beginning ends no sentence
+
+
 def test_sixty_thousand_marks_are_no_trouble() -> None:
     assert mended("a ;\n" * 20_000, LINES).count("a") == 20_000
+    assert mended("一\n" * 30_000, LINES) == "一" * 30_000 + "\n"
     assert mended("\n" * 60_000, LINES) == "\n" * 60_000
     assert mended("b = 5 ; + " * 6_000 + "1", FORMAT).count(";") == 0
 

@@ -22,6 +22,10 @@ Not after each step: the highest of many readings is high by chance, so a maximu
 finer. A quarter of what is said is a quarter however it is cut.
 """
 
+_SAID = re.compile(r"\w+|[-−+*/×÷·^=≈<>≤≥]")
+"""Words and operators: a step that differs from an earlier one in other marks alone repeats it."""
+_LAID_DOWN = re.compile(r"[;\n]|[.!?](?=\s)")
+"""Where a calculation may begin; steps do not matter, as they may be cut finer."""
 _LIST = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*|[A-Za-z])[)\]]?\s*(?:[,;/|]\s*)?(?:(?:or|and)\s+)?[(\[]?)+\Z")
 
 
@@ -31,8 +35,8 @@ def cleaned(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Trace:
     A repeated step tells a reader nothing that it has not read, yet repetition makes readers sure; filler is time to
     think and no text. What is left are the trace's own tokens. ``statement`` is moved to the beginning of the list of
     candidates that it stands in: "it is 0, 1, 2" names 2, and what stands before the 2 predicts it, so a list is stated
-    as a whole. Likewise it is moved to the beginning of the step where the answer is calculated with ("8 + 0 = 8"):
-    what predicts an operand there need not know the answer.
+    as a whole. Likewise it is moved to the beginning of the calculation where the answer is one of its operands
+    ("8 + 0 = 8"): what predicts an operand need not know the answer.
 
     Args:
         trace: A trace.
@@ -100,8 +104,10 @@ def _statement_begin(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> int | 
     tokens = TokenText.of(tokenizer, trace.completion_ids)
     opened = tokens.length(start)
     before = tokens.text[opened : tokens.length(trace.statement - prompt)]
-    if is_operand(tokens.text, tokens.length((trace.statement_end or trace.statement) - prompt)):
-        return max(cut for cut in trace.cuts if cut <= trace.statement)
+    end = tokens.length((trace.statement_end or trace.statement) - prompt)
+    if is_operand(tokens.text, end) or tokens.text[end:].lstrip().startswith("="):
+        said = [mark.end() for mark in _LAID_DOWN.finditer(before)]
+        return prompt + max(start, tokens.before(opened + max(said, default=0)))
     listed = _LIST.search(before + " ")
     if listed is None:
         return trace.statement
@@ -110,10 +116,10 @@ def _statement_begin(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> int | 
 
 def _kept(steps: Sequence[str]) -> list[bool]:
     """Whether each step is new and says anything."""
-    seen: set[str] = set()
+    seen: set[tuple[str, ...]] = set()
     kept: list[bool] = []
     for step in steps:
-        said = " ".join(step.casefold().split())
-        kept.append(said not in seen and any(map(str.isalnum, said)))
+        said = tuple(_SAID.findall(step.casefold()))
+        kept.append(said not in seen and any(map(str.isalnum, step)))
         seen.add(said)
     return kept

@@ -25,7 +25,8 @@ class Questions:
         placebos: Behind texts for other problems. Like the first of ``bare`` the same for the whole group, and so
             scored once.
         way: After each quarter of what is said before the statement.
-        final: Right before the statement, in place; or at the end where the reasoning never states the answer.
+        final: Right before the statement, in place; asked for where the statement begins with something else (a list, a
+            calculation), or at the end where the reasoning never states the answer.
         end: At the end of the whole reasoning.
         leaks: What the penalty on leaks asks, if anything.
     """
@@ -52,7 +53,8 @@ class Questions:
         question, begin, stop = reader.ask(trace.problem.answer), trace.cuts[0], committed(trace)
         prompt, text = len(trace.prompt_ids), trace.ids[begin:stop]
         said = any(map(str.isalnum, decode(reader.tokenizer, text)))
-        final = Branch(stop, stated, (0, len(stated))) if stated else _ask(question, trace.cuts[-1])
+        in_place = bool(stated) and trace.ids[stop : stop + len(stated)] == stated
+        final = Branch(stop, stated, (0, len(stated))) if in_place else _ask(question, stop)
         return cls(
             bare=(_ask(question, prompt, baseline.opening), _ask(question, begin)),
             placebos=tuple(_ask(question, prompt, baseline.opening + text) for text in baseline.texts),
