@@ -59,9 +59,7 @@ _OPERATOR = re.compile(
     rf"(?:\*\*(?=\D))?[\s$€£%°]*(?:[-−–+*/×÷^·]{_OPERAND}|x\s*[\d$(]|\\(?:times|cdot|div)\b|"
     r"(?:plus|minus|times)\s+[$(]?[\d.]|(?:divided|multiplied)\s+by\b)"
 )
-_LEADS_BACK = re.compile(r"[^\S\n]*(?:[-−–+*/×÷·^][^=;\n]*)?=[^=;\n\d]*")
-_WITHIN = re.compile(r"[-−–/÷^(]\s*[$€£]?\Z")
-"""Right of these an operand is no start that a calculation could lead back to; right of + and * it may be all of it."""
+_CALCULATION = re.compile(r"(?:[\d\s,$€£()+*/×÷·^<=x−–-]|\.(?=\d))*=[\s$€£<(]*\Z")
 _LIST_MARK = re.compile(r"[.):][^\S\n]+\S")
 _LINE_BEGINS = re.compile(r"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?\Z", re.IGNORECASE)
 _ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
@@ -182,29 +180,32 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
     if number is None:
         return _find_words(text, answer.strip(), prompt)
     held = any(mention.value == number for mention in _numbers(prompt)) or number in _spelled(prompt)
-    operand: _Mention | None = None
     mentions = [mention for mention in _numbers(text) if mention.value == number]
     if mathematical:
         mentions += [mention for mention in _written_out(text, held) if mention.value == number]
     for mention in sorted(mentions):
         literal = text[mention.start : mention.end] == answer.strip().replace("$", "")
-        if not (mathematical or literal):
-            continue
-        if _states(text, mention, prompt, held):
-            back = operand is not None and _LEADS_BACK.fullmatch(text, operand.end, mention.start)
-            return (operand if operand is not None and back else mention)[:2], True
-        operand = None if _WITHIN.search(text[max(0, mention.start - 20) : mention.start]) else mention
+        if (mathematical or literal) and _states(text, mention, prompt, held):
+            return (mention.start, mention.end), True
     return None, True
 
 
-def is_operand(text: str, end: int) -> bool:
-    """Whether what ends at character ``end`` is calculated with: an operator and an operand stand behind it.
+def calculates_with(before: str, answer: str, behind: str) -> bool:
+    """Whether an answer is part of the calculation that states it: "8 + 0 = 8" only leads back to the 8.
+
+    Args:
+        before: The text up to the first statement of the answer.
+        answer: The answer.
+        behind: The text behind that statement.
 
     Example:
-        >>> is_operand("b = 8 + 3 = 0", 5), is_operand("b = 8 + 3 = 0", 13)
+        >>> calculates_with("b = 0 + 8 = ", "8", " ;"), calculates_with("b = 3 + 5 = ", "8", " ; c = 8 * 2 = 5 ;")
         (True, False)
     """
-    return _OPERATOR.match(text, end) is not None
+    calculation, number = _CALCULATION.search(before), plain_number(answer)
+    operands = _numbers(calculation.group()) if calculation else ()
+    goes_on = _OPERATOR.match(behind) is not None or behind.lstrip().startswith("=")
+    return goes_on or any(mention.value == number for mention in operands)
 
 
 class _Mention(NamedTuple):
@@ -250,7 +251,7 @@ def _states(text: str, mention: _Mention, prompt: str, held: bool) -> bool:
         return False
     if not held:
         return True
-    if is_operand(text, mention.end):
+    if _OPERATOR.match(text, mention.end):
         return False
     before = text[max(0, mention.start - 80) : mention.start]
     if _ALONE_BEFORE.search(before) and _ALONE_BEHIND.match(text, mention.end):

@@ -10,6 +10,7 @@ from reasoning_guard.answers import (
     answer_is_correct,
     answer_names,
     answers_equal,
+    calculates_with,
     find_statement,
     option_index,
     plain_number,
@@ -135,10 +136,6 @@ STATED = [
     ("Ann has 1,000.", "1000 - 1 = 999, 999 + 1 = |1,000", "1000"),
     (CHAIN, "b = 3 + 4 = 7 ; |3 ; c = 7 * 2 = 3 ;", "3"),
     (CHAIN, "|3 b = 3 + 4 = 7 ; c = 7 * 2 = 3 ;", "3"),
-    (CHAIN, "d = |3 + 0 = 3 ;", "3"),
-    ("Ann has 3 eggs.", "She keeps 1 * 3, so 8 - 3 = 5 and |3 * 1 = 3 are left.", "3"),
-    ("Ann has 6 of 18 fruits.", "18 - 6 - 4 - 2 = |6 plums.", "6"),
-    (CHAIN, "d = 0 + |3 = 3 ; e = 1 * 3 = 3 ;", "3"),
     (CHAIN, "b = # |3 ; c = 7 * 2 = 3 ;", "3"),
     ("Ann has 3 and 4.", "1. Take 3.\n2. Add 4.\n3. Take 4 away: |3.", "3"),
     ("Ann has 3 and 4.", "Step 1: Take 4.\nStep 2: Add 3.\nStep 3: 7 - 4 = |3.", "3"),
@@ -167,6 +164,24 @@ def test_first_statement(prompt: str, marked: str, answer: str) -> None:
     assert span[0] == place
     said = ("eighteen", "Twenty-five", "two") if answer.isdigit() else ()
     assert text[slice(*span)] in (answer, f"{answer}.00", *said, f"{int(answer):,}" if answer.isdigit() else answer)
+
+
+CALCULATED = [
+    ("d = 3 + 0 = ", "3", " ;", True),
+    ("d = 0 + 3 = ", "3", " ;", True),
+    ("1 * 1 * 3.0 = ", "3", "", True),
+    ("eats 2*1=<<2*1=", "2", ">>2 eggs", True),
+    ("b = ", "3", " + 4 = 7 ;", True),
+    ("b = 0 + ", "3", " = 3 ;", True),
+    ("Ann keeps 3. 8 - 5 = ", "3", " eggs.", False),
+    ("c = 7 * 2 = ", "3", " ; d = 3 * 5", False),
+    ("The answer is ", "3", ".", False),
+]
+
+
+@pytest.mark.parametrize(("before", "answer", "behind", "so"), CALCULATED)
+def test_a_calculation_that_leads_back_to_its_operand(before: str, answer: str, behind: str, so: bool) -> None:
+    assert calculates_with(before, answer, behind) is so
 
 
 NOT_STATED = [

@@ -129,36 +129,7 @@ def test_what_is_whole_keeps_its_own_ids_and_what_was_broken_is_the_same_trace_a
 )
 def test_whatever_is_written_keeps_its_words_and_is_mended_once(format: TraceFormat) -> None:
     rng = random.Random(1)
-    words = [
-        "a",
-        "b",
-        "=",
-        "5",
-        "+",
-        "-",
-        "*",
-        ";",
-        "\n",
-        "\n\n",
-        ".",
-        "...",
-        "The",
-        "apples",
-        "1.",
-        "-",
-        "(a)",
-        "|",
-        "**",
-        "三",
-        "of",
-        "and",
-        "x",
-        "12:",
-        "e.g.",
-        "?",
-        "\\[",
-        "```",
-    ]
+    words = [*"ab=5+-*;.?|三x\n", "\n\n", "...", "The", "apples", "1.", "(a)", "**", "of", "12:", "e.g.", "\\[", "```"]
     for _ in range(2000):
         text = "".join(rng.choice(words) + rng.choice(("", " ", " ")) for _ in range(rng.randrange(1, 30)))
         whole = mended(text, format)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from reasoning_guard.answers import is_operand
+from reasoning_guard.answers import calculates_with
 from reasoning_guard.tokens import TokenText
 from reasoning_guard.traces import Trace
 
@@ -24,6 +24,8 @@ finer. A quarter of what is said is a quarter however it is cut.
 
 _SAID = re.compile(r"\w+|[-−+*/×÷·^=≈<>≤≥]")
 """Words and operators: a step that differs from an earlier one in other marks alone repeats it."""
+_BEHIND = 20
+"""Characters behind a statement that tell whether it is calculated with."""
 _LAID_DOWN = re.compile(r"[;\n]|[.!?](?=\s)")
 """Where a calculation may begin; steps do not matter, as they may be cut finer."""
 _LIST = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*|[A-Za-z])[)\]]?\s*(?:[,;/|]\s*)?(?:(?:or|and)\s+)?[(\[]?)+\Z")
@@ -104,8 +106,8 @@ def _statement_begin(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> int | 
     tokens = TokenText.of(tokenizer, trace.completion_ids)
     opened = tokens.length(start)
     before = tokens.text[opened : tokens.length(trace.statement - prompt)]
-    end = tokens.length((trace.statement_end or trace.statement) - prompt)
-    if is_operand(tokens.text, end) or tokens.text[end:].lstrip().startswith("="):
+    behind = tokens.text[tokens.length((trace.statement_end or trace.statement) - prompt) :]
+    if calculates_with(before, trace.problem.answer or "", behind[:_BEHIND]):
         said = [mark.end() for mark in _LAID_DOWN.finditer(before)]
         return prompt + max(start, tokens.before(opened + max(said, default=0)))
     listed = _LIST.search(before + " ")
