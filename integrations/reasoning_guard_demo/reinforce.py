@@ -98,7 +98,6 @@ def grpo_trainer(
         "num_generations": 8,
         "max_completion_length": _LONGEST,
         "learning_rate": 3e-4,
-        "lr_scheduler_type": "constant",
         "reward_weights": list(reward_weights),
         "scale_rewards": "batch",  # by group, a group of wrong answers alone would be pushed by its lengths in full
         "logging_steps": 10,
