@@ -78,6 +78,11 @@ def test_fragments_are_joined(text: str, whole: str) -> None:
     assert mended(text, LINES) == whole
 
 
+def test_filler_may_be_a_word_or_nothing_but_space() -> None:
+    assert mended("She hmm sells hmm hmm 9 eggs.", replace(LINES, filler=" hmm")) == "She sells 9 eggs."
+    assert mended("She sells  9 eggs.\n\n9 * 2 = 18", replace(LINES, filler=" ")) == "She sells  9 eggs.\n\n9 * 2 = 18"
+
+
 def test_a_full_stop_inside_a_sentence_goes_as_well_where_sentences_are_steps() -> None:
     assert mended("She sells. nine eggs. In May. she", SENTENCES) == "She sells nine eggs. In May she"
 

@@ -141,7 +141,8 @@ def _without_filler(text: str, format: TraceFormat) -> str:
 
     Dots between two operators or commas stand for terms that are left out ("1 + ... + 9"), and stay.
     """
-    words = rf"(?:\.{{2,}}|…+|{re.escape(format.filler.strip())})"
+    own = format.filler.strip()
+    words = r"(?:\.{2,}|…+" + (f"|{re.escape(own)})" if own else ")")
 
     def without(match: re.Match[str]) -> str:
         before, behind = text[max(0, match.start() - _TAIL) : match.start()], text[match.end() : match.end() + _TAIL]
