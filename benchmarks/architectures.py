@@ -38,6 +38,15 @@ BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
 OTHERS = {"sliding_window": 13, "attention_chunk_size": 24}
 """Sizes that differ from those of the self-test's twin, so that its verdict has to be carried over."""
 
+_CONVOLUTIONS = {"layer_types": [*["conv", "conv", "full_attention"] * 10, "conv", "conv"]}
+HYBRIDS: dict[str, dict[str, Any]] = {
+    "bamba": {"attn_layer_indices": [9, 18, 27]},
+    "granitemoehybrid": {"layer_types": [*["mamba"] * 5, "attention", *["mamba"] * 9, "attention"] * 2},
+    "lfm2": _CONVOLUTIONS,
+    "lfm2_moe": _CONVOLUTIONS,
+}
+"""Layers as in published models; the default configurations have none of one kind, or say nothing."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -45,7 +54,7 @@ class Outcome:
 
     Attributes:
         model_type: Its name in Transformers.
-        path: "shared", "alone", "refused" or "not built".
+        path: "shared", "copies", "alone", "refused" or "not built".
         reason: In the scorer's words.
         difference: Largest difference from the plain loop, in nats; NaN where nothing could be compared.
     """
@@ -69,7 +78,7 @@ def model_types() -> list[str]:
 def examine(model_type: str) -> Outcome:
     """Build one architecture small, score it and compare."""
     try:
-        config: Any = AutoConfig.for_model(model_type).get_text_config(decoder=True)
+        config: Any = AutoConfig.for_model(model_type, **HYBRIDS.get(model_type, {})).get_text_config(decoder=True)
         if hasattr(config, "is_decoder"):
             config.is_decoder = True  # encoders that can be run as causal decoders have to be told to
         model = build_small(config, seed=1, **OTHERS).eval()
@@ -86,7 +95,8 @@ def examine(model_type: str) -> Outcome:
     assert scorer.verdict is not None
     pairs = [(a, b) for ours, theirs in zip(found, truth, strict=True) for a, b in zip(ours, theirs, strict=True)]
     worst = max((abs(a - b) if a == a else float("inf")) for a, b in pairs)
-    return Outcome(model_type, "shared" if scorer.verdict.plan else "alone", scorer.verdict.reason, worst)
+    path = "shared" if scorer.verdict.plan else "copies" if scorer.verdict.forks else "alone"
+    return Outcome(model_type, path, scorer.verdict.reason, worst)
 
 
 def _first_line(error: Exception) -> str:
@@ -128,6 +138,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
         f"**One shared pass, exact** ({len(shared)}): {', '.join(shared)}.",
     ]
     for path, title in (
+        ("copies", "From copies of the cache, exact"),
         ("alone", "Branch by branch, exact"),
         ("refused", "Refused: not causal"),
         ("not built", "Not built small from its default configuration, so not looked at"),

@@ -31,7 +31,7 @@ from benchmarks.tables import report
 from benchmarks.ways import LARGE, SMALL, Size, build_model, work_of
 
 STEPS, ANSWERS, VOCABULARIES = (8, 16, 32, 64), (1, 5, 8), (SMALL, LARGE)
-PARTS = ("single", "groups", "loop", "many", "evaluation", "padded", "memory")
+PARTS = ("single", "groups", "forward", "hybrid", "loop", "many", "evaluation", "padded", "memory")
 SLOW = {"cpu": 4e12, "cuda": 4e15}
 """Floating-point operations: about a minute of one CPU core, and half a minute of a large GPU."""
 
@@ -56,6 +56,21 @@ def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
     for steps in STEPS[:2] if quick else STEPS:
         for answer in ANSWERS[-1:]:
             yield Cell("time", device, shape, vocabulary, Size(steps, answer), ("shared", "loop"))
+
+
+def _forward(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
+    """Beside a forward as a training step makes it: with the logits of every token."""
+    for steps in STEPS[:3] if quick else STEPS:
+        yield Cell("time", device, shape, vocabulary, Size(steps, ANSWERS[-1]), ("all logits", "shared"), rounds=3)
+
+
+def _hybrid(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
+    """A model that no mask can steer: its branches go on from copies of its cache."""
+    if shape in ("34M", "1.5B") and vocabulary == SMALL:
+        for steps in STEPS[:2] if quick else STEPS:
+            ways = ("plain", "limit", "loop", "padded", "shared")
+            size = Size(steps, ANSWERS[-1])
+            yield Cell("time", device, f"{shape} hybrid", vocabulary, size, ways, rounds=3 if steps <= 16 else 1)
 
 
 def _padded(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -91,8 +106,7 @@ def _many(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
     for steps in STEPS[:1] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
             model, size = _many_size(device, shape, steps, answer)
-            rounds = 3 if steps <= 16 and (vocabulary == SMALL or device == "cuda") else 1
-            yield Cell("time", device, model, vocabulary, size, rounds=rounds)
+            yield Cell("time", device, model, vocabulary, size, rounds=3)
 
 
 def _evaluation(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -102,8 +116,8 @@ def _evaluation(device: str, shape: str, vocabulary: int, quick: bool) -> Iterat
 
 
 PART_CELLS = {
-    "single": _single, "loop": _loop, "groups": _groups, "memory": _memory, "many": _many, "padded": _padded,
-    "evaluation": _evaluation,
+    "single": _single, "groups": _groups, "forward": _forward, "hybrid": _hybrid, "loop": _loop, "many": _many,
+    "evaluation": _evaluation, "padded": _padded, "memory": _memory,
 }  # fmt: skip
 
 

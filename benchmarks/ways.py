@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.packing import anchored, pack
@@ -23,8 +24,10 @@ SMALL, LARGE = 8_192, 151_936
 SHAPES = {
     "9M": (512, 1408, 2, 8, 8),
     "34M": (512, 1408, 8, 8, 8),
+    "34M hybrid": (512, 1408, 8, 8, 8),
     "0.5B": (896, 4864, 24, 14, 2),
     "1.5B": (1536, 8960, 28, 12, 2),
+    "1.5B hybrid": (1536, 8960, 28, 12, 2),
     "7B": (3584, 18944, 28, 28, 4),
 }
 
@@ -62,16 +65,21 @@ class Size:
 
 
 def build_model(shape: str, vocabulary: int, device: str) -> LlamaForCausalLM:
-    """A Llama with random weights, float32 on a CPU and bfloat16 elsewhere."""
+    """A Llama with random weights, or a hybrid: three layers of linear attention to one of full, as in Qwen 3.5."""
     hidden, intermediate, layers, heads, key_heads = SHAPES[shape]
     torch.manual_seed(0)
-    config = LlamaConfig(
+    kind: dict[str, Any] = {"model_type": "llama"}
+    if shape.endswith("hybrid"):
+        linear = {"linear_num_key_heads": 4, "linear_num_value_heads": 8}
+        linear |= {"linear_key_head_dim": hidden // heads, "linear_value_head_dim": hidden // heads}
+        kind = {"model_type": "qwen3_5_text", "head_dim": hidden // heads, **linear}
+    config = AutoConfig.for_model(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=key_heads, max_position_embeddings=32_768,
-        tie_word_embeddings=False, dtype="float32" if device == "cpu" else "bfloat16",
+        tie_word_embeddings=False, dtype="float32" if device == "cpu" else "bfloat16", **kind,
     )  # fmt: skip
     with torch.device(device):
-        return LlamaForCausalLM._from_config(config).eval()
+        return AutoModelForCausalLM.from_config(config, dtype=config.dtype).eval()
 
 
 def work_of(way: str, shape: str, vocabulary: int, size: Size) -> float:
@@ -83,6 +91,7 @@ def work_of(way: str, shape: str, vocabulary: int, size: Size) -> float:
         "loop": (cuts * (size.prompt + trunk) // 2 + cuts * asked, cuts * (size.prompt + trunk) // 2),
         "padded": (cuts * (trunk + asked), cuts * size.answer),
         "plain": (trunk, 1),
+        "all logits": (trunk, trunk),
     }.get(way, (trunk + cuts * asked, cuts * size.answer))
     return 2.0 * size.traces * (tokens * a_token + rows * vocabulary * hidden)
 
@@ -133,6 +142,12 @@ def plain_forward(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
         model(input_ids=torch.tensor([tree.trunk], device=model.device), use_cache=False, logits_to_keep=1)
 
 
+def with_all_logits(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
+    """(e) One forward of each trace with every token's logits: what ``model(input_ids)`` does unless told otherwise."""
+    for tree in trees:
+        model(input_ids=torch.tensor([tree.trunk], device=model.device), use_cache=False)
+
+
 def limit(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
     """(d) One causal forward over as many tokens as each tree has unique ones, logits for scored positions only."""
     for tree in trees:
@@ -158,6 +173,7 @@ WAYS: dict[str, Callable[[LlamaForCausalLM], Way]] = {
     "loop": lambda _: authors_loop,
     "padded": lambda _: padded_batch,
     "plain": lambda _: plain_forward,
+    "all logits": lambda _: with_all_logits,
     "limit": lambda _: limit,
     "shared": shared,
     "group": shared_group,
