@@ -1,8 +1,8 @@
 """Branches read over a cached trunk, in passes that are large enough to be quick and small enough to waste nothing.
 
 A row attends to as many keys as it has tokens, whether they are its own branch's or not; a pass costs its weights and
-its launches, however few tokens go through. Between the two lie some hundred tokens on a CPU and some thousand on a
-GPU.
+its launches, however few tokens go through. Between the two lie some hundred tokens on a CPU, more for a model that has
+many weights for what its attention costs, and some thousand on a GPU.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from transformers import DynamicCache
 from reasoning_guard.divergences import Compared, with_divergences
 from reasoning_guard.logits import Numbers, head_of, token_numbers
 from reasoning_guard.masks import MaskPlan
-from reasoning_guard.model_context import attention_name, device_of, text_config
+from reasoning_guard.model_context import attention_name, device_of, inner_model, text_config
 from reasoning_guard.packing import PackedBatch, PackedRow, Part, batch_rows, parts
 from reasoning_guard.tree import Branch, BranchScore
 from reasoning_guard.trie import Trie
 
 _CPU_TOKENS, _GPU_TOKENS, _NARROWEST = 512, 4096, 256
 """Tokens in one pass over all its rows, and the least that each row has of them."""
+
+_A_PASS = 40
+"""A pass on a CPU costs as much as this many tokens more would: every weight is brought into the order that the
+multiplication wants, once a pass."""
 
 Scores = list[list[BranchScore]]
 
@@ -44,7 +48,7 @@ def score_branches(
         trunk_length: How many tokens the cache holds of each trunk, padding included.
         branches: Anchored branches, for each trunk.
         plan: How the model takes its masks.
-        limit: Most elements in a mask with what it is made from, and in a block of logits.
+        limit: Half of the elements that a mask, with what it is made from, and logits may have together.
 
     Returns:
         A score a branch, for each tree.
@@ -65,15 +69,36 @@ def score_branches(
 
 def _room(model: nn.Module, trunk_length: int, tries: Sequence[Trie], plan: MaskPlan, limit: int) -> tuple[int, int]:
     """Most tokens in a row, and most of them whose logits are wanted."""
-    tokens = _CPU_TOKENS if device_of(model).type == "cpu" else _GPU_TOKENS
-    width = max(_NARROWEST, tokens // len(tries))
+    width = max(_NARROWEST, _tokens_in_a_pass(model) // len(tries))
     longest = max((len(stem) for trie in tries for stem in trie.stems), default=0)
     keys = trunk_length + max(width, longest + width // 2)  # half a row of short stems may stand before a long one
     # A mask counts twice: the tables that it is made from are as large.
     a_token = 2 * plan.n_masks * len(tries) * keys * max(1, attention_heads(model))
-    logits = limit // (len(tries) * text_config(model).vocab_size)
-    width = min(width, limit // a_token, width if head_of(model).picks else logits)
+    # Of what both may take together, logits get three quarters: few passes are worth most where the head is large.
+    logits = limit * 3 // 2 // (len(tries) * text_config(model).vocab_size)
+    width = min(width, limit // 2 // a_token, width if head_of(model).picks else logits)
     return max(1, width), max(1, logits)
+
+
+def _tokens_in_a_pass(model: nn.Module) -> int:
+    """Where the price of passes and that of attention to other branches' keys add up to least.
+
+    A token's weights cost as much as its attention to ``W = weights / (2 x layers x width)`` keys. Read ``b`` at a
+    time, ``T`` branch tokens behind a trunk as long take ``T / b`` passes, each at the price of ``_A_PASS x W`` keys,
+    and attend to about ``3 b / 2`` keys each that they need not: least at ``b = sqrt(2 / 3 x _A_PASS x W)``.
+    """
+    if device_of(model).type != "cpu":
+        return _GPU_TOKENS
+    config = text_config(model)
+    layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
+    if not isinstance(layers, int) or not isinstance(width, int):
+        return _CPU_TOKENS
+    matrices = {id(p): p.numel() for name, p in model.named_parameters() if p.dim() > 1 and "embed" not in name}
+    head = getattr(getattr(inner_model(model), "get_output_embeddings", lambda: None)(), "weight", None)
+    if isinstance(head, nn.Parameter):
+        matrices[id(head)] = head.numel()  # tied, it goes by the embedding's name
+    keys = sum(matrices.values()) / (2 * layers * width)
+    return max(_CPU_TOKENS, min(_GPU_TOKENS, int((2 / 3 * _A_PASS * keys) ** 0.5)))
 
 
 def attention_heads(model: nn.Module) -> int:

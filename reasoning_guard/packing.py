@@ -154,8 +154,8 @@ def parts(trie: Trie, width: int, wanted: int) -> list[Part]:
 
 def _cut(stems: Sequence[Sequence[Node]], width: int, wanted: int) -> Iterator[list[Node]]:
     """Runs of stems, of like lengths up to ``width`` tokens; longer where a stem would leave a short run behind."""
-    total = sum(map(len, stems))
-    even = -(-total // max(1, -(-total // width)))
+    total, all_asked = sum(map(len, stems)), sum(node.wanted for stem in stems for node in stem)
+    even = -(-total // max(1, -(-total // width), -(-all_asked // wanted)))
     run: list[Node] = []
     asked = 0
     for stem in stems:
