@@ -13,11 +13,17 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from reasoning_guard.effort import Effort, effort_of, empty_cache, memory_given_back, nothing_smaller
-from reasoning_guard.forward import Prompt, Scores, read_prompt, score_independent, score_shared
+from reasoning_guard.forking import score_forked
+from reasoning_guard.forward import Prompt, Scores, read_prompt, score_shared
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
 from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
+from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
+
+_FORKED_AT_ONCE = 8
+"""Times the token budget: trees whose branches go on from copies are read one by one, so that more at once only means
+more beginnings that are read once."""
 
 
 class BranchScorer:
@@ -130,7 +136,7 @@ class BranchScorer:
             shared = self._shares([sizes[i] for i in batch])
             started = time.perf_counter()
             try:
-                if shared and beginning and prompt is None:
+                if shared and beginning and prompt is None and self._masks:
                     prompt = read_prompt(self.model, beginning, self.effort.elements)
                 scores = self._score_batch([trees[i] for i in batch], shared, prompt)
             except torch.OutOfMemoryError:
@@ -147,8 +153,16 @@ class BranchScorer:
         bar.close()
         return [found.get(i, []) for i in range(len(trees))]
 
+    @property
+    def _masks(self) -> bool:
+        return self.verdict is not None and self.verdict.plan is not None
+
+    @property
+    def _forks(self) -> bool:
+        return self.verdict is not None and self.verdict.forks
+
     def _shares(self, sizes: Sequence[int]) -> bool:
-        return self.verdict is not None and self.verdict.plan is not None and max(sizes) < self.effort.alone_from
+        return (self._masks or self._forks) and max(sizes) < self.effort.alone_from
 
     def _score_batch(self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None) -> Scores:
         assert self.verdict is not None
@@ -156,12 +170,16 @@ class BranchScorer:
             return score_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=self.effort.elements)
         seeing = [_only(tree, _sees_all) for tree in trees]
         budget = self.effort.tokens if self.verdict.pads and self.effort.alone_from == math.inf else 1
-        scores = score_independent(self.model, seeing, budget)
+        if shared:
+            scores = score_forked(self.model, seeing, budget, limit=self.effort.elements)
+        else:
+            scores = score_independent(self.model, seeing, budget)
         return [_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)]
 
     def _next_batch(self, sizes: Sequence[int], pending: Sequence[int]) -> list[int]:
         """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
-        fitting = [n for n, i in enumerate(pending, 1) if n * sizes[i] <= self.effort.tokens]
+        budget = self.effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
+        fitting = [n for n, i in enumerate(pending, 1) if n * sizes[i] <= budget]
         return list(pending[: max(fitting, default=1)])
 
 

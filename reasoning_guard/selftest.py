@@ -8,8 +8,9 @@ local windows and chunks break one or the other, most of them silently. So befor
    rounding, and a window of 4,096 tokens cannot hide behind a short test.
 2. The **user's own model** is scored both ways on trees that it was asked about, within its dtype's noise.
 
-The first plan that passes both is used; otherwise every branch is scored on its own, in padded batches where padding
-is seen to change nothing and one by one where it does, which is the definition itself.
+The first plan that passes both is used. Where none does, branches go on from copies of the cache if that passes both.
+Otherwise every branch is scored on its own, in padded batches where padding is seen to change nothing and one by one
+where it does, which is the definition itself.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ import torch
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_independent, score_shared
+from reasoning_guard.forking import score_forked
+from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_shared
 from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import (
     attention_name,
@@ -37,15 +39,22 @@ from reasoning_guard.model_context import (
     takes_dense_masks,
     text_config,
 )
+from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import BranchScore, TraceTree
 from reasoning_guard.twins import VOCABULARY, build_twin, twin_trees
 
 logger = logging.getLogger(__name__)
 
 _TWIN_TOLERANCE = 1e-4
+_COPIES_TOLERANCE = 1e-3
+"""Layers that normalise a state of small numbers magnify rounding; what forgets a state is wrong by tenths of a nat."""
+
 _COARSE = 0.03
 _CROWDED = 2**14
 """Elements of masks and logits that make a twin's branches be read in several parts and pieces."""
+_PASSES = (0, 8)
+"""Prices of a pass, in tokens: copies wherever anything is shared, and longer ends that go on in one batch."""
+
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope", "su"}
 
 
@@ -54,16 +63,25 @@ class Verdict:
     """How a model is scored, and why.
 
     Attributes:
-        plan: Mask plan of the shared path, or None: score every branch on its own.
+        plan: Mask plan of the shared path, or None where no mask is exact.
         reason: In words, for the log.
         difference: Largest difference in log-probability that the test saw between the two ways, in nats.
-        pads: Whether branches that are scored on their own may be padded to a batch.
+        pads: Whether branches that are scored on their own, or from copies of a cache, may be padded to a batch.
+        forks: Without a plan: whether branches may go on from copies of the cache, or read all before them anew.
     """
 
     plan: MaskPlan | None
     reason: str
     difference: float = 0.0
     pads: bool = True
+    forks: bool = False
+
+    @property
+    def path(self) -> str:
+        """How the model is scored, in words."""
+        if self.plan:
+            return "one shared pass"
+        return "copies of its cache" if self.forks else "a pass of its own for every branch (slower, always right)"
 
 
 _twins: dict[str, Verdict] = {}
@@ -87,9 +105,9 @@ def verdict_of(model: nn.Module, trees: Sequence[TraceTree]) -> Verdict:
     started = time.perf_counter()
     verdict = confirm(model, verdict_of_twin(model), trees)
     seconds = time.perf_counter() - started
-    path = "one shared pass" if verdict.plan else "a pass of its own for every branch (slower, always right)"
-    level = logging.INFO if verdict.plan else logging.WARNING
-    logger.log(level, "scoring %s by %s: %s (tested in %.1f s)", type(model).__name__, path, verdict.reason, seconds)
+    level = logging.INFO if verdict.plan or verdict.forks else logging.WARNING
+    name = type(model).__name__
+    logger.log(level, "scoring %s by %s: %s (tested in %.1f s)", name, verdict.path, verdict.reason, seconds)
     known[state] = verdict
     return verdict
 
@@ -109,19 +127,17 @@ def verdict_of_twin(model: nn.Module) -> Verdict:
         model: The user's model; only its configuration is looked at.
 
     Returns:
-        The first mask plan under which sharing is exact on the twin, or None with the reason.
+        The first mask plan under which sharing is exact on the twin, or None with the reason and whether going on from
+        copies is exact.
     """
-    if not takes_dense_masks(model):
-        return Verdict(None, f"its attention ({attention_name(model)}) takes no dense masks and can't be switched")
     config = text_config(model)
     rope = _rope_types(config) & _LENGTH_DEPENDENT_ROPE
     if rope:
         return Verdict(None, f"its {rope.pop()} RoPE depends on the total length, which a shared trunk changes")
-    if _is_recurrent(config):
-        return Verdict(None, "it has recurrent or convolutional layers, whose state branches cannot share")
-    key = repr((type(config).__name__, _kinds(config), attention_name(model)))
+    masks = takes_dense_masks(model)
+    key = repr((type(config).__name__, _kinds(config), attention_name(model), masks))
     if key not in _twins:
-        _twins[key] = _test_twin(model)
+        _twins[key] = _test_twin(model, masks)
     return _twins[key]
 
 
@@ -139,7 +155,7 @@ def _kinds(config: Any) -> tuple[object, ...]:
     return (*types, getattr(config, "sliding_window", None) is not None)
 
 
-def _test_twin(model: nn.Module) -> Verdict:
+def _test_twin(model: nn.Module, masks: bool) -> Verdict:
     try:
         twin = build_twin(model)
     except Exception as error:  # any architecture may refuse to be built small, each in its own way
@@ -150,7 +166,19 @@ def _test_twin(model: nn.Module) -> Verdict:
             truth = score_independent(twin, trees, token_budget=1)
         except Exception as error:  # the always-right path itself does not run on the twin: nothing to compare with
             return Verdict(None, f"a small model of its kind did not run ({error})")
-        return _first_exact(twin, trees, truth)
+        if not masks:
+            unshared = f"its attention ({attention_name(model)}) takes no dense masks and can't be switched"
+        elif _is_recurrent(text_config(model)):
+            unshared = "it has recurrent or convolutional layers, whose state branches cannot share"
+        else:
+            verdict = _first_exact(twin, trees, truth)
+            if verdict.plan is not None:
+                return verdict
+            unshared = verdict.reason
+        copied = max(
+            _try_copies(twin, trees, truth, a_pass, limit) for a_pass in _PASSES for limit in (LIMIT, _CROWDED)
+        )
+        return Verdict(None, unshared, copied, forks=copied <= _COPIES_TOLERANCE)
 
 
 def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> Verdict:
@@ -177,6 +205,15 @@ def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Sc
         return float("inf")
 
 
+def _try_copies(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, a_pass: int, limit: int = LIMIT) -> float:
+    """Largest difference from the truth of branches that go on from copies of the cache."""
+    try:
+        return largest_difference(score_forked(model, trees, sys.maxsize, a_pass=a_pass, limit=limit), truth)
+    except Exception as error:  # caches are of many kinds, and not all can be continued or copied
+        logger.debug("copies of the cache failed on %s: %s", type(model).__name__, error)
+        return float("inf")
+
+
 def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> Verdict:
     """Check the verdict on the user's own model with its own trees; the caller has put it in evaluation.
 
@@ -190,7 +227,8 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> V
         ConfigurationError: The model is not causal.
 
     Returns:
-        The verdict with the plan scaled to this model's windows, or the fallback and whether it may pad.
+        The verdict with the plan scaled to this model's windows, or the fallback, whether it may pad and whether it may
+        go on from copies.
     """
     sample = _sample(trees)
     truth = score_independent(model, sample, token_budget=1)
@@ -206,7 +244,14 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> V
         reason = f"sharing the trunk changes scores on this model by {difference:.2g} nats"
         verdict = Verdict(None, reason, difference)
     padded = score_independent(model, sample, token_budget=sys.maxsize)
-    return replace(verdict, pads=largest_difference(padded, truth) <= allowed)
+    verdict = replace(verdict, pads=largest_difference(padded, truth) <= allowed)
+    if not verdict.forks:
+        return verdict
+    difference = max(_try_copies(model, sample, truth, a_pass) for a_pass in _PASSES)
+    if difference > allowed:
+        reason = f"{verdict.reason}, and copies of its cache change scores on this model by {difference:.2g} nats"
+        return replace(verdict, reason=reason, difference=difference, forks=False)
+    return replace(verdict, reason=f"{verdict.reason}; copies are within {difference:.2g} nats", difference=difference)
 
 
 def _sample(trees: Sequence[TraceTree]) -> list[TraceTree]:

@@ -51,6 +51,12 @@ _SIZES = {
     "q_lora_rank": 16, "sliding_window": _WINDOW, "attention_chunk_size": 16, "window_size": _WINDOW,
     "decoder_layers": 2, "encoder_layers": 2, "decoder_ffn_dim": 64, "encoder_ffn_dim": 64,
     "decoder_attention_heads": 4, "encoder_attention_heads": 4,
+    "linear_key_head_dim": 64, "linear_value_head_dim": 64, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    "linear_head_dim": 16, "linear_num_heads": 4, "lru_width": 64, "mamba_dt_rank": 4, "time_step_rank": 4,
+    "attn_layer_period": 2, "attn_layer_offset": 1, "attention_hidden_size": 128, "attention_head_dim": 32,
+    "mamba_expand": 2, "expand": 2, "mamba_d_ssm": 128, "mamba_n_heads": 8, "mamba_num_heads": 8, "mamba_d_head": 16,
+    "mamba_head_dim": 16, "mamba_headdim": 16, "mamba_n_groups": 1, "mamba_ngroups": 1, "n_groups": 1,
+    "mamba_d_state": 16, "ssm_state_size": 16, "state_size": 16, "mamba_chunk_size": _WINDOW, "chunk_size": _WINDOW,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
@@ -126,8 +132,12 @@ def shrink(config: Any) -> Any:
         _fill(small, "num_key_value_heads", _SIZES["num_attention_heads"])
     for name in ("head_dim", "num_experts_per_tok"):
         _fill(small, name, _SIZES[name])
+    if hasattr(small, "expand"):  # of Mamba 2, whose heads divide the widened states
+        _resize(small, "num_heads", small.expand * _SIZES["hidden_size"] // _SIZES["head_dim"])
     if getattr(config, "num_kv_shared_layers", None):
         _resize(small, "num_kv_shared_layers", depth // 2)
+    if getattr(config, "attn_layer_indices", None):
+        small.attn_layer_indices = [1]
     if kinds:
         with suppress(AttributeError):  # some architectures derive the kinds of their layers from the depth
             small.layer_types = (kinds * depth)[:depth]

@@ -152,7 +152,7 @@ def test_doctor_finds_nothing_to_mend_and_says_what_it_saw(folder: Path) -> None
     limits = ("-m", "base", "-p", "held_out.jsonl", "--max-new-tokens", "40")
     done = run("doctor", *limits, cwd=folder)
     assert done.returncode == 0, done.stderr
-    for said in ("gsm8k, read off the worked solutions", "one shared pass a trace", "Nothing to mend", "step by step"):
+    for said in ("gsm8k, read off the worked solutions", "one shared pass", "Nothing to mend", "step by step"):
         assert said in done.stdout
     wrong = result(quick("doctor", *limits, "--format", "boxed", "--json", cwd=folder), code=1)
     problem = wrong["advice"][0]

@@ -27,11 +27,12 @@ ROOMS = {
         *("problems", "formats", "format_inference", "format_file", "answers", "tokens", "traces", "tree"),
         "evaluation",
     ),
-    "numbers": ("trie", "packing", "masks", "statistics"),
+    "numbers": ("trie", "packing", "masks", "prefixes", "statistics"),
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
         *("processes", "model_context", "logits", "divergences", "branch_pass", "forward", "twins"),
+        *("sequences", "forking"),
         *("selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),
     "evaluating": ("gate", "evaluate", "faithfulness"),

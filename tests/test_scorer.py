@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from reasoning_guard.formats import TraceFormat
-from reasoning_guard.forward import score_independent, score_shared
+from reasoning_guard.forward import score_shared
 from reasoning_guard.generation import Generator
 from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import reading, text_config
 from reasoning_guard.problems import Problem
 from reasoning_guard.scorer import AnswerCurve, AnswerScorer
 from reasoning_guard.selftest import largest_difference
+from reasoning_guard.sequences import score_independent
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.twins import build_twin, twin_trees

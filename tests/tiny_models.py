@@ -39,12 +39,28 @@ CHUNKED: dict[str, tuple[str, dict[str, Any]]] = {
 STATEFUL: dict[str, tuple[str, dict[str, Any]]] = {
     "mamba": ("mamba", {"state_size": 8}),
     "lfm2": ("lfm2", {"layer_types": ["conv", "full_attention", "conv", "full_attention"]}),
+    "qwen3_5": (
+        "qwen3_5_text",
+        {
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+            **{"linear_key_head_dim": 64, "linear_value_head_dim": 64},
+            **{"linear_num_key_heads": 2, "linear_num_value_heads": 4},
+        },
+    ),
+    "jamba": ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4, "num_experts": 2}),
+}
+BIASED: dict[str, tuple[str, dict[str, Any]]] = {
+    "bloom": ("bloom", {"n_layer": 3, "n_head": 4}),
+    "gpt_neo": (
+        "gpt_neo",
+        {"num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]], "window_size": 9},
+    ),
 }
 
 
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random float32 model of the architecture ``name``, in training mode."""
-    model_type, settings = {**ARCHITECTURES, **CHUNKED, **STATEFUL}[name]
+    model_type, settings = {**ARCHITECTURES, **CHUNKED, **STATEFUL, **BIASED}[name]
     config = AutoConfig.for_model(model_type, **{**_SMALL, **settings, **changes})
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -82,8 +82,7 @@ def _show_facts(say: Terminal, c: Checkup, source: str) -> None:
     )
     seams = f"{c.seams.trunk_broken:.0%} inside a token, {c.seams.cue_merged:.0%} with other tokens in running text"
     facts.add_row("cuts", f"{c.seams.n} looked at: {seams}")
-    path = "one shared pass a trace" if c.path.plan else "a pass of its own for every question"
-    facts.add_row("scoring", f"{path}: {escape(c.path.reason)}")
+    facts.add_row("scoring", f"{c.path.path}: {escape(c.path.reason)}")
     say.out.print(facts)
 
 
