@@ -153,7 +153,12 @@ def _plain(c: Checkup, advice: Sequence[Advice]) -> dict[str, Any]:
         "presets": c.presets,
         "cue": {"asks": c.asked, "agreeing": c.agreeing, "of": c.asked_of},
         "cuts": asdict(c.seams),
-        "scoring": {"shared": c.path.plan is not None, "reason": c.path.reason, "difference": c.path.difference},
+        "scoring": {
+            "path": c.path.path,
+            "shared": c.path.plan is not None,
+            "reason": c.path.reason,
+            "difference": c.path.difference,
+        },
         "cost_seconds": c.cost(),
         "trace": {
             "id": trace.problem.id,
