@@ -175,7 +175,7 @@ def hybrids(records: Sequence[Record]) -> Iterator[str]:
     if not records:
         return
     yield "## A hybrid of linear and full attention (3 to 1, as Qwen 3.5), one trace\n"
-    yield "Its branches go on from copies of its cache: as many tokens, in more passes.\n"
+    yield "Random weights; its branches go on from copies of its cache: as many tokens, in more passes.\n"
     yield (
         "| model, vocabulary | n | answer | (a) / copies | (b) / copies | copies / (c) | copies / (d) | copies, s | "
         "difference |\n|---|---|---|---|---|---|---|---|---|"

@@ -29,7 +29,7 @@ class Effort:
     Attributes:
         tokens: Most tokens, padding included, in one batch of traces.
         trying: Whether larger budgets are still to be tried.
-        elements: Most elements in one mask or one block of logits.
+        elements: The ``limit`` of a pass (see :data:`~reasoning_guard.forward.LIMIT`).
         alone_from: Traces of this size in tokens and longer are scored branch by branch, without a cache.
         speed: Tokens a second, padding not counted, at the budget before.
     """

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from reasoning_guard.branch_pass import Scores
+from reasoning_guard.branch_pass import Scores, attention_heads
 from reasoning_guard.forward import LIMIT, feed
 from reasoning_guard.logits import head_of
 from reasoning_guard.model_context import device_of, text_config
@@ -52,8 +52,8 @@ def score_forked(
     for stop, cache in _visits(model, root, distinct, limit):
         waiting = [each for begin, end in stop.together for each in distinct[begin:end]]
         for batch in batches(waiting, _Room(model, stop.depth, cache, token_budget, a_pass, limit).holds):
-            copies = _copies(cache, len(batch)) if stop.depth else None
-            found.update(read_to_the_end(model, batch, stop.depth, copies))
+            # No name for the copies: one would keep them alive beside the next.
+            found |= read_to_the_end(model, batch, stop.depth, _copies(cache, len(batch)) if stop.depth else None)
     return [[found[each] for each in every] for every in asked]
 
 
@@ -95,6 +95,7 @@ class _Room:
     ) -> None:
         self._read, self._budget, self._a_pass, self._limit = read, token_budget, a_pass, limit
         self._picks, self._vocabulary = head_of(model).picks, text_config(model).vocab_size
+        self._heads = attention_heads(model)
         self._a_row = sum(state.numel() for layer in cache.layers for state in _states(vars(layer))) if read else 0
 
     def holds(self, batch: Sequence[TokenSequence]) -> bool:
@@ -102,7 +103,8 @@ class _Room:
         tokens, rows = len(batch[-1].ids) - self._read, len(batch)
         padding = rows * len(batch[-1].ids) - sum(len(each.ids) for each in batch)
         columns = len({place for each in batch for place in each.wanted}) if self._picks else tokens
-        elements = max(columns * self._vocabulary, self._a_row)
+        weights = self._heads * tokens * len(batch[-1].ids)
+        elements = max(columns * self._vocabulary, self._a_row, weights)
         return rows * tokens <= self._budget and padding <= self._a_pass and rows * elements <= self._limit
 
 

@@ -7,13 +7,13 @@ tokens go through, so not every shared token is worth one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from reasoning_guard.tokens import common_prefix
 
 FEWEST = 2
-"""Tokens that are fed at once, at least: a single one is read by other code, made for decoding, in many models."""
+"""Tokens between two stops, at least: a single one is read by other code, made for decoding, in many models."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +38,7 @@ class Stop:
 
 
 def stops(sequences: Sequence[Sequence[int]], shared: Sequence[int], a_pass: int) -> Stop:
-    """The cheapest way to read sequences that share beginnings.
+    """A cheap way to read sequences that share beginnings: at each prefix, the cheaper of stopping there and not.
 
     Args:
         sequences: Token ids, sorted by what may be shared of them.
@@ -93,9 +93,11 @@ def _settle(stop: Stop, children: Sequence[Stop], ends: Sequence[int], a_pass: i
         return ends[end] - ends[begin] - (end - begin) * stop.depth
 
     at = stop.begin
-    for child in children:
+    for child in _far_enough(stop, children):
         apart, deeper = tokens(child.begin, child.end), a_pass + child.depth - stop.depth + child.cost
-        if apart > deeper and child.depth - stop.depth >= FEWEST:
+        if (child.begin, child.end) == (stop.begin, stop.end):
+            apart += a_pass  # what reads everything from here, and is not needed if everything goes on from there
+        if apart > deeper:
             if at < child.begin:
                 stop.together.append((at, child.begin))
             stop.further.append(child)
@@ -104,3 +106,9 @@ def _settle(stop: Stop, children: Sequence[Stop], ends: Sequence[int], a_pass: i
         stop.together.append((at, stop.end))
     stop.cost = sum(tokens(*each) for each in stop.together) + (a_pass if stop.together else 0)
     stop.cost += sum(a_pass + child.depth - stop.depth + child.cost for child in stop.further)
+
+
+def _far_enough(stop: Stop, children: Sequence[Stop]) -> Iterator[Stop]:
+    """The prefixes below a stop that are long enough for a pass, and in place of the others what lies below them."""
+    for child in children:
+        yield from [child] if child.depth - stop.depth >= FEWEST else child.further

@@ -8,9 +8,9 @@ local windows and chunks break one or the other, most of them silently. So befor
    rounding, and a window of 4,096 tokens cannot hide behind a short test.
 2. The **user's own model** is scored both ways on trees that it was asked about, within its dtype's noise.
 
-The first plan that passes both is used. Where none does, branches go on from copies of the cache if that passes both.
-Otherwise every branch is scored on its own, in padded batches where padding is seen to change nothing and one by one
-where it does, which is the definition itself.
+The first plan that passes both is used. Where none passes on the twin, branches go on from copies of the cache if that
+passes both. Otherwise every branch is scored on its own, in padded batches where padding is seen to change nothing and
+one by one where it does, which is the definition itself.
 """
 
 from __future__ import annotations

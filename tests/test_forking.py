@@ -67,8 +67,10 @@ def fed(model: nn.Module) -> Iterator[list[torch.Size]]:
         shapes.append(kwargs["input_ids"].shape)
 
     hook = model.register_forward_pre_hook(note, with_kwargs=True)
-    yield shapes
-    hook.remove()
+    try:
+        yield shapes
+    finally:
+        hook.remove()
 
 
 @pytest.fixture
@@ -179,8 +181,11 @@ def test_small_parts_score_the_same(limit: int) -> None:
     """One branch at a time from its copy, a trunk in pieces of a few tokens under eager attention."""
     model, [group, _] = tiny_model("qwen3_5", attn_implementation="eager"), groups_of(5)
     with reading(model):
-        whole = score_forked(model, group, 10**6)
-        assert largest_difference(score_forked(model, group, 10**6, limit=limit), whole) < 2e-4
+        with fed(model) as at_once:
+            whole = score_forked(model, group, 10**6)
+        with fed(model) as in_parts:
+            assert largest_difference(score_forked(model, group, 10**6, limit=limit), whole) < 2e-4
+        assert max(rows for rows, _ in in_parts) < max(rows for rows, _ in at_once) or limit > 2**13
         assert largest_difference(score_forked(model, group, 1), whole) < 2e-4
 
 
@@ -200,6 +205,26 @@ def test_memory_that_runs_out_makes_the_parts_smaller(caplog: pytest.LogCaptureF
     for one, other in zip(whole, again, strict=True):
         assert totals(one) == pytest.approx(totals(other), abs=1e-4)
     assert "token budget halved" in caplog.text
+    assert scorer.effort.alone_from == float("inf"), "fewer at once were enough"
+
+
+@pytest.mark.usefixtures("passes_are_free")
+def test_one_trace_that_does_not_fit_is_read_in_smaller_parts(caplog: pytest.LogCaptureFixture) -> None:
+    model, [[tree, *_], _] = tiny_model("qwen3_5"), groups_of(8)
+    scorer = BranchScorer(model)
+    whole = scorer.score_trees([tree])
+
+    def limited(_module: object, _args: object, _kwargs: dict[str, Any]) -> None:
+        if scorer.effort.elements > 2**20:
+            raise torch.OutOfMemoryError("a small device")
+
+    scorer.effort.elements = 2**21
+    hook = model.register_forward_pre_hook(limited, with_kwargs=True)
+    again = scorer.score_trees([tree])
+    hook.remove()
+    assert totals(again) == pytest.approx(totals(whole), abs=2e-4)
+    assert "it is read in smaller parts" in caplog.text
+    assert scorer.effort.elements == 2**18
 
 
 def test_a_device_without_room_for_a_cache_reads_branch_by_branch() -> None:

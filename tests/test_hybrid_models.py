@@ -24,9 +24,7 @@ def hybrid() -> Any:
     return tiny_model("qwen3_5", **words, bos_token_id=None, max_position_embeddings=128)
 
 
-def test_a_hybrid_is_guarded_and_trained_as_without_the_guard(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_hybrid_is_guarded_and_trained_as_without_the_guard(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bare = runs.sft_trainer(tmp_path / "bare", hybrid())
     bare.train()
     guarded = runs.sft_trainer(tmp_path / "guarded", hybrid(), eval_strategy="steps", eval_steps=3)

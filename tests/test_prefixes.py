@@ -65,6 +65,21 @@ def test_passes_that_cost_nothing_read_every_shared_token_once() -> None:
         assert planned(sequences, 0).cost == once
 
 
+def test_a_single_shared_token_hides_nothing_that_is_shared_below_it() -> None:
+    """Two prompts that begin with the same token: it is read again, and each prompt still once."""
+    prompts = [(0, *range(100 * n, 100 * n + 99)) for n in (1, 2)]
+    sequences = [((*prompt, *asked), 100) for prompt in prompts for asked in ((1, 2), (3, 4))]
+    root = planned(sequences, 4)
+    assert [(stop.depth, stop.together) for stop in root.further] == [(100, [(0, 2)]), (100, [(2, 4)])]
+    assert root.together == []
+
+
+def test_one_prefix_that_everything_begins_with_is_a_stop_where_it_saves_more_than_one_pass() -> None:
+    sequences = [((*range(40), asked, 99), 40) for asked in (50, 51)]
+    assert [stop.depth for stop in planned(sequences, 39).further] == [40]
+    assert planned(sequences, 41).further == []
+
+
 def test_a_chain_is_read_once_and_its_questions_go_on_from_it() -> None:
     trunk, asked = tuple(range(100, 160)), (1, 2, 3)
     cuts = (20, 40, 60)

@@ -100,7 +100,7 @@ def _seams(c: Checkup) -> Iterator[Advice]:
 
 
 def _path(c: Checkup) -> Iterator[Advice]:
-    if c.path.plan is None:
+    if c.path.plan is None and not c.path.forks:
         found = f"every question is a pass of its own: {c.path.reason}"
         yield Advice("note", found, "nothing: it is exact, and slower; fewer problems make up for it")
 
