@@ -96,7 +96,8 @@ def _settle(stop: Stop, children: Sequence[Stop], ends: Sequence[int], a_pass: i
     for child in _far_enough(stop, children):
         apart, deeper = tokens(child.begin, child.end), a_pass + child.depth - stop.depth + child.cost
         if (child.begin, child.end) == (stop.begin, stop.end):
-            apart += a_pass  # what reads everything from here, and is not needed if everything goes on from there
+            # The batch that reads everything from here is a pass too; it is saved if everything goes on from there.
+            apart += a_pass
         if apart > deeper:
             if at < child.begin:
                 stop.together.append((at, child.begin))
