@@ -114,34 +114,37 @@ def token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[i
     """
     table, device = logits.flatten(0, 1), logits.device
     distinct, which = torch.tensor(flat).unique(return_inverse=True)
-    rows, wanted, which = distinct.to(device), torch.tensor(targets, device=device), which.to(device)
+    wanted, which = torch.tensor(targets, device=device), which.to(device)
     block = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // table.shape[-1])
-    room = torch.empty(2, min(block, len(rows)), table.shape[-1], dtype=torch.float32, device=device)
-    parts = [_describe(table, some, room[:, : len(some)]) for some in rows.split(block)]
+    room = torch.empty(2, min(block, len(distinct)), table.shape[-1], dtype=torch.float32, device=device)
+    parts = [_describe(_rows(table, some, room[0]), room[1, : len(some)]) for some in distinct.split(block)]
     top, log_total, entropy, margin, best = torch.cat(parts, dim=1)[:, which]
-    own = (table[rows[which], wanted].float() - top) - log_total
+    own = (table[distinct.to(device)[which], wanted].float() - top) - log_total
     numbers = torch.stack([own, best == wanted, entropy, margin]).tolist()
     return [(a, bool(b), c, d) for a, b, c, d in zip(*numbers, strict=True)]
 
 
-def _describe(table: torch.Tensor, rows: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
-    """``M`` rows of logits to ``[5, M]``: maximum, log of ``Z``, entropy, margin and the best token.
+def _rows(table: torch.Tensor, rows: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
+    """Sorted ``rows`` of ``table`` in float32: as they stand where they are neighbours, else copied into ``room``."""
+    first, last, room = int(rows[0]), int(rows[-1]), room[: len(rows)]
+    if last - first + 1 == len(rows):
+        some = table[first : last + 1]
+        return some if some.dtype == room.dtype else room.copy_(some)
+    rows = rows.to(table.device)
+    return torch.index_select(table, 0, rows, out=room) if table.dtype == room.dtype else room.copy_(table[rows])
 
-    At 150,000 tokens of vocabulary, memory is what this costs: so there are few passes, and all of them work in
-    ``room``, ``[2, M, V]`` in float32. Fresh memory for each block would take three times as long as the arithmetic.
-    With ``y`` the logits less their maximum and ``Z`` the sum of ``exp(y)``, the best token's probability is ``1 / Z``
-    and the entropy ``log Z - sum(p y)``.
+
+def _describe(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """``[M, V]`` logits ``x`` to ``[5, M]``: maximum ``m``, ``log Z``, entropy, margin and the best token.
+
+    At 150,000 tokens of vocabulary, memory is what this costs: so there are few passes, and what they write goes into
+    ``p``, ``[M, V]``. Fresh memory for each block would take three times as long as the arithmetic. With ``Z`` the sum
+    of ``exp(x - m)``, the best token's probability is ``1 / Z`` and the entropy ``log Z + m - sum(p x)``.
     """
-    y, p = room
-    if table.dtype == y.dtype:
-        torch.index_select(table, 0, rows, out=y)
-    else:
-        y.copy_(table[rows])
-    top, second, best = best_two(y)
-    y.sub_(top[:, None]).clamp_(min=-1e4)  # so that a token of probability 0 adds 0, not NaN
-    torch.softmax(y, -1, out=p)
+    top, second, best = best_two(logits)
+    torch.softmax(logits, -1, out=p)
     log_total = -p.gather(-1, best[:, None])[:, 0].log()
-    entropy = log_total - p.mul_(y).sum(-1)
+    entropy = log_total + (top - p.mul_(logits).nansum(-1))  # 0 x -inf: a token that is ruled out adds nothing
     return torch.stack([top, log_total, entropy, top - second, best.to(top.dtype)])
 
 

@@ -25,7 +25,7 @@ def test_numbers_equal_the_formulas(vocabulary: int, kind: str) -> None:
     logits = table(vocabulary, kind)
     exact = logits.double().flatten(0, 1).log_softmax(-1)
     flat, targets = [4, 0, 4, 5], [1, 2, 4, int(exact[5].argmax())]
-    tolerance = 1e-5 if kind != "far" else 1e-2
+    tolerance = 1e-5 if kind != "far" else 1e-2  # float32 has steps of .002 there
     for (logprob, greedy, entropy, margin), row, target in zip(
         token_numbers(logits, flat, targets), exact[flat], targets, strict=True
     ):
@@ -33,7 +33,7 @@ def test_numbers_equal_the_formulas(vocabulary: int, kind: str) -> None:
         two = row.topk(2).values
         assert logprob == pytest.approx(row[target].item(), abs=tolerance) or (logprob < -1e3 and p[target] == 0)
         assert greedy == (int(row.argmax()) == target)
-        assert entropy == pytest.approx(-(p * row).nan_to_num(0).sum().item(), abs=1e-4)
+        assert entropy == pytest.approx(-(p * row).nan_to_num(0).sum().item(), abs=10 * tolerance)
         assert margin == pytest.approx((two[0] - two[1]).item(), abs=tolerance)
     assert token_numbers(logits, [5], [targets[-1]])[0][1], "the best token is greedy"
 
@@ -57,11 +57,14 @@ def test_best_two_equal_topk_with_ties_too(seed: int) -> None:
     assert torch.equal(rows.gather(1, best[:, None])[:, 0], top)
 
 
-def test_blocks_of_any_size_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = torch.randn(3, 7, 300, generator=torch.Generator().manual_seed(0)) * 8
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_of_any_size_give_the_same_numbers(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = (torch.randn(3, 7, 300, generator=torch.Generator().manual_seed(0)) * 8).to(dtype)
     flat, targets = [20, 3, 3, 0, 11, 7, 12, 19, 5], [5, 1, 2, 7, 299, 0, 8, 9, 10]
     whole = token_numbers(logits, flat, targets)
     assert len(set(whole)) == len(whole)
     for rows in (1, 2, 3):
         monkeypatch.setattr(logits_module, "_CPU_BLOCK", rows * 300)
+        before = logits.clone()
         assert token_numbers(logits, flat, targets) == whole
+        assert torch.equal(logits, before), "what is compared later must still be there"
