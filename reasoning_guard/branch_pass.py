@@ -15,7 +15,8 @@ from torch import nn
 from transformers import DynamicCache
 
 from reasoning_guard.divergences import Compared, with_divergences
-from reasoning_guard.logits import Numbers, head_of, token_numbers
+from reasoning_guard.head import head_of, read
+from reasoning_guard.logits import Distributions, Numbers
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import attention_name, device_of, inner_model, text_config
 from reasoning_guard.packing import PackedBatch, PackedRow, Part, batch_rows, parts
@@ -58,10 +59,10 @@ def score_branches(
     numbers: list[list[dict[int, Numbers]]] = [[{} for _ in each] for each in branches]
     compared = Compared(tries)
     for together in zip_longest(*(parts(trie, width, wanted) for trie in tries), fillvalue=Part()):
-        for rows, logits in _passes(model, cache, together, plan):
-            _note(numbers, rows, logits)
-            compared.note(rows, logits)
-            del logits  # the next pass needs the room
+        for rows, found in _passes(model, cache, together, plan):
+            _note(numbers, rows, found)
+            compared.note(rows, found)
+            del found  # the next pass needs the room
     return with_divergences(
         [[branch_score([found[i] for i in range(len(found))]) for found in each] for each in numbers], compared
     )
@@ -75,9 +76,11 @@ def _room(model: nn.Module, trunk_length: int, tries: Sequence[Trie], plan: Mask
     # A mask counts twice: the tables that it is made from are as large.
     a_token = 2 * plan.n_masks * len(tries) * keys * max(1, attention_heads(model))
     # Of what both may take together, logits get three quarters: few passes are worth most where the head is large.
-    logits = limit * 3 // 2 // (len(tries) * text_config(model).vocab_size)
-    width = min(width, limit // 2 // a_token, width if head_of(model).picks else logits)
-    return max(1, width), max(1, logits)
+    logits = max(1, limit * 3 // 2 // (len(tries) * text_config(model).vocab_size))
+    head = head_of(model)
+    width = max(1, min(width, limit // 2 // a_token, width if head.splits or head.picks else logits))
+    # What is compared is compared as logits, even where the head is left to do later.
+    return width, width if head.splits and not any(trie.pairs for trie in tries) else logits
 
 
 def _tokens_in_a_pass(model: nn.Module) -> int:
@@ -111,40 +114,36 @@ def attention_heads(model: nn.Module) -> int:
 
 def _passes(
     model: nn.Module, cache: DynamicCache, together: Sequence[Part], plan: MaskPlan
-) -> Iterator[tuple[tuple[PackedRow, ...], torch.Tensor]]:
-    """The pieces of one part of each tree, with the logits ``[R, P, V]`` that are wanted of them."""
+) -> Iterator[tuple[tuple[PackedRow, ...], Distributions]]:
+    """The pieces of one part of each tree, with the distributions that are wanted of them."""
     reach = max(part.reach for part in together)
     if cache.get_seq_length() > reach:
         cache.crop(reach - cache.get_seq_length())
     before: list[PackedBatch] = []
     for rows in zip_longest(*(part.pieces for part in together), fillvalue=PackedRow()):
         batch = batch_rows(rows, device_of(model))
-        head = head_of(model)
+        mask = plan.build(reach, batch, mask_dtype(model), before)
         before.append(batch)
         yield (
             rows,
-            model(
+            read(
+                model,
+                range(batch.n_wanted),
                 input_ids=batch.ids,
-                attention_mask=plan.build(reach, batch, mask_dtype(model), before[:-1]),
+                attention_mask=mask,
                 position_ids=batch.positions,
                 past_key_values=cache,
                 use_cache=True,
-                **(
-                    head.keep(range(batch.n_wanted), batch.ids.device)
-                    if batch.n_wanted
-                    else head.keep_none(batch.ids.device)
-                ),
-            ).logits,
+            ),
         )
 
 
-def _note(numbers: Sequence[Sequence[dict[int, Numbers]]], rows: Sequence[PackedRow], logits: torch.Tensor) -> None:
-    """Read what is asked off the logits of a pass."""
+def _note(numbers: Sequence[Sequence[dict[int, Numbers]]], rows: Sequence[PackedRow], brought: Distributions) -> None:
+    """Read what is asked off the distributions that a pass has brought."""
     queries = [(r, query) for r, row in enumerate(rows) for query in row.queries]
     if not queries:
         return
-    flat = [r * logits.shape[1] + query.place for r, query in queries]
-    found = token_numbers(logits, flat, [query.target for _, query in queries])
+    found = brought.numbers([(r, query.place) for r, query in queries], [query.target for _, query in queries])
     for (r, query), each in zip(queries, found, strict=True):
         numbers[r][query.branch][query.index] = each
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from reasoning_guard.logits import Distributions
 from reasoning_guard.packing import PackedRow
 from reasoning_guard.tree import BranchScore
 from reasoning_guard.trie import Pair, Trie
@@ -42,14 +43,22 @@ class Compared:
         """How many distributions are kept for comparisons that are still open."""
         return sum(map(len, self._rows))
 
-    def note(self, rows: Sequence[PackedRow], logits: Tensor) -> None:
-        """Take what is wanted of the logits ``[R, P, V]`` of a pass."""
-        for tree, (row, table) in enumerate(zip(rows, logits, strict=True)):
-            wanted, kept = _nodes(self._open[tree]), self._rows[tree]
-            places = [place for place, node in enumerate(row.enter[: row.n_wanted]) if node in wanted]
-            if places:
-                kept |= zip((row.enter[place] for place in places), table[places], strict=True)
-                self._compare(tree)
+    def note(self, rows: Sequence[PackedRow], brought: Distributions) -> None:
+        """Take what is wanted of the distributions that a pass has brought."""
+        wanted = [_nodes(pairs) for pairs in self._open]
+        places = [
+            (tree, place)
+            for tree, row in enumerate(rows)
+            for place, node in enumerate(row.enter[: row.n_wanted])
+            if node in wanted[tree]
+        ]
+        if not places:
+            return
+        # At once for all trees: a head that is not read yet costs its weights each time.
+        for (tree, place), logits in zip(places, brought.logits(places), strict=True):
+            self._rows[tree][rows[tree].enter[place]] = logits.clone()  # or one that is kept would keep all others
+        for tree in {tree for tree, _ in places}:
+            self._compare(tree)
 
     def _compare(self, tree: int) -> None:
         """Close the comparisons whose distributions have all come, and keep what the others need."""

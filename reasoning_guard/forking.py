@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from reasoning_guard.branch_pass import Scores, attention_heads
 from reasoning_guard.forward import LIMIT, feed
-from reasoning_guard.logits import head_of
+from reasoning_guard.head import head_of
 from reasoning_guard.model_context import device_of, text_config
 from reasoning_guard.prefixes import FEWEST, Stop, stops
 from reasoning_guard.sequences import TokenSequence, batches, read_to_the_end, sequences_of
@@ -94,7 +94,9 @@ class _Room:
         self, model: nn.Module, read: int, cache: DynamicCache, token_budget: int, a_pass: int, limit: int
     ) -> None:
         self._read, self._budget, self._a_pass, self._limit = read, token_budget, a_pass, limit
-        self._picks, self._vocabulary = head_of(model).picks, text_config(model).vocab_size
+        head = head_of(model)
+        self._picks = head.splits or head.picks
+        self._a_column = 0 if head.splits else text_config(model).vocab_size  # elements that a wanted place takes
         self._heads = attention_heads(model)
         self._a_row = sum(state.numel() for layer in cache.layers for state in _states(vars(layer))) if read else 0
 
@@ -104,7 +106,7 @@ class _Room:
         padding = rows * len(batch[-1].ids) - sum(len(each.ids) for each in batch)
         columns = len({place for each in batch for place in each.wanted}) if self._picks else tokens
         weights = self._heads * tokens * len(batch[-1].ids)
-        elements = max(columns * self._vocabulary, self._a_row, weights)
+        elements = max(columns * self._a_column, self._a_row, weights)
         return rows * tokens <= self._budget and padding <= self._a_pass and rows * elements <= self._limit
 
 

@@ -10,8 +10,8 @@ Three ways to the same numbers:
 * :mod:`reasoning_guard.sequences`: every branch as a sequence of its own, padded on the right. Right for every causal
   model, and slow: it reads the trunk once a branch.
 
-All keep logits for the scored positions only, through the model's own head (``logits_to_keep``), so that soft caps and
-logit scaling apply and no ``[tokens, vocabulary]`` tensor of the whole trunk ever exists.
+All read what is asked through :func:`reasoning_guard.head.read`: no ``[tokens, vocabulary]`` tensor of a whole
+trunk ever exists.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from reasoning_guard.branch_pass import Scores, attention_heads, score_branches
-from reasoning_guard.logits import head_of
+from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import device_of, text_config
 from reasoning_guard.packing import anchored, pad_right
@@ -75,14 +75,14 @@ def score_shared(
         A score a branch, for each tree.
     """
     trees = [anchored(tree) for tree in trees]
-    read = prompt.length if prompt else 0
-    trunks = pad_right([tree.trunk[read : max((b.reach for b in tree.branches), default=0)] for tree in trees], 0)
+    known = prompt.length if prompt else 0
+    trunks = pad_right([tree.trunk[known : max((b.reach for b in tree.branches), default=0)] for tree in trees], 0)
     cache = DynamicCache()
     if prompt:
         cache = copy.deepcopy(prompt.cache)
         cache.batch_repeat_interleave(len(trees))
     feed(model, cache, trunks.to(device_of(model)), limit)
-    return score_branches(model, cache, read + trunks.shape[1], [tree.branches for tree in trees], plan, limit)
+    return score_branches(model, cache, known + trunks.shape[1], [tree.branches for tree in trees], plan, limit)
 
 
 def feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -> None:
@@ -91,9 +91,8 @@ def feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -
     rows, length = ids.shape
     heads = attention_heads(model)
     a_token = heads * (cache.get_seq_length() + length) if heads else 0  # a cache of states alone knows no length
-    if not head.picks:
+    if not (head.splits or head.picks):
         a_token = max(a_token, text_config(model).vocab_size)
     piece = max(1, limit // (rows * a_token)) if a_token else max(1, length)
     for start in range(0, length, piece):
-        kept = head.keep_none(ids.device)
-        model(input_ids=ids[:, start : start + piece], past_key_values=cache, use_cache=True, **kept)
+        read(model, (), input_ids=ids[:, start : start + piece], past_key_values=cache, use_cache=True)

@@ -1,104 +1,57 @@
-"""Logits for the positions that are asked about and for no others, and the numbers that are read off them.
-
-A model's own head makes the logits, through ``logits_to_keep``, so that soft caps and logit scaling apply and no
-``[tokens, vocabulary]`` tensor of a whole trunk exists. Hosts patch forwards, so a signature proves nothing: whether a
-model really keeps what it is told to keep is tried once, on four tokens.
-"""
+"""Logits of the positions that are asked about, and the numbers that are read off them."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Protocol
 
 import torch
-from torch import nn
 
-from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.model_context import device_of, forward_identity, inner_model, text_config
-
-_CPU_BLOCK, _GPU_BLOCK = 2**20, 2**25
-"""Elements of logits that are turned into numbers at once: what stays in a CPU's cache, what fills a GPU."""
+_CPU_BLOCK, _GPU_BLOCK = 2**20, 2**23
+"""Elements of logits that are turned into numbers at once: what stays in a CPU's cache, what keeps a GPU busy."""
 
 _CHUNK = 128
-
-_TRIAL, _PICKED = (1, 2, 1, 2), (0, 2)
 
 Numbers = tuple[float, bool, float, float]
 """Of one scored token: log-probability, greedy flag, entropy of its distribution, margin of the best two."""
 
+Place = tuple[int, int]
+"""A row and a column of what was asked of a forward pass."""
+
+
+class Distributions(Protocol):
+    """Next-token distributions at the places that were asked about, ``R`` rows of ``P`` columns, however kept."""
+
+    def numbers(self, places: Sequence[Place], targets: Sequence[int]) -> list[Numbers]:
+        """The numbers of each of ``targets`` at its place, in float32; places may repeat."""
+        ...
+
+    def logits(self, places: Sequence[Place]) -> torch.Tensor:
+        """``[M, V]`` logits at some places."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """What a model's forward lets one choose about logits.
+class Logits:
+    """Distributions as a model's own head makes them.
 
     Attributes:
-        picks: It takes the positions whose logits are wanted, as a tensor.
-        skips: It takes none at all, which saves reading a large head for nothing.
+        table: ``[R, T, V]``.
+        columns: Where in ``T`` the columns that were asked about stand.
     """
 
-    picks: bool
-    skips: bool
+    table: torch.Tensor
+    columns: Sequence[int]
 
-    def keep(self, places: Sequence[int] | range, device: torch.device) -> dict[str, Any]:
-        """Arguments of a forward that wants logits at ``places``; where it can't pick, it makes them all."""
-        return {"logits_to_keep": torch.tensor(places, dtype=torch.long, device=device)} if self.picks else {}
+    def numbers(self, places: Sequence[Place], targets: Sequence[int]) -> list[Numbers]:
+        """The numbers of each asked token (see :class:`Distributions`)."""
+        length = self.table.shape[1]
+        return token_numbers(self.table, [row * length + self.columns[i] for row, i in places], targets)
 
-    def keep_none(self, device: torch.device) -> dict[str, Any]:
-        """Arguments of a forward whose logits nobody wants."""
-        return self.keep((), device) if self.skips else self.keep((0,), device)
-
-
-_heads: WeakKeyDictionary[nn.Module, tuple[tuple[int, int], Head]] = WeakKeyDictionary()
-
-
-def head_of(model: nn.Module) -> Head:
-    """What ``model`` lets one choose, tried once for each forward that it has; the caller put it in evaluation.
-
-    Raises:
-        ConfigurationError: Its forward returns hidden states in place of logits.
-    """
-    inner = inner_model(model)
-    forward = forward_identity(inner)
-    known = _heads.get(model)
-    if known is None or known[0] != forward:
-        known = forward, _try_head(model, inner)
-        _heads[model] = known
-    return known[1]
-
-
-def _try_head(model: nn.Module, inner: nn.Module) -> Head:
-    names = inspect.signature(inner.forward).parameters
-    named = "logits_to_keep" in names or any(p.kind is p.VAR_KEYWORD for p in names.values())
-    ids = torch.tensor([_TRIAL], device=device_of(model))
-    whole = model(input_ids=ids, use_cache=False).logits
-    _refuse_hidden_states(model, whole)
-    picks = named and _keeps(model, ids, whole, _PICKED)
-    return Head(picks, skips=picks and _keeps(model, ids, whole, ()))
-
-
-def _keeps(model: nn.Module, ids: torch.Tensor, whole: torch.Tensor, places: Sequence[int]) -> bool:
-    try:
-        kept = model(input_ids=ids, use_cache=False, **Head(True, True).keep(places, ids.device)).logits
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # a patched forward may refuse a tensor in its own way: then all logits are made
-        return False
-    expected = whole[:, list(places)]
-    return kept.shape == expected.shape and torch.allclose(kept.float(), expected.float(), rtol=0.05, atol=0.05)
-
-
-def _refuse_hidden_states(model: nn.Module, logits: torch.Tensor) -> None:
-    config = text_config(model)
-    width, hidden = logits.shape[-1], getattr(config, "hidden_size", None)
-    if width == hidden and width != config.vocab_size:
-        raise ConfigurationError(
-            f"{type(model).__name__}'s forward returned {width} numbers a token, as many as its hidden states have; "
-            f"expected logits over {config.vocab_size} tokens. Turn off what makes it return hidden states (with "
-            "Unsloth: the environment variable UNSLOTH_RETURN_HIDDEN_STATES)"
-        )
+    def logits(self, places: Sequence[Place]) -> torch.Tensor:
+        """``[M, V]`` logits at some places."""
+        return self.table[[row for row, _ in places], [self.columns[i] for _, i in places]]
 
 
 def token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[int]) -> list[Numbers]:
@@ -120,7 +73,14 @@ def token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[i
     parts = [_describe(_rows(table, some, room[0]), room[1, : len(some)]) for some in distinct.split(block)]
     top, log_total, entropy, margin, best = torch.cat(parts, dim=1)[:, which]
     own = (table[distinct.to(device)[which], wanted].float() - top) - log_total
-    numbers = torch.stack([own, best == wanted, entropy, margin]).tolist()
+    return numbers_of(own, best == wanted, entropy, margin)
+
+
+def numbers_of(
+    logprob: torch.Tensor, greedy: torch.Tensor, entropy: torch.Tensor, margin: torch.Tensor
+) -> list[Numbers]:
+    """Columns to a tuple a token, in one transfer from the device."""
+    numbers = torch.stack([logprob, greedy, entropy, margin]).tolist()
     return [(a, bool(b), c, d) for a, b, c, d in zip(*numbers, strict=True)]
 
 

@@ -83,8 +83,13 @@ def attention_name(model: nn.Module) -> str:
 
 
 def _uncompiled() -> AbstractContextManager[object]:
-    stance = getattr(torch.compiler, "set_stance", None)  # since torch 2.6
+    stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if stance is None else stance("force_eager")
+
+
+def runs_as_written() -> bool:
+    """Whether :func:`reading` keeps ``torch.compile`` out; compiled code may pass hooks by, or keep them."""
+    return hasattr(torch.compiler, "set_stance")
 
 
 def device_of(model: nn.Module) -> torch.device:

@@ -29,6 +29,7 @@ from torch import nn
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.forking import score_forked
 from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_shared
+from reasoning_guard.head import make_logits
 from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import (
     attention_name,
@@ -163,7 +164,7 @@ def _test_twin(model: nn.Module, masks: bool) -> Verdict:
     with reading(twin, dense_masks=True):
         trees = twin_trees(VOCABULARY)
         try:
-            truth = score_independent(twin, trees, token_budget=1)
+            truth = score_independent(twin, trees, token_budget=1, split=False)
         except Exception as error:  # the always-right path itself does not run on the twin: nothing to compare with
             return Verdict(None, f"a small model of its kind did not run ({error})")
         if not masks:
@@ -231,14 +232,20 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> V
         go on from copies.
     """
     sample = _sample(trees)
-    truth = score_independent(model, sample, token_budget=1)
+    truth = score_independent(model, sample, token_budget=1, split=False)
     rounding = _COARSE if _is_quantised(model) else noise(working_dtype(model))
     _refuse_bidirectional(model, sample, truth, rounding)
     worst = max(abs(p) for scores in truth for score in scores for p in score.logprobs)
     allowed = rounding * (1 + worst)
+    if largest_difference(score_independent(model, sample, token_budget=1), truth) > allowed and make_logits(model):
+        logger.warning(
+            "the logits of %s are more than its head's output: they are made from now on", type(model).__name__
+        )
     if verdict.plan is not None:
         plan = _scaled(verdict.plan, text_config(model))
         difference = _try(model, sample, plan, truth)
+        if difference > allowed and make_logits(model):
+            difference = _try(model, sample, plan, truth)
         if difference <= allowed:
             return Verdict(plan, f"{verdict.reason} and within {difference:.2g} nats on this one", difference)
         reason = f"sharing the trunk changes scores on this model by {difference:.2g} nats"
@@ -269,7 +276,7 @@ def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: S
     branch = trees[0].branches[i]
     start = branch.scored[0]
     first = TraceTree(trees[0].trunk, (replace(branch, scored=(start, start + 1)),))
-    [[alone]] = score_independent(model, [first], token_budget=1)
+    [[alone]] = score_independent(model, [first], token_budget=1, split=False)
     within = truth[0][i].logprobs[0]
     if abs(alone.total - within) > 10 * rounding * (1 + abs(within)):
         raise ConfigurationError(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from reasoning_guard.branch_pass import Scores, branch_score
-from reasoning_guard.logits import head_of, token_numbers
+from reasoning_guard.head import read
 from reasoning_guard.model_context import device_of
 from reasoning_guard.packing import anchored, pad_right
 from reasoning_guard.tree import BranchScore, TraceTree
@@ -39,13 +39,14 @@ def sequences_of(trees: Sequence[TraceTree]) -> list[list[TokenSequence]]:
     ]
 
 
-def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget: int) -> Scores:
+def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget: int, *, split: bool = True) -> Scores:
     """Score every branch as a sequence of its own: the always-right path. Branches that hide nothing only.
 
     Args:
         model: A causal language model in evaluation.
         trees: Trees to score.
         token_budget: Most tokens, padding included, in one forward; 1 for a forward a sequence, without padding.
+        split: False has the model make its logits in any case (see :mod:`reasoning_guard.head`).
 
     Returns:
         A score a branch, for each tree.
@@ -54,7 +55,7 @@ def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget
     distinct = {each for every in asked for each in every}
     found: dict[TokenSequence, BranchScore] = {}
     for batch in batches(distinct, lambda rows: len(rows) * len(rows[-1].ids) <= token_budget):
-        found.update(read_to_the_end(model, batch))
+        found.update(read_to_the_end(model, batch, split=split))
     return [[found[each] for each in every] for every in asked]
 
 
@@ -73,29 +74,29 @@ def batches(
 
 
 def read_to_the_end(
-    model: nn.Module, batch: Sequence[TokenSequence], read: int = 0, cache: Any = None
+    model: nn.Module, batch: Sequence[TokenSequence], start: int = 0, cache: Any = None, *, split: bool = True
 ) -> dict[TokenSequence, BranchScore]:
     """One forward over a batch, padded on the right; the caller has put the model in evaluation.
 
     Args:
         model: A causal language model.
         batch: Sequences.
-        read: How many tokens of each have been read already; at least one is left.
+        start: How many tokens of each have been read already; at least one is left.
         cache: What the model remembers of them, a row each; None with nothing read.
+        split: False has the model make its logits in any case.
 
     Returns:
         A score a sequence.
     """
     device = device_of(model)
-    fed = [each.ids[read:-1] for each in batch]
+    fed = [each.ids[start:-1] for each in batch]
     past: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
     if cache is None:  # behind a cache, a mask would have to cover what is in it; nobody sees what comes later anyway
         past = {"attention_mask": pad_right([[1] * len(row) for row in fed], 0).to(device), "use_cache": False}
-    places = sorted({place - read for each in batch for place in each.wanted})
-    keep = head_of(model).keep(places, device)
-    logits = model(input_ids=pad_right(fed, 0).to(device), **past, **keep).logits
-    column = {place: i for i, place in enumerate(places)} if keep else {place: place for place in places}
-    flat = [row * logits.shape[1] + column[p - read] for row, each in enumerate(batch) for p in each.wanted]
-    targets = [each.ids[p + 1] for each in batch for p in each.wanted]
-    numbers = iter(token_numbers(logits, flat, targets))
+    places = sorted({place for each in batch for place in each.wanted})
+    columns = [place - start for place in places]
+    found = read(model, columns, split=split, input_ids=pad_right(fed, 0).to(device), **past)
+    column = {place: i for i, place in enumerate(places)}
+    asked = [(row, column[place]) for row, each in enumerate(batch) for place in each.wanted]
+    numbers = iter(found.numbers(asked, [each.ids[place + 1] for each in batch for place in each.wanted]))
     return {each: branch_score([next(numbers) for _ in each.wanted]) for each in batch}

@@ -14,6 +14,8 @@ from reasoning_guard import branch_pass, divergences
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.divergences import Compared
 from reasoning_guard.forward import LIMIT, read_prompt, score_shared
+from reasoning_guard.head import head_of
+from reasoning_guard.logits import Logits
 from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan
 from reasoning_guard.model_context import reading
 from reasoning_guard.packing import anchored, parts
@@ -137,7 +139,7 @@ def test_distributions_are_kept_only_until_they_are_compared() -> None:
     kept = []
     for part in parts(trie, 24, 100):
         for piece in part.pieces:
-            compared.note([piece], torch.randn(1, piece.n_wanted, 11))
+            compared.note([piece], Logits(torch.randn(1, piece.n_wanted, 11), range(piece.n_wanted)))
             kept.append(compared.n_kept)
     assert len(kept) == 8
     assert max(kept) == 2, "the two that all are compared with"
@@ -149,6 +151,7 @@ def test_the_logits_of_a_pass_are_gone_before_the_next(monkeypatch: pytest.Monke
     monkeypatch.setattr(branch_pass, "_tokens_in_a_pass", lambda _: 16)
     monkeypatch.setattr(branch_pass, "_NARROWEST", 16)
     model, tree = tiny_model("llama"), compared_tree(random.Random(1), 6)
+    model.lm_head.register_forward_hook(lambda *_: None)  # who watches the head wants to see it at work
     scorer = BranchScorer(model)
     scorer.score_trees([tree])
     made: list[weakref.ref[torch.Tensor]] = []
@@ -205,7 +208,9 @@ def test_masks_and_logits_stay_within_their_limit(vocabulary: int, attention: st
     model.register_forward_pre_hook(
         lambda _m, _a, kwargs: masks.append(_size(kwargs.get("attention_mask"))), with_kwargs=True
     )
-    model.register_forward_hook(lambda _m, _a, output: logits.append(output.logits.numel()))
+    model.lm_head.register_forward_hook(
+        lambda _m, _a, output: logits.append(output.numel())
+    )  # watched, it makes logits
     tables = 2 * (4 if attention == "eager" else 1)
     limit = 200_000
     with reading(model):
@@ -217,3 +222,20 @@ def test_masks_and_logits_stay_within_their_limit(vocabulary: int, attention: st
 
 def _size(mask: object) -> int:
     return mask.numel() if isinstance(mask, torch.Tensor) else 0
+
+
+@pytest.mark.parametrize(("watched", "compared", "passes"), [(False, False, 1), (True, False, 2), (False, True, 2)])
+def test_memory_for_logits_limits_only_what_makes_them(watched: bool, compared: bool, passes: int) -> None:
+    """120 positions, and room for the logits of 75."""
+    model = tiny_model("llama", num_hidden_layers=1, vocab_size=40_000)
+    trunk, asked = tuple(range(3, 63)), (5, 6, 7, 8)
+    against = Branch(5, (9, 6, 7, 8), (1, 4)) if compared else None
+    branches = [Branch(at, asked, (1, 4), against=against if at == 20 else None) for at in range(20, 60)]
+    with reading(model):
+        assert head_of(model).splits
+        if watched:
+            model.lm_head.register_forward_hook(lambda *_: None)
+        calls: list[object] = []
+        model.register_forward_pre_hook(lambda *_: calls.append(None))
+        score_shared(model, [TraceTree(trunk, tuple(branches))], MaskPlan(), limit=2_000_000)
+    assert len(calls) == 1 + passes, "the trunk, then the branches"

@@ -31,7 +31,7 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "logits", "divergences", "branch_pass", "forward", "twins"),
+        *("processes", "model_context", "logits", "hidden", "head", "divergences", "branch_pass", "forward", "twins"),
         *("sequences", "forking"),
         *("selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),

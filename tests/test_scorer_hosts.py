@@ -24,7 +24,7 @@ from reasoning_guard import selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.effort import Effort
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.logits import head_of
+from reasoning_guard.head import head_of
 from reasoning_guard.model_context import reading
 from reasoning_guard.selftest import working_dtype
 from reasoning_guard.tree import Branch, TraceTree

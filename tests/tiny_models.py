@@ -49,6 +49,7 @@ STATEFUL: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "jamba": ("jamba", {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_dt_rank": 4, "num_experts": 2}),
 }
+SCALED: dict[str, tuple[str, dict[str, Any]]] = {"granite": ("granite", {}), "cohere": ("cohere", {})}
 BIASED: dict[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("bloom", {"n_layer": 3, "n_head": 4}),
     "gpt_neo": (
@@ -60,7 +61,7 @@ BIASED: dict[str, tuple[str, dict[str, Any]]] = {
 
 def tiny_model(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
     """A random float32 model of the architecture ``name``, in training mode."""
-    model_type, settings = {**ARCHITECTURES, **CHUNKED, **STATEFUL, **BIASED}[name]
+    model_type, settings = {**ARCHITECTURES, **CHUNKED, **STATEFUL, **SCALED, **BIASED}[name]
     config = AutoConfig.for_model(model_type, **{**_SMALL, **settings, **changes})
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,0 +1,106 @@
+"""Next-token distributions that are never made: their numbers, from hidden states and a head's weights.
+
+Logits of some hundred positions over 150,000 tokens are hundreds of MiB, written once and read once or twice. So the
+head runs over a slice of the vocabulary at a time, for all positions, and what is read off each slice is put together
+in the end: log-sum-exp of the slices' log-sum-exps, the best two of all slices' best two (as online softmax does,
+Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867; and for losses Cut Cross-Entropy, Wijmans et al. 2024,
+https://arxiv.org/abs/2411.09009).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from reasoning_guard.logits import Numbers, Place, numbers_of
+
+_CPU_SLICE, _GPU_SLICE = (2**19, 512, 2048), (2**23, 4096, 2**23)
+"""Elements of a slice's logits, and its least and greatest width in tokens. On a CPU what stays in its second-level
+cache; narrower ones would bring the hidden states into the multiplication's order too often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Distributions as hidden states, to be multiplied with the head's weights (see :class:`logits.Distributions`).
+
+    Attributes:
+        states: ``[R, P, H]`` what the head was given.
+        head: The head.
+        dtype: The dtype in which it would have computed: autocast's, or that of its weights.
+    """
+
+    states: torch.Tensor
+    head: nn.Linear
+    dtype: torch.dtype
+
+    def numbers(self, places: Sequence[Place], targets: Sequence[int]) -> list[Numbers]:
+        """The numbers of each asked token, in float32."""
+        flat = torch.tensor([row * self.states.shape[1] + column for row, column in places])
+        distinct, which = flat.unique(return_inverse=True)
+        device = self.states.device
+        states = self.states.flatten(0, 1)[distinct.to(device)].to(self.dtype)
+        order = sorted(range(len(targets)), key=targets.__getitem__)
+        asked = [targets[i] for i in order]
+        rows, wanted = which[order].to(device), torch.tensor(asked, device=device)
+        if not 0 <= asked[0] <= asked[-1] < self.head.out_features:
+            raise IndexError(
+                f"expected tokens that the head knows, 0 to {self.head.out_features - 1}; got {asked[0]} to {asked[-1]}"
+            )
+        own = torch.empty(len(asked), dtype=torch.float32, device=device)
+        found, width = [], _width(len(states), device)
+        for start in range(0, self.head.out_features, width):
+            logits = self._logits(states, start, start + width).float()
+            a, b = bisect_left(asked, start), bisect_left(asked, start + width)
+            if a < b:
+                own[a:b] = logits[rows[a:b], wanted[a:b] - start]
+            found.append(_read_slice(logits, start))
+        top, second, best, log_total, entropy = _together(torch.stack(found))[:, rows]
+        numbers = numbers_of(own - top - log_total, best == wanted, entropy, top - second)
+        return [each for _, each in sorted(zip(order, numbers, strict=True))]
+
+    def logits(self, places: Sequence[Place]) -> torch.Tensor:
+        """``[M, V]`` logits at some places, made now."""
+        rows, columns = zip(*places, strict=True)
+        return self._logits(self.states[list(rows), list(columns)].to(self.dtype), 0, self.head.out_features)
+
+    def _logits(self, states: torch.Tensor, start: int, stop: int) -> torch.Tensor:
+        weight = self.head.weight[start:stop].to(self.dtype)
+        bias: torch.Tensor | None = self.head.bias
+        bias = None if bias is None else bias[start:stop].to(self.dtype)  # pyright: ignore[reportUnnecessaryComparison]
+        with torch.autocast(states.device.type, enabled=False):  # what it would do is in `dtype` already
+            return F.linear(states, weight, bias)
+
+
+def _width(rows: int, device: torch.device) -> int:
+    elements, least, greatest = _CPU_SLICE if device.type == "cpu" else _GPU_SLICE
+    return max(least, min(greatest, elements // rows))
+
+
+def _read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:
+    """A slice ``[M, C]`` to ``[5, M]``: best ``m``, second, where the best is, ``log(Z / exp(m))`` and the mean logit.
+
+    The logits are not what they were afterwards.
+    """
+    top, best = logits.max(-1)
+    p = logits.softmax(-1)
+    log_total = -p.amax(-1).log()
+    mean = p.mul_(logits).nansum(-1)  # 0 x -inf: a token that is ruled out adds nothing
+    second = logits.scatter_(1, best[:, None], -torch.inf).amax(-1)
+    return torch.stack([top, second, (best + start).to(top.dtype), log_total, mean])
+
+
+def _together(slices: torch.Tensor) -> torch.Tensor:
+    """The same of all slices, ``[n, 5, M]`` to ``[5, M]``; in the last place the entropy, ``log Z - sum(p x)``."""
+    tops, seconds, bests, totals, means = slices.unbind(1)
+    top, leading = tops.max(0)
+    second = torch.cat([tops.scatter(0, leading[None], -torch.inf), seconds]).amax(0)
+    ruled_out = tops == -torch.inf  # a slice without a token that can come
+    totals, means = (totals + (tops - top)).masked_fill(ruled_out, -torch.inf), means.masked_fill(ruled_out, 0.0)
+    log_total = totals.logsumexp(0)
+    entropy = log_total + (top - ((totals - log_total).exp() * means).sum(0))
+    return torch.stack([top, second, bests.gather(0, leading[None])[0], log_total, entropy])
