@@ -1,6 +1,6 @@
 """One cell of the benchmark's tables: what is measured, how, and the record that is kept of it.
 
-Ways are timed in interleaved rounds: each round runs every way once, so that a busy machine disturbs all alike, and
+Ways are timed in interleaved rounds: each runs every way once, in turns, so that a busy machine disturbs all alike, and
 ratios are taken within a round. Every cell compares the scorer's log-probabilities with a forward a branch and stops
 the benchmark if they are out of bounds.
 """
@@ -115,11 +115,12 @@ def timed(cell: Cell, model: LlamaForCausalLM) -> Record:
     for name in ways.keys() - {"loop", "padded"}:
         ways[name](model, trees[:2])
     found: dict[str, list[float]] = {}
-    for _ in range(cell.rounds):
-        for name, way in ways.items():
+    names = tuple(ways)
+    for i in range(cell.rounds):
+        for name in (*names[i % len(names) :], *names[: i % len(names)]):  # nobody always comes after the same one
             gc.collect()
             started = clock(cell.device)
-            found[name] = way(model, trees) or []
+            found[name] = ways[name](model, trees) or []
             record.seconds[name].append(clock(cell.device) - started)
     truth = found["loop"] if "loop" in found else _truth(model, trees)
     record.worst = max(_off(cell, model, own, truth) for name, own in found.items() if own and name != "loop")

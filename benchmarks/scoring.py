@@ -47,8 +47,7 @@ def grid(device: str, part: str, quick: bool) -> Iterator[Cell]:
 def _single(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     for steps in STEPS[:3] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
-            rounds = 7 if device == "cuda" else 5 if steps <= 16 else 3
-            yield Cell("time", device, shape, vocabulary, Size(steps, answer), rounds=rounds)
+            yield Cell("time", device, shape, vocabulary, Size(steps, answer), rounds=7)
 
 
 def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
