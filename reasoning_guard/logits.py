@@ -104,7 +104,8 @@ def _describe(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     top, second, best = best_two(logits)
     torch.softmax(logits, -1, out=p)
     log_total = -p.gather(-1, best[:, None])[:, 0].log()
-    entropy = log_total + (top - p.mul_(logits).nansum(-1))  # 0 x -inf: a token that is ruled out adds nothing
+    mass = top * p.sum(-1)  # not quite 1 in float32, which shows where logits are large
+    entropy = log_total + (mass - p.mul_(logits).nansum(-1))  # 0 x -inf: a token that is ruled out adds nothing
     return torch.stack([top, log_total, entropy, top - second, best.to(top.dtype)])
 
 
