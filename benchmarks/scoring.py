@@ -31,7 +31,7 @@ from benchmarks.tables import report
 from benchmarks.ways import LARGE, SMALL, Size, build_model, work_of
 
 STEPS, ANSWERS, VOCABULARIES = (8, 16, 32, 64), (1, 5, 8), (SMALL, LARGE)
-PARTS = ("single", "groups", "forward", "hybrid", "loop", "many", "evaluation", "padded", "memory")
+PARTS = ("single", "long", "control", "groups", "forward", "hybrid", "loop", "many", "evaluation", "padded", "memory")
 SLOW = {"cpu": 4e12, "cuda": 4e15}
 """Floating-point operations: about a minute of one CPU core, and half a minute of a large GPU."""
 
@@ -47,7 +47,30 @@ def grid(device: str, part: str, quick: bool) -> Iterator[Cell]:
 def _single(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     for steps in STEPS[:3] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
-            yield Cell("time", device, shape, vocabulary, Size(steps, answer), rounds=7)
+            yield Cell("time", device, shape, vocabulary, Size(steps, answer), rounds=_rounds(device, steps))
+
+
+def _rounds(device: str, steps: int) -> int:
+    """On a CPU whose neighbours are busy, a median of a few rounds is off by a tenth (see the control)."""
+    return 7 if device == "cuda" else 13 if steps > 32 else 21
+
+
+def _long(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
+    """Beside one forward: steps of 50 tokens too, and large vocabularies in a model that is as large as they need."""
+    ways = ("plain", "all logits", "limit", "shared")
+    sizes = [Size(32, ANSWERS[-1], prompt=180, step=50)]
+    if device == "cpu" and vocabulary == LARGE:
+        shape = "0.5B"
+        sizes = [Size(32, ANSWERS[-1]), *sizes]
+    for size in () if quick else sizes:
+        yield Cell("time", device, shape, vocabulary, size, ways, rounds=7 if shape == "34M" else 5)
+
+
+def _control(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
+    """The limit beside itself: what the machine can tell apart."""
+    for steps in STEPS[:1] if quick else STEPS:
+        ways = ("limit", "limit again")
+        yield Cell("time", device, shape, vocabulary, Size(steps, ANSWERS[-1]), ways, rounds=_rounds(device, steps))
 
 
 def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -105,7 +128,7 @@ def _many(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
     for steps in STEPS[:1] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
             model, size = _many_size(device, shape, steps, answer)
-            yield Cell("time", device, model, vocabulary, size, rounds=3)
+            yield Cell("time", device, model, vocabulary, size, rounds=7 if vocabulary == SMALL else 3)
 
 
 def _evaluation(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -115,8 +138,8 @@ def _evaluation(device: str, shape: str, vocabulary: int, quick: bool) -> Iterat
 
 
 PART_CELLS = {
-    "single": _single, "groups": _groups, "forward": _forward, "hybrid": _hybrid, "loop": _loop, "many": _many,
-    "evaluation": _evaluation, "padded": _padded, "memory": _memory,
+    "single": _single, "long": _long, "control": _control, "groups": _groups, "forward": _forward, "hybrid": _hybrid,
+    "loop": _loop, "many": _many, "evaluation": _evaluation, "padded": _padded, "memory": _memory,
 }  # fmt: skip
 
 

@@ -22,7 +22,11 @@ def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ())
     """All tables for which there are records, and in words what there are none for."""
     parts = [f"# What scoring costs\n\n{machine(records, device)}\n", *goals(records)]
     times = [r for r in records if r.cell.kind == "time" and not is_hybrid(r.cell)]
-    parts += one_trace([r for r in times if r.cell.size.traces == 1])
+    one = [r for r in times if r.cell.size.traces == 1]
+    alone = [r for r in one if not _is_long(r.cell) and not _is_control(r.cell)]
+    parts += one_trace(alone)
+    parts += one_forward([r for r in one if _is_long(r.cell)])
+    parts += control([r for r in one if _is_control(r.cell)])
     parts += many_traces([r for r in times if r.cell.size.traces > 1 and not r.cell.size.group])
     parts += groups([r for r in times if r.cell.size.group])
     parts += hybrids([r for r in records if is_hybrid(r.cell)])
@@ -52,7 +56,7 @@ def machine(records: Sequence[Record], device: str) -> str:
         "scored logits and nothing done with them; (e) one forward of the trace with all logits, as a training step "
         "makes it. Differences are from a forward a branch, in nats; the run fails where rounding cannot explain one. "
         f"The machine had {os.cpu_count()} cores and meanwhile a load of {min(loads):.1f} to {max(loads):.1f}, "
-        "this benchmark's own 1 included."
+        "this benchmark's own included."
     )
 
 
@@ -134,6 +138,46 @@ def _line(points: Sequence[tuple[int, float]]) -> str:
     fit = statistics.linear_regression([n for n, _ in points], [seconds for _, seconds in points])
     off = max(abs(fit.intercept + fit.slope * n - seconds) / seconds for n, seconds in points)
     return f"{fit.intercept:.3f} s + {fit.slope * 1000:.1f} ms a step; every point within {off:.0%} of it"
+
+
+def _is_long(cell: Cell) -> bool:
+    return {"plain", "all logits", "limit", "shared"} <= set(cell.ways)
+
+
+def _is_control(cell: Cell) -> bool:
+    return "limit again" in cell.ways
+
+
+def one_forward(records: Sequence[Record]) -> Iterator[str]:
+    """A row a model and size: longer steps, and a large vocabulary in a model that is as large as it needs."""
+    if not records:
+        return
+    yield "## Beside one forward: n = 32, answers of 8, longer steps and larger models\n"
+    yield (
+        "| model, vocabulary | prompt | step | shared / (c) | shared / (d) | (d) / (c) | shared / (e) | shared, s | "
+        "difference |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for r in records:
+        pairs = (("shared", "plain"), ("shared", "limit"), ("limit", "plain"), ("shared", "all logits"))
+        found = " | ".join(spread(ratios(r, *pair)) for pair in pairs)
+        seconds = f"{statistics.median(r.seconds['shared']):.2f}"
+        row = f"| {_model(r.cell)} | {r.cell.size.prompt} | {r.cell.size.step} | {found} | {seconds} |"
+        yield f"{row} {r.worst:.1e} |"
+    yield ""
+
+
+def control(records: Sequence[Record]) -> Iterator[str]:
+    """A row a size: what differs where nothing does."""
+    if not records:
+        return
+    yield "## What this machine can tell apart: the limit beside itself, one trace\n"
+    yield "| model, vocabulary | n | answer | rounds | (d) / (d) | quickest / quickest |\n|---|---|---|---|---|---|"
+    for r in records:
+        quickest = min(r.seconds["limit again"]) / min(r.seconds["limit"])
+        found = f"{r.cell.rounds} | {spread(ratios(r, 'limit again', 'limit'))} | {quickest:.2f}"
+        yield f"| {_model(r.cell)} | {r.cell.size.steps} | {r.cell.size.answer} | {found} |"
+    yield ""
 
 
 def many_traces(records: Sequence[Record]) -> Iterator[str]:
@@ -248,9 +292,12 @@ def _goals(records: Sequence[Record]) -> Iterator[_Goal]:
     one = [r for r in records if r.cell.size.traces == 1]
     yield "at most 1.10 x the limit (d)", 1.10, True, _medians(records, "shared", "limit")
     at_32 = [r for r in one if r.cell.size.steps == 32 and r.cell.size.answer == 8]
-    for vocabulary in sorted({r.cell.vocabulary for r in at_32}):
-        these = [r for r in at_32 if r.cell.vocabulary == vocabulary]
-        goal = f"n = 32, answers of 8, vocabulary {vocabulary:,}: at most 1.5 x one plain forward"
+    kinds = dict.fromkeys(
+        (_model(r.cell), r.cell.size.step) for r in at_32 if {"plain", "all logits"} & set(r.cell.ways)
+    )
+    for model, step in kinds:
+        these = [r for r in at_32 if (_model(r.cell), r.cell.size.step) == (model, step)]
+        goal = f"n = 32 steps of {step} tokens, answers of 8, {model}: at most 1.5 x one plain forward"
         yield f"{goal} with its last logits (c)", 1.5, True, _medians(these, "shared", "plain")
         yield f"{goal} with all logits (e)", 1.5, True, _medians(these, "shared", "all logits")
     for prompt, bound in ((1000, 0.6), (200, 1.2)):

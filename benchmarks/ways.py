@@ -175,6 +175,7 @@ WAYS: dict[str, Callable[[LlamaForCausalLM], Way]] = {
     "plain": lambda _: plain_forward,
     "all logits": lambda _: with_all_logits,
     "limit": lambda _: limit,
+    "limit again": lambda _: limit,
     "shared": shared,
     "group": shared_group,
 }

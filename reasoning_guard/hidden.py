@@ -23,6 +23,9 @@ _CPU_SLICE, _GPU_SLICE = (2**19, 512, 2048), (2**23, 4096, 2**23)
 """Elements of a slice's logits, and its least and greatest width in tokens. On a CPU what stays in its second-level
 cache; narrower ones would bring the hidden states into the multiplication's order too often."""
 
+_CHUNK = 64
+"""Tokens among whose maxima the largest logit is looked for first; slices are whole numbers of them wide."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hidden:
@@ -78,7 +81,7 @@ class Hidden:
 
 def _width(rows: int, device: torch.device) -> int:
     elements, least, greatest = _CPU_SLICE if device.type == "cpu" else _GPU_SLICE
-    return max(least, min(greatest, elements // rows))
+    return max(least, min(greatest, elements // rows // _CHUNK * _CHUNK))
 
 
 def _read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:
@@ -86,12 +89,28 @@ def _read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:
 
     The logits are not what they were afterwards.
     """
-    top, best = logits.max(-1)
+    top, best = _best(logits)
     p = logits.softmax(-1)
-    log_total = -p.amax(-1).log()
+    log_total = -p.gather(-1, best[:, None])[:, 0].log()
     mean = p.mul_(logits).nansum(-1)  # 0 x -inf: a token that is ruled out adds nothing
     second = logits.scatter_(1, best[:, None], -torch.inf).amax(-1)
     return torch.stack([top, second, (best + start).to(top.dtype), log_total, mean])
+
+
+def _best(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each row of ``[M, C]``, and where it first stands.
+
+    What ``max(-1)`` says in a quarter of its time on a CPU, where only maxima without places are quick: the largest
+    stands in the first chunk whose maximum is largest.
+    """
+    rows, length = logits.shape
+    if length % _CHUNK:
+        top, best = logits.max(-1)
+        return top, best
+    chunks = logits.unflatten(1, (-1, _CHUNK))
+    top, chunk = chunks.amax(-1).max(-1)
+    inside = chunks[torch.arange(rows, device=logits.device), chunk].argmax(-1)
+    return top, chunk * _CHUNK + inside
 
 
 def _together(slices: torch.Tensor) -> torch.Tensor:
