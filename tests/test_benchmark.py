@@ -53,6 +53,9 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     for way, mib in (("plain", 10.0), ("shared", 300.0)):
         own = Cell("memory", "cpu", tiny, 300, SIZE, (way,))
         records.add(Record(own, mib=mib, cache_mib=20.0))
+    every = ("plain", "all logits", "limit", "shared")
+    records.add(timed(cell(tiny, Size(32, 8, prompt=12, step=7), every), model))
+    records.add(timed(cell(tiny, ways=("limit", "limit again"), rounds=3), model))
     again = Records(tmp_path / "bench.jsonl")
     assert again.found.keys() == records.found.keys()
     text = report(list(again.found.values()), "cpu")
@@ -60,6 +63,11 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     assert "| tiny, 300 | 4 | 1 | – | – | 10 | – | 300 | 286 |" in text
     assert "ms a step; every point within" in text
     assert "at most 1.10 x the limit" in text
+    assert "medians beside the limit are at most" in text
+    assert "| tiny, 300 | 12 | 7 |" in text
+    assert "n = 32 steps of 7 tokens, answers of 8, tiny, 300: at most 1.5 x one plain forward" in text
+    assert "| tiny, 300 | 4 | 2 | 3 |" in text, "the control"
+    assert text.count("| tiny, 300 | 32 | 8 |") == 0, "longer steps have a table of their own"
     assert "**no**: met in 0 of 1 cells" in text, "300 MiB are more than the 286 that are allowed"
 
 
