@@ -56,19 +56,17 @@ def _rounds(device: str, steps: int) -> int:
 
 
 def _long(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    """Beside one forward: steps of 50 tokens too, and large vocabularies in a model that is as large as they need."""
-    ways = ("plain", "all logits", "limit", "shared")
-    sizes = [Size(32, ANSWERS[-1], prompt=180, step=50)]
+    """Beside one forward: steps of 50 tokens, and a large vocabulary in a model that is as large as it needs."""
+    ways, size = ("plain", "all logits", "limit", "shared"), Size(32, ANSWERS[-1], prompt=180, step=50)
     if device == "cpu" and vocabulary == LARGE:
-        shape = "0.5B"
-        sizes = [Size(32, ANSWERS[-1]), *sizes]
-    for size in () if quick else sizes:
-        yield Cell("time", device, shape, vocabulary, size, ways, rounds=7 if shape == "34M" else 5)
+        shape, size = "0.5B", Size(32, ANSWERS[-1])
+    if not quick:
+        yield Cell("time", device, shape, vocabulary, size, ways, rounds=5 if shape == "0.5B" else 7)
 
 
 def _control(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     """The limit beside itself: what the machine can tell apart."""
-    for steps in STEPS[:1] if quick else STEPS:
+    for steps in () if vocabulary != SMALL else STEPS[:1] if quick else STEPS:
         ways = ("limit", "limit again")
         yield Cell("time", device, shape, vocabulary, Size(steps, ANSWERS[-1]), ways, rounds=_rounds(device, steps))
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reasoning_guard import hidden
-from reasoning_guard.hidden import Hidden
+from reasoning_guard.hidden import Hidden, largest
 from reasoning_guard.logits import Logits
 
 PLACES = [(1, 1), (0, 0), (1, 1), (1, 2), (0, 2)]
@@ -100,7 +100,7 @@ def test_the_best_stands_where_argmax_finds_it(kind: str, length: int) -> None:
         logits.fill_(-torch.inf)
     elif kind == "one left":
         logits[:, :-1] = -torch.inf
-    top, best = hidden._best(logits)
+    top, best = largest(logits)
     assert torch.equal(best, logits.argmax(-1))
     assert torch.equal(top, logits.amax(-1))
 
