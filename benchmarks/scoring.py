@@ -66,7 +66,7 @@ def _long(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
 
 def _control(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     """The limit beside itself: what the machine can tell apart."""
-    for steps in () if vocabulary != SMALL else STEPS[:1] if quick else STEPS:
+    for steps in () if vocabulary != SMALL else STEPS[:1] if quick else STEPS[:3]:
         ways = ("limit", "limit again")
         yield Cell("time", device, shape, vocabulary, Size(steps, ANSWERS[-1]), ways, rounds=_rounds(device, steps))
 
@@ -126,7 +126,7 @@ def _many(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
     for steps in STEPS[:1] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
             model, size = _many_size(device, shape, steps, answer)
-            yield Cell("time", device, model, vocabulary, size, rounds=7 if vocabulary == SMALL else 3)
+            yield Cell("time", device, model, vocabulary, size, rounds=11 if vocabulary == SMALL else 3)
 
 
 def _evaluation(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
