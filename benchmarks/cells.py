@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.ways import WAYS, Size, Way, authors_loop, build_model, cache_mib
+from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, Way, authors_loop, build_model, cache_mib, run_of
 from reasoning_guard.selftest import noise
 from reasoning_guard.tree import TraceTree
 
@@ -61,7 +61,7 @@ class Record:
 
     Attributes:
         cell: The cell.
-        seconds: Of each way, or each part of an evaluation, by round.
+        seconds: Of each way, or each part of an evaluation, by round; for all traces, where some stood for all too.
         worst: Largest difference from a forward a branch, in nats.
         mib: Peak memory over the weights.
         cache_mib: Keys and values of one trace with its branches.
@@ -106,22 +106,36 @@ def clock(device: str) -> float:
     return time.process_time()
 
 
+def keep_freed_memory() -> None:
+    """Bring a fresh process's allocator to where that of a process which has trained is.
+
+    The C library of Linux gives freed memory back to the system, to be faulted in again by the next layer, as long as
+    it has not seen a large block come and go: freeing one of up to 32 MiB raises what it keeps to twice as much
+    (``M_MMAP_THRESHOLD`` in mallopt(3)). A training step frees many. Without it 1 to 9 % of the seconds are page
+    faults, now of one way and now of another.
+    """
+    torch.ones(31 * MIB, dtype=torch.uint8)
+
+
 @torch.no_grad()
 def timed(cell: Cell, model: LlamaForCausalLM) -> Record:
     """Time a cell's ways in interleaved rounds, and compare what they found."""
+    if cell.device == "cpu":
+        keep_freed_memory()
     trees = cell.size.trees(cell.vocabulary)
     ways = {name: WAYS[name](model) for name in cell.ways}
     record = Record(cell, {name: [] for name in ways})
-    for name in ways.keys() - {"loop", "padded"}:
+    for name in ways.keys() - set(TRACE_BY_TRACE):
         ways[name](model, trees[:2])
     found: dict[str, list[float]] = {}
     names = tuple(ways)
     for i in range(cell.rounds):
         for name in (*names[i % len(names) :], *names[: i % len(names)]):  # nobody always comes after the same one
             gc.collect()
+            own = run_of(name, trees)
             started = clock(cell.device)
-            found[name] = ways[name](model, trees) or []
-            record.seconds[name].append(clock(cell.device) - started)
+            found[name] = ways[name](model, own) or []
+            record.seconds[name].append((clock(cell.device) - started) * len(trees) / len(own))
     truth = found["loop"] if "loop" in found else _truth(model, trees)
     compared = [own for name, own in found.items() if own and name != "loop"]
     record.worst = max((_off(cell, model, own, truth) for own in compared), default=0.0)
@@ -170,6 +184,8 @@ def peak_memory(cell: Cell) -> tuple[float, float]:
     way: Way = WAYS[cell.ways[0]](model)
     way(model, Size(2, 1, prompt=8, step=2).trees(cell.vocabulary))  # lazily made buffers and the self-test
     trees = cell.size.trees(cell.vocabulary)
+    if cell.ways[0] in TRACE_BY_TRACE:
+        trees = trees[:1]
     if cell.ways == ("loop",):  # its peak is that of its longest prefix
         trees = [TraceTree(tree.trunk, tree.branches[-1:]) for tree in trees]
     cache = cache_mib(model, cell.size.cached_tokens)

@@ -20,6 +20,7 @@ import argparse
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,7 +29,7 @@ import torch
 from benchmarks.cells import Cell, Record, Records, memory_in_own_process, timed
 from benchmarks.held_out import one_evaluation
 from benchmarks.tables import report
-from benchmarks.ways import LARGE, SMALL, Size, build_model, work_of
+from benchmarks.ways import LARGE, SAMPLED, SMALL, TRACE_BY_TRACE, Size, build_model, work_of
 
 STEPS, ANSWERS, VOCABULARIES = (8, 16, 32, 64), (1, 5, 8), (SMALL, LARGE)
 PARTS = ("single", "long", "control", "groups", "forward", "hybrid", "loop", "many", "evaluation", "padded", "memory")
@@ -61,7 +62,7 @@ def _long(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
     if device == "cpu" and vocabulary == LARGE:
         shape, size = "0.5B", Size(32, ANSWERS[-1])
     if not quick:
-        yield Cell("time", device, shape, vocabulary, size, ways, rounds=5 if shape == "0.5B" else 7)
+        yield Cell("time", device, shape, vocabulary, size, ways, rounds=11)
 
 
 def _control(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -72,10 +73,9 @@ def _control(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[
 
 
 def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    """The loop takes minutes: 8-token answers, where sharing gains least."""
-    for steps in STEPS[:2] if quick else STEPS:
-        for answer in ANSWERS[-1:]:
-            yield Cell("time", device, shape, vocabulary, Size(steps, answer), ("shared", "loop"))
+    """Once: it takes minutes, and is many times dearer than any noise."""
+    for model, size in _every_size(device, shape, quick):
+        yield Cell("time", device, model, vocabulary, size, ("shared", "loop"))
 
 
 def _forward(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -94,9 +94,18 @@ def _hybrid(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[C
 
 
 def _padded(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    for steps in STEPS[:2] if quick else STEPS:
-        for answer in ANSWERS[-1:]:
-            yield Cell("time", device, shape, vocabulary, Size(steps, answer), ("shared", "padded"))
+    for model, size in _every_size(device, shape, quick):
+        yield Cell("time", device, model, vocabulary, size, ("shared", "padded"))
+
+
+def _every_size(device: str, shape: str, quick: bool) -> Iterator[tuple[str, Size]]:
+    """One trace and thirty-two, longest answers first: those are what the tables need most."""
+    sizes = [(answer, steps) for answer in reversed(ANSWERS) for steps in STEPS]
+    if quick:
+        sizes = [(ANSWERS[-1], steps) for steps in STEPS[:2]]
+    yield from ((shape, Size(steps, answer)) for answer, steps in sizes)
+    if not quick:
+        yield from (_many_size(device, shape, steps, answer) for answer, steps in sizes)
 
 
 def _groups(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -113,12 +122,8 @@ def _many_size(device: str, shape: str, steps: int, answer: int) -> tuple[str, S
 
 
 def _memory(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    for steps in STEPS[:2] if quick else STEPS:
+    for model, size in _every_size(device, shape, quick):
         for way in ("plain", "limit", "shared", "loop", "padded"):
-            yield Cell("memory", device, shape, vocabulary, Size(steps, 8), (way,))
-    for steps in () if quick else STEPS:
-        model, size = _many_size(device, shape, steps, 8)
-        for way in ("plain", "limit", "shared"):
             yield Cell("memory", device, model, vocabulary, size, (way,))
 
 
@@ -146,7 +151,10 @@ def work(cell: Cell) -> float:
     """Floating-point operations of a cell's ways, roughly; nothing for memory, where each runs once."""
     if cell.kind != "time":
         return 0.0
-    return cell.rounds * sum(work_of(way, cell.shape, cell.vocabulary, cell.size) for way in cell.ways)
+    size = cell.size
+    few = replace(size, traces=min(size.traces, SAMPLED))
+    each = (work_of(way, cell.shape, cell.vocabulary, few if way in TRACE_BY_TRACE else size) for way in cell.ways)
+    return cell.rounds * sum(each)
 
 
 latest_model = lru_cache(maxsize=1)(build_model)

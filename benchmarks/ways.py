@@ -18,6 +18,8 @@ from reasoning_guard.packing import anchored, pack
 from reasoning_guard.tree import Branch, TraceTree
 
 CUE = 4
+TRACE_BY_TRACE, SAMPLED = ("loop", "padded"), 2
+"""Ways that take minutes and gain nothing from more traces: the first few of many are run and stand for all."""
 SMALL, LARGE = 8_192, 151_936
 
 # name: (hidden, intermediate, layers, heads, key heads)
@@ -101,6 +103,11 @@ def cache_mib(model: LlamaForCausalLM, tokens: int) -> float:
     config = model.config
     width = config.hidden_size // config.num_attention_heads * config.num_key_value_heads
     return 2 * config.num_hidden_layers * width * model.dtype.itemsize * tokens / 2**20
+
+
+def run_of(way: str, trees: Sequence[TraceTree]) -> Sequence[TraceTree]:
+    """The trees that a way is timed with."""
+    return trees[:SAMPLED] if way in TRACE_BY_TRACE else trees
 
 
 Way = Callable[[LlamaForCausalLM, Sequence[TraceTree]], "list[float] | None"]

@@ -19,8 +19,8 @@ COLUMNS = {
     "(a) / shared": "one forward a prefix, in shared passes",
 }
 """Columns of the results and what the README calls them."""
-LONGEST = "8"
-"""Tokens of the longest answers, the only ones that the loop was timed with."""
+TABLE, LONGEST = "## One trace", "8"
+"""The results' table that is shown, and of it the longest answers, where sharing gains least."""
 
 
 def readme() -> str:
@@ -38,15 +38,15 @@ def table() -> str:
 
 
 def rows() -> Iterator[dict[str, str]]:
-    """The rows of every table in the results that has all the columns, by column name."""
+    """The rows of the results' table, by column name."""
     names: list[str] = []
-    for line in RESULTS.read_text(encoding="utf-8").splitlines():
+    _, _, rest = RESULTS.read_text(encoding="utf-8").partition(f"{TABLE}\n")
+    shown, _, _ = rest.partition("\n## ")
+    for line in shown.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
-        if not cells:
-            names = []
-        elif not names:
+        if cells and not names:
             names = cells
-        elif COLUMNS.keys() <= set(names) and not set(line) <= set("|-: "):
+        elif cells and not set(line) <= set("|-: "):
             yield dict(zip(names, cells, strict=True))
 
 

@@ -37,6 +37,28 @@ def test_every_way_finds_the_same_and_is_timed_in_every_round(tiny: str) -> None
     assert 0 < group.worst < 1e-4
 
 
+def test_few_of_many_traces_stand_for_all_where_that_changes_nothing(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = Size(4, 2, traces=6, prompt=12, step=5)
+    seen: dict[str, int] = {}
+
+    def noted(way: str) -> object:
+        made = ways.WAYS[way]
+        return lambda model: lambda m, trees: seen.update({way: len(trees)}) or made(model)(m, trees)
+
+    monkeypatch.setattr(cells, "WAYS", {way: noted(way) for way in ways.WAYS})
+    ticks = iter(range(100))
+    monkeypatch.setattr(cells, "clock", lambda device: float(next(ticks)))
+    model = build_model(tiny, 300, "cpu")
+    records = [timed(cell(tiny, size, ("shared", way), rounds=1), model) for way in ("loop", "padded")]
+    records.append(timed(cell(tiny, size, ("plain", "limit", "shared"), rounds=1), model))
+    assert seen == {"shared": 6, "loop": 2, "padded": 2, "plain": 6, "limit": 6}
+    assert [r.seconds for r in records[:2]] == [{"shared": [1.0], way: [3.0]} for way in ("loop", "padded")]
+    assert all(0 < r.worst < 1e-4 for r in records)
+    assert "| tiny, 300 | 4 | 2 | 3.00 | 3.00 | 1.00 | 1.00 | 1.00 |" in report(records, "cpu")
+
+
 def test_a_wrong_score_ends_the_run(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
     right = ways.WAYS["shared"]
     wrong = {**ways.WAYS, "shared": lambda model: lambda m, trees: [x + 0.01 for x in right(model)(m, trees) or []]}
@@ -60,7 +82,7 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     assert again.found.keys() == records.found.keys()
     text = report(list(again.found.values()), "cpu")
     assert "| tiny, 300 | 4 | 2 |" in text
-    assert "| tiny, 300 | 4 | 1 | – | – | 10 | – | 300 | 286 |" in text
+    assert "| tiny, 300 | 4 | 2 | 1 | – | – | 10 | – | 300 | 286 |" in text
     assert "ms a step; every point within" in text
     assert "at most 1.10 x the limit" in text
     assert "medians beside the limit are at most" in text
