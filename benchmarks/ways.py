@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -158,10 +159,16 @@ def with_all_logits(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None
 def limit(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
     """(d) One causal forward over as many tokens as each tree has unique ones, logits for scored positions only."""
     for tree in trees:
-        row = pack(anchored(tree).branches)
-        n = len(tree.trunk) + len(row.ids)
+        n, wanted = _unique(tree)
         ids = torch.arange(n, device=model.device)[None] % 97 + 3
-        model(input_ids=ids, use_cache=False, logits_to_keep=torch.arange(n - row.n_wanted, n, device=model.device))
+        model(input_ids=ids, use_cache=False, logits_to_keep=torch.arange(n - wanted, n, device=model.device))
+
+
+@lru_cache(maxsize=256)
+def _unique(tree: TraceTree) -> tuple[int, int]:
+    """A tree's unique tokens, and how many of them are scored after; found once, since the limit is no packing."""
+    row = pack(anchored(tree).branches)
+    return len(tree.trunk) + len(row.ids), row.n_wanted
 
 
 def shared(model: LlamaForCausalLM) -> Way:

@@ -86,13 +86,28 @@ def score_shared(
 
 
 def feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -> None:
-    """Read ``[R, T]`` ids into the cache, in pieces where attention weights or logits would be one large table."""
+    """Read ``[R, T]`` ids into the cache, in pieces where a mask, weights or logits would be one large table."""
     head = head_of(model)
     rows, length = ids.shape
-    heads = attention_heads(model)
-    a_token = heads * (cache.get_seq_length() + length) if heads else 0  # a cache of states alone knows no length
+    a_token = _table_width(model, cache, length)
     if not (head.splits or head.picks):
         a_token = max(a_token, text_config(model).vocab_size)
     piece = max(1, limit // (rows * a_token)) if a_token else max(1, length)
     for start in range(0, length, piece):
         read(model, (), input_ids=ids[:, start : start + piece], past_key_values=cache, use_cache=True)
+
+
+def _table_width(model: nn.Module, cache: DynamicCache, length: int) -> int:
+    """Elements that one of ``length`` more tokens takes in a mask or in attention's weights.
+
+    None where nothing was read before and nothing is out of reach: attention is then causal without a mask, and only
+    eager attention has its weights in memory.
+    """
+    try:
+        before = cache.get_seq_length()
+    except ValueError:  # a cache of states alone has no keys, and knows no length
+        return 0
+    config, keys = text_config(model), before + length
+    reach = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    masked = before > 0 or any(isinstance(tokens, int) and tokens <= keys for tokens in reach)
+    return max(attention_heads(model), int(masked)) * keys

@@ -109,6 +109,11 @@ def test_the_grid_has_every_size_for_every_device() -> None:
         assert wanted == {(n, a, v) for n in (8, 16, 32, 64) for a in (1, 5, 8) for v in (8_192, 151_936)}
         many = {(c.size.steps, c.size.answer, c.vocabulary) for c in grid(device, "many", quick=False)}
         assert many == wanted
+        for part, ways_ in (("loop", 1), ("padded", 1), ("memory", 5)):
+            every = [(c.size.steps, c.size.answer, c.size.traces, c.vocabulary) for c in grid(device, part, False)]
+            models = len({c.shape for c in grid(device, "single", False)})
+            assert set(every) == {(*size, v) for n, a, v in wanted for size in ((n, a, 1), (n, a, 32))}
+            assert len(every) == 2 * len(wanted) * ways_ * models
         keys = [c.key for part in PARTS for c in grid(device, part, quick=False)]
         assert len(keys) == len(set(keys))
 
@@ -119,6 +124,39 @@ def test_peak_memory_sees_what_a_way_allocates(tiny: str, monkeypatch: pytest.Mo
     mib, cache = cells.peak_memory(Cell("memory", "cpu", tiny, 300, SIZE, ("greedy",)))
     assert mib > 100
     assert cache == pytest.approx(2 * 2 * 16 * 4 * SIZE.cached_tokens / 2**20)
+
+
+def test_wrong_masks_cannot_hide_in_sixteen_bits(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rounding of bfloat16 is allowed to it, and float32 is asked too."""
+    model = build_model(tiny, 300, "cpu").bfloat16()
+    record = timed(cell(tiny), model)
+    assert 0 < record.worst < 1e-4
+    assert model.dtype == torch.bfloat16
+    right = ways.WAYS["shared"]
+    wrong = {**ways.WAYS, "shared": lambda model: lambda m, trees: [x + 0.01 for x in right(model)(m, trees) or []]}
+    monkeypatch.setattr(cells, "WAYS", wrong)
+    with pytest.raises(SystemExit, match=r"0\.01 nats off a forward a branch"):
+        timed(cell(tiny), model)
+
+
+def test_every_trace_of_a_batch_is_compared(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, n = ways.WAYS["group"], 5
+
+    def late(model: object) -> object:
+        return lambda m, trees: [x + 0.01 * (i >= 3 * n) for i, x in enumerate(right(model)(m, trees) or [])]
+
+    size = Size(n - 1, 2, traces=4, prompt=12, step=5, group=True)
+    monkeypatch.setattr(cells, "WAYS", {**ways.WAYS, "group": late})
+    with pytest.raises(SystemExit, match="nats off a forward a branch"):
+        timed(cell(tiny, size, ("plain", "group")), build_model(tiny, 300, "cpu"))
+    monkeypatch.setattr(cells, "WAYS", {**ways.WAYS, "group": lambda model: lambda m, t: right(model)(m, t)[:-1]})
+    with pytest.raises(SystemExit, match="group has 19 numbers for 20 branches"):
+        timed(cell(tiny, size, ("plain", "group")), build_model(tiny, 300, "cpu"))
+
+
+def test_what_could_not_be_measured_is_not_kept(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cells.WAYS, "greedy", None)  # the process of its own knows no such way
+    assert cells.memory_in_own_process(Cell("memory", "cpu", tiny, 300, SIZE, ("greedy",))) is None
 
 
 def test_an_interrupted_run_writes_what_there_is_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -162,6 +162,31 @@ def test_long_branches_are_read_in_pieces(attention: str) -> None:
     assert [bool(score.kl) for score in found] == [False, False, True, True]
 
 
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+def test_masks_over_long_trunks_are_made_in_pieces(kind: str) -> None:
+    """Behind a prompt that was read before, and beyond a window, a trunk needs a mask; never one of its own square."""
+    settings = {"num_hidden_layers": 2, "max_position_embeddings": 4096}
+    model = tiny_model(kind, **settings, **({"sliding_window": 64} if kind == "mistral" else {}))
+    rng = random.Random(12)
+    prompt, asked = ids(rng, 40), ids(rng, 4)
+    trees = [make_tree(rng, prompt + ids(rng, n), 3, asked) for n in (400, 380)]
+    scorer = BranchScorer(model)
+    whole = [*scorer.score_tree_groups([trees])[0], *scorer.score_trees(trees)]
+    scorer.effort.elements = 60_000
+    sizes: list[int] = []
+    model.model.layers[0].self_attn.register_forward_pre_hook(
+        lambda _m, _a, kwargs: sizes.append(kwargs["attention_mask"].numel() if _masked(kwargs) else 0),
+        with_kwargs=True,
+    )
+    found = [*scorer.score_tree_groups([trees])[0], *scorer.score_trees(trees)]
+    assert 0 < max(sizes) <= 60_000 < 400 * 400
+    assert scorer.verdict is not None
+    assert scorer.verdict.plan is not None
+    assert totals(found) == pytest.approx(totals(whole), abs=1e-4)
+    model.eval()
+    assert totals(found[:1]) == pytest.approx(plain_loop(model, trees[0]), abs=1e-4)
+
+
 def _masked(kwargs: dict[str, object]) -> bool:
     return isinstance(kwargs.get("attention_mask"), torch.Tensor)
 
@@ -219,16 +244,18 @@ def test_long_branches_attend_to_what_they_see_and_little_else() -> None:
 
 
 def test_operations_grow_in_line_with_the_steps() -> None:
-    model = tiny_model("llama")
+    """Attention's too: eager, where it is counted, and more branches than one row holds."""
+    model = tiny_model("llama", max_position_embeddings=4096)
+    model.set_attn_implementation("eager")
     scorer, rng = BranchScorer(model), random.Random(7)
-    trunk, asked = ids(rng, 400), ids(rng, 5)
-    counts = []
-    for n in (10, 20, 30):
-        tree = TraceTree(trunk, tuple(Branch(400 - i, asked, (2, 5)) for i in range(n)))
+    trunk, asked = ids(rng, 400), ids(rng, 9)
+    a_branch = []
+    for n in (100, 200, 400):
+        places = [40 + i * 360 // n for i in range(n)]
+        tree = TraceTree(trunk, tuple(Branch(at, asked, (2, 9)) for at in places))
         scorer.score_trees([tree])
-        counts.append(operations(model, scorer, tree))
-    first, second = counts[1] - counts[0], counts[2] - counts[1]
-    assert second == pytest.approx(first, rel=0.05)
+        a_branch.append(operations(model, scorer, tree) / n)
+    assert sorted(a_branch, reverse=True) == a_branch, "the trunk is shared by more, and nothing else changes"
 
 
 def fails_when(model: torch.nn.Module, too_much: object) -> None:
