@@ -23,11 +23,12 @@ import transformers
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from benchmarks.small_settings import SMALL
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.model_context import text_config
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.tree import TraceTree
-from reasoning_guard.twins import build_small, twin_trees
+from reasoning_guard.twins import build_small, enlarge, twin_trees
 from reasoning_guard_demo.model import build_tokenizer
 
 TOKENIZER = build_tokenizer()
@@ -35,6 +36,14 @@ TOLERANCE = 1e-3
 """Nats that float32 rounding may move a log-probability by; a wrong mask moves it by a hundred times as much."""
 
 BEGIN, END = "<!-- architectures: begin -->", "<!-- architectures: end -->"
+SHARED = "One shared pass, exact"
+TITLES = {
+    "copies": "From copies of the cache, exact",
+    "alone": "Branch by branch, exact",
+    "refused": "Refused: not causal",
+    "not run": "Not run: no language model by itself",
+    "not built": "Not built, so not looked at",
+}
 OTHERS = {"sliding_window": 13, "attention_chunk_size": 24}
 """Sizes that differ from those of the self-test's twin, so that its verdict has to be carried over."""
 
@@ -54,7 +63,7 @@ class Outcome:
 
     Attributes:
         model_type: Its name in Transformers.
-        path: "shared", "copies", "alone", "refused" or "not built".
+        path: "shared", "copies", "alone", "refused", "not run" or "not built".
         reason: In the scorer's words.
         difference: Largest difference from the plain loop, in nats; NaN where nothing could be compared.
     """
@@ -67,7 +76,7 @@ class Outcome:
     @property
     def is_right(self) -> bool:
         """Whether there are no scores, or those of the plain loop."""
-        return self.path in ("refused", "not built") or self.difference <= TOLERANCE
+        return self.path in ("refused", "not run", "not built") or self.difference <= TOLERANCE
 
 
 def model_types() -> list[str]:
@@ -78,14 +87,14 @@ def model_types() -> list[str]:
 def examine(model_type: str) -> Outcome:
     """Build one architecture small, score it and compare."""
     try:
-        config: Any = AutoConfig.for_model(model_type, **HYBRIDS.get(model_type, {})).get_text_config(decoder=True)
-        if hasattr(config, "is_decoder"):
-            config.is_decoder = True  # encoders that can be run as causal decoders have to be told to
-        model = build_small(config, seed=1, **OTHERS).eval()
-        trees = twin_trees(text_config(model).vocab_size, seed=1)
-        truth = [plain_loop(model, tree) for tree in trees]
-    except Exception as error:  # each architecture refuses to be built or run in its own way
+        model = build(model_type).eval()
+    except Exception as error:  # each architecture refuses to be built in its own way
         return Outcome(model_type, "not built", _first_line(error))
+    trees = twin_trees(text_config(model).vocab_size, seed=1)
+    try:
+        truth = [plain_loop(model, tree) for tree in trees]
+    except Exception as error:  # and so each does to be run
+        return Outcome(model_type, "not run", _first_line(error))
     scorer = AnswerScorer(model, TOKENIZER, "plain")
     try:
         scores_of_trees = scorer.score_trees(trees)
@@ -97,6 +106,24 @@ def examine(model_type: str) -> Outcome:
     worst = max((abs(a - b) if a == a else float("inf")) for a, b in pairs)
     path = "shared" if scorer.verdict.plan else "copies" if scorer.verdict.forks else "alone"
     return Outcome(model_type, path, scorer.verdict.reason, worst)
+
+
+def build(model_type: str) -> Any:
+    """One architecture, small and random: by settings of its own where there are some, else its defaults shrunk."""
+    if model_type in SMALL:
+        name: Any = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type]
+        kind = getattr(transformers, name)
+        config: Any = AutoConfig.for_model(model_type, **SMALL[model_type])
+        if not isinstance(config, kind.config_class):
+            config = config.get_text_config(decoder=True)
+        torch.manual_seed(1)
+        model = kind(config).float()
+        enlarge(model)
+        return model
+    config = AutoConfig.for_model(model_type, **HYBRIDS.get(model_type, {})).get_text_config(decoder=True)
+    if hasattr(config, "is_decoder"):
+        config.is_decoder = True  # encoders that can be run as causal decoders have to be told to
+    return build_small(config, seed=1, **OTHERS)
 
 
 def _first_line(error: Exception) -> str:
@@ -135,15 +162,12 @@ def table(outcomes: Iterable[Outcome]) -> str:
     lines = [
         f"Transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}: {len(outcomes)} types.",
         "",
-        f"**One shared pass, exact** ({len(shared)}): {', '.join(shared)}.",
+        f"**{SHARED}** ({len(shared)}): {', '.join(shared)}.",
     ]
-    for path, title in (
-        ("copies", "From copies of the cache, exact"),
-        ("alone", "Branch by branch, exact"),
-        ("refused", "Refused: not causal"),
-        ("not built", "Not built small from its default configuration, so not looked at"),
-    ):
+    for path, title in TITLES.items():
         rest = [each for each in outcomes if each.path == path]
+        if not rest:
+            continue
         lines += ["", f"**{title}** ({len(rest)}):", "", "| type | why |", "|---|---|"]
         lines += [f"| `{each.model_type}` | {each.reason.replace('|', '/')} |" for each in rest]
     return "\n".join(lines)

@@ -160,13 +160,13 @@ def _test_twin(model: nn.Module, masks: bool) -> Verdict:
     try:
         twin = build_twin(model)
     except Exception as error:  # any architecture may refuse to be built small, each in its own way
-        return Verdict(None, f"no small model of its kind could be built to test sharing on ({error})")
+        return Verdict(None, f"no small model of its kind could be built to test sharing on ({_said(error)})")
     with reading(twin, dense_masks=True):
         trees = twin_trees(VOCABULARY)
         try:
             truth = score_independent(twin, trees, token_budget=1, split=False)
         except Exception as error:  # the always-right path itself does not run on the twin: nothing to compare with
-            return Verdict(None, f"a small model of its kind did not run ({error})")
+            return Verdict(None, f"a small model of its kind did not run ({_said(error)})")
         if not masks:
             unshared = f"its attention ({attention_name(model)}) takes no dense masks and can't be switched"
         elif _is_recurrent(text_config(model)):
@@ -180,6 +180,11 @@ def _test_twin(model: nn.Module, masks: bool) -> Verdict:
             _try_copies(twin, trees, truth, a_pass, limit) for a_pass in _PASSES for limit in (LIMIT, _CROWDED)
         )
         return Verdict(None, unshared, copied, forks=copied <= _COPIES_TOLERANCE)
+
+
+def _said(error: Exception) -> str:
+    """An error in a line: some messages list all that Transformers knows."""
+    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
 
 
 def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> Verdict:

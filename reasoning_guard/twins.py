@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 
-from reasoning_guard.model_context import attention_name, text_config
+from reasoning_guard.model_context import attention_name, inner_model, text_config
 from reasoning_guard.tree import Branch, TraceTree
 
 VOCABULARY = 96
@@ -72,16 +72,19 @@ def build_twin(model: nn.Module) -> nn.Module:
         The twin, on the CPU, with every kind of layer that the model has.
     """
     attention = "eager" if attention_name(model) == "eager" else "sdpa"
-    return build_small(text_config(model), attention)
+    return build_small(text_config(model), attention, own=type(inner_model(model)))
 
 
-def build_small(config: Any, attention: str = "sdpa", seed: int = 0, **changes: Any) -> nn.Module:
+def build_small(
+    config: Any, attention: str = "sdpa", seed: int = 0, own: type[Any] | None = None, **changes: Any
+) -> nn.Module:
     """A tiny random float32 model of a configuration's architecture, on the CPU, in training mode.
 
     Args:
         config: A Transformers configuration of any size; copied.
         attention: Attention implementation; eager where the architecture has no other.
         seed: Seed of the weights.
+        own: The model's class, for configurations that Transformers' own mapping to causal models does not know.
         changes: Settings that are set after shrinking.
 
     Raises:
@@ -91,28 +94,37 @@ def build_small(config: Any, attention: str = "sdpa", seed: int = 0, **changes: 
     small._attn_implementation = attention
     for name, value in changes.items():
         _resize(small, name, value)
-    _refuse_large(small)
+    _refuse_large(small, own)
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
-        model = _from_config(small)
-        _enlarge(model)
+        model = _from_config(small, own)
+        enlarge(model)
     return model.float()
 
 
-def _refuse_large(config: Any) -> None:
+def _refuse_large(config: Any, own: type[Any] | None) -> None:
     """Count the parameters without making them: a size that goes by an unknown name stays as large as the user's."""
     with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in _from_config(copy.deepcopy(config)).parameters())
+        size = sum(parameter.numel() for parameter in _from_config(copy.deepcopy(config), own).parameters())
     if size > _LARGEST_TWIN:
         raise ValueError(f"shrunk as far as its sizes are known, it still has {size:,} parameters")
 
 
-def _from_config(config: Any) -> nn.Module:
+def _from_config(config: Any, own: type[Any] | None) -> nn.Module:
+    make: Any = AutoModelForCausalLM.from_config
+    expected = getattr(own, "config_class", None)
+    if own is not None and expected is not None and isinstance(config, expected) and not _is_mapped(config):
+        make = own._from_config
     try:
-        return AutoModelForCausalLM.from_config(config)
+        return make(config)
     except ValueError:  # the architecture has no scaled-dot-product attention
         config._attn_implementation = "eager"
-        return AutoModelForCausalLM.from_config(config)
+        return make(config)
+
+
+def _is_mapped(config: Any) -> bool:
+    """Whether Transformers knows a causal model for a configuration; some text parts belong to a larger one only."""
+    return type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
 
 
 def shrink(config: Any) -> Any:
@@ -160,7 +172,8 @@ def _resize(config: Any, name: str, size: int) -> None:
 
 
 @torch.no_grad()
-def _enlarge(twin: nn.Module) -> None:
+def enlarge(twin: nn.Module) -> None:
+    """Make random weights so large that a wrong mask shows."""
     for parameter in twin.parameters():
         if parameter.dim() >= 2:
             parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
