@@ -205,6 +205,14 @@ def test_sixteen_thousand_tokens_and_two_hundred_steps() -> None:
     assert totals([[found[i] for i in few]]) == pytest.approx(truth, abs=1e-3)
 
 
+def test_a_budget_that_was_found_is_every_scorers_of_the_model() -> None:
+    model = tiny_model("llama")
+    BranchScorer(model).effort.tokens = 123
+    assert BranchScorer(model).token_budget == 123
+    assert BranchScorer(tiny_model("llama")).token_budget == 2_048
+    assert BranchScorer(model, token_budget=77).token_budget == 77
+
+
 def operations(model: torch.nn.Module, scorer: BranchScorer, tree: TraceTree) -> int:
     with FlopCounterMode(display=False) as counter:
         scorer.score_trees([tree])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -186,6 +187,21 @@ def test_traces_from_left_padded_generation_score_alike() -> None:
             steps=("a", "b"), cuts=cuts, answer="7", correct=True,
         )  # fmt: skip
         assert_same(AnswerScorer(model, TOKENIZER, FORMAT).score([trace])[0], loop(model, trace, "7"))
+
+
+def test_groups_of_completions_score_as_the_loop_does_each() -> None:
+    model = tiny_model("llama")
+    first, *others = [make_trace(n, seed=n) for n in (4, 2, 6)]
+    shift = [len(first.prompt_ids) - len(other.prompt_ids) for other in others]
+    group = [first] + [
+        replace(other, prompt_ids=first.prompt_ids, cuts=tuple(cut + more for cut in other.cuts))
+        for other, more in zip(others, shift, strict=True)
+    ]
+    found = AnswerScorer(model, TOKENIZER, FORMAT).score_groups([group, [make_trace(3, "12")], []])
+    assert [len(curves) for curves in found] == [3, 1, 0]
+    model.eval()
+    for curve, trace in zip(found[0] + found[1], [*group, make_trace(3, "12")], strict=True):
+        assert_same(curve, loop(model, trace, trace.answer or ""))
 
 
 def test_a_branch_may_score_its_first_token() -> None:
