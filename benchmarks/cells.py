@@ -139,8 +139,8 @@ def timed(cell: Cell, model: LlamaForCausalLM) -> Record:
             found[name] = ways[name](model, own) or []
             record.seconds[name].append((clock(cell.device) - started) * len(trees) / len(own))
     record.worst = _compared(cell, model, trees, found)
-    if model.dtype != torch.float32 and record.worst:  # in 16 bits, rounding would hide a wrong mask
-        scorer, dtype = next(name for name in ("shared", "group") if name in found), model.dtype
+    scorer, dtype = next((name for name in ("shared", "group") if name in found), None), model.dtype
+    if scorer and dtype != torch.float32:  # in 16 bits, rounding would hide a wrong mask
         model.float()
         found = {scorer: WAYS[scorer](model)(model, trees[:2]) or []}
         record.worst = _compared(cell, model, trees[:2], found)
