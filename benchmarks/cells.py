@@ -113,7 +113,7 @@ def keep_freed_memory() -> None:
 
     The C library of Linux gives freed memory back to the system, to be faulted in again by the next layer, as long as
     it has not seen a large block come and go: freeing one of up to 32 MiB raises what it keeps to twice as much
-    (``M_MMAP_THRESHOLD`` in mallopt(3)). A training step frees many. Without it 1 to 9 % of the seconds are page
+    (``M_MMAP_THRESHOLD`` in mallopt(3)). A training step frees many. Without it up to 9 % of the seconds are page
     faults, now of one way and now of another.
     """
     torch.ones(31 * MIB, dtype=torch.uint8)

@@ -100,7 +100,7 @@ def feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -
 def _table_width(model: nn.Module, cache: DynamicCache, length: int) -> int:
     """Elements that one of ``length`` more tokens takes in a mask or in attention's weights.
 
-    None where nothing was read before and nothing is out of reach: attention is then causal without a mask, and only
+    0 where nothing was read before and nothing is out of reach: attention is then causal without a mask, and only
     eager attention has its weights in memory.
     """
     try:

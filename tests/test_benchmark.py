@@ -154,9 +154,17 @@ def test_every_trace_of_a_batch_is_compared(tiny: str, monkeypatch: pytest.Monke
         timed(cell(tiny, size, ("plain", "group")), build_model(tiny, 300, "cpu"))
 
 
-def test_what_could_not_be_measured_is_not_kept(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cells.WAYS, "greedy", None)  # the process of its own knows no such way
-    assert cells.memory_in_own_process(Cell("memory", "cpu", tiny, 300, SIZE, ("greedy",))) is None
+def test_what_could_not_be_measured_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    unknown = Cell("memory", "cpu", "tiny", 300, SIZE, ("a way that the process of its own does not know",))
+    assert cells.memory_in_own_process(unknown) is None
+    kept, out = tmp_path / "kept.jsonl", tmp_path / "RESULTS.md"
+    monkeypatch.setattr(scoring, "run", lambda cell: None if cell.size.steps == 8 else Record(cell, mib=1.0))
+    monkeypatch.setattr(scoring.signal, "signal", lambda *_: None)
+    every = ["scoring", "--device", "cpu", "--quick", "--only", "memory", "--records", str(kept), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", every)
+    scoring.main()
+    assert {record.cell.size.steps for record in Records(kept).found.values()} == {16}
+    assert "- memory, shared, 34M, vocabulary 8,192: n/answer 8/8\n" in out.read_text()
 
 
 def test_an_interrupted_run_writes_what_there_is_and_goes_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

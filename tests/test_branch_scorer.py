@@ -252,6 +252,19 @@ def test_long_branches_attend_to_what_they_see_and_little_else() -> None:
 
 
 def test_operations_grow_in_line_with_the_steps() -> None:
+    model = tiny_model("llama")
+    scorer, rng = BranchScorer(model), random.Random(7)
+    trunk, asked = ids(rng, 400), ids(rng, 5)
+    counts = []
+    for n in (10, 20, 30):
+        tree = TraceTree(trunk, tuple(Branch(400 - i, asked, (2, 5)) for i in range(n)))
+        scorer.score_trees([tree])
+        counts.append(operations(model, scorer, tree))
+    first, second = counts[1] - counts[0], counts[2] - counts[1]
+    assert second == pytest.approx(first, rel=0.05)
+
+
+def test_a_branch_among_many_takes_no_more_operations() -> None:
     """Attention's too: eager, where it is counted, and more branches than one row holds."""
     model = tiny_model("llama", max_position_embeddings=4096)
     model.set_attn_implementation("eager")
