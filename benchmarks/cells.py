@@ -10,19 +10,20 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, Way, authors_loop, build_model, cache_mib, run_of
+from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of
 from reasoning_guard.selftest import noise
 from reasoning_guard.tree import TraceTree
 
@@ -34,7 +35,8 @@ class Cell:
     """What is measured.
 
     Attributes:
-        kind: "time" (interleaved rounds), "memory" (peak of ``ways[0]``) or "evaluation" (see ``held_out.py``).
+        kind: "time" (interleaved rounds), "memory" (the same in a process of its own, with the peak of the last way)
+            or "evaluation" (see ``held_out.py``).
         device: "cpu" or "cuda".
         shape: Name of the model's shape.
         vocabulary: Tokens that it knows.
@@ -65,7 +67,7 @@ class Record:
         cell: The cell.
         seconds: Of each way, or each part of an evaluation, by round; for all traces, where some stood for all too.
         worst: Largest difference from a forward a branch, in nats.
-        mib: Peak memory over the weights.
+        mib: Peak memory of the last way, over what there was before.
         cache_mib: Keys and values of one trace with its branches.
         load: Load average of the machine when the cell began.
     """
@@ -119,9 +121,35 @@ def keep_freed_memory() -> None:
     torch.ones(31 * MIB, dtype=torch.uint8)
 
 
+class Peak:
+    """Peak memory of what runs in the block beyond what there was before it, the largest of all blocks.
+
+    Attributes:
+        mib: The peak: what a GPU's allocator says, or how much more memory of this process was resident.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._before = self.mib = 0.0
+
+    def __enter__(self) -> None:
+        gc.collect()
+        if self._device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated() / MIB
+            return
+        _give_back_freed_memory()
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark of resident memory
+        self._before = _status("VmRSS:")
+
+    def __exit__(self, *_: object) -> None:
+        now = torch.cuda.max_memory_allocated() / MIB if self._device == "cuda" else _status("VmHWM:")
+        self.mib = max(self.mib, now - self._before)
+
+
 @torch.no_grad()
-def timed(cell: Cell, model: LlamaForCausalLM) -> Record:
-    """Time a cell's ways in interleaved rounds, and compare what they found."""
+def timed(cell: Cell, model: LlamaForCausalLM, peak: Peak | None = None) -> Record:
+    """Time a cell's ways in interleaved rounds, and compare what they found; ``peak`` watches the last of them."""
     if cell.device == "cpu":
         keep_freed_memory()
     trees = cell.size.trees(cell.vocabulary)
@@ -135,9 +163,10 @@ def timed(cell: Cell, model: LlamaForCausalLM) -> Record:
         for name in (*names[i % len(names) :], *names[: i % len(names)]):  # nobody always comes after the same one
             gc.collect()
             own = run_of(name, trees)
-            started = clock(cell.device)
-            found[name] = ways[name](model, own) or []
-            record.seconds[name].append((clock(cell.device) - started) * len(trees) / len(own))
+            with peak if peak and name == names[-1] else nullcontext():
+                started = clock(cell.device)
+                found[name] = ways[name](model, own) or []
+                record.seconds[name].append((clock(cell.device) - started) * len(trees) / len(own))
     record.worst = _compared(cell, model, trees, found)
     scorer, dtype = next((name for name in ("shared", "group") if name in found), None), model.dtype
     if scorer and dtype != torch.float32:  # in 16 bits, rounding would hide a wrong mask
@@ -190,42 +219,46 @@ def _off(cell: Cell, model: LlamaForCausalLM, found: Sequence[float], truth: Seq
     return worst
 
 
-def memory_in_own_process(cell: Cell) -> Record | None:
-    """Measure the peak memory of a cell's way in a fresh process; None where it failed, for want of memory say."""
-    call = f"import json; from benchmarks.cells import *; print(json.dumps(peak_memory({cell!r})))"
-    done = subprocess.run([sys.executable, "-c", call], capture_output=True, text=True, check=False)
-    if done.returncode:
-        why = (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
-        print(f"{cell}: {why}", file=sys.stderr)
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload([__name__])  # importing torch takes longer than most cells
+
+
+def in_own_process(cell: Cell) -> Record | None:
+    """Measure a cell in a fresh process; None where that failed, for want of memory say."""
+    here, there = _processes.Pipe(duplex=False)
+    process = _processes.Process(target=_measure, args=(cell, there))
+    process.start()
+    there.close()
+    try:
+        found = here.recv()
+    except EOFError:  # killed, for want of memory
+        found = RuntimeError("its process ended without a word")
+    finally:
+        process.kill()  # an interrupt is not to wait for minutes
+        process.join()
+    if isinstance(found, Exception):  # whatever it was, the other cells can be measured
+        print(f"{cell}: {type(found).__name__}: {found}", file=sys.stderr)
         return None
-    mib, cache = json.loads(done.stdout.splitlines()[-1])
-    return Record(cell, mib=mib, cache_mib=cache)
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
-@torch.no_grad()
-def peak_memory(cell: Cell) -> tuple[float, float]:
-    """Run one way in this process; peak memory beyond the weights, and one trace's cache, in MiB."""
+def _measure(cell: Cell, there: Connection) -> None:
+    try:
+        there.send(in_this_process(cell))
+    except BaseException as error:
+        there.send(error)
+
+
+def in_this_process(cell: Cell) -> Record:
+    """Build the cell's model and measure its ways, with the peak memory of the last one and one trace's cache."""
     torch.set_num_threads(1)
     model = build_model(cell.shape, cell.vocabulary, cell.device)
-    way: Way = WAYS[cell.ways[0]](model)
-    way(model, Size(2, 1, prompt=8, step=2).trees(cell.vocabulary))  # lazily made buffers and the self-test
-    trees = cell.size.trees(cell.vocabulary)
-    if cell.ways[0] in TRACE_BY_TRACE:
-        trees = trees[:1]
-    if cell.ways == ("loop",):  # its peak is that of its longest prefix
-        trees = [TraceTree(tree.trunk, tree.branches[-1:]) for tree in trees]
-    cache = cache_mib(model, cell.size.cached_tokens)
-    gc.collect()
-    _give_back_freed_memory()
-    if cell.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        way(model, trees)
-        return (torch.cuda.max_memory_allocated() - before) / MIB, cache
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark of resident memory
-    before = _status("VmRSS:")
-    way(model, trees)
-    return _status("VmHWM:") - before, cache
+    peak = Peak(cell.device)
+    record = timed(cell, model, peak)
+    record.mib, record.cache_mib = peak.mib, cache_mib(model, cell.size.cached_tokens)
+    return record
 
 
 def _give_back_freed_memory() -> None:

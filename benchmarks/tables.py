@@ -23,7 +23,7 @@ LIMIT_GOAL = 1.10
 def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ()) -> str:
     """All tables for which there are records, and in words what there are none for."""
     parts = [f"# What scoring costs\n\n{machine(records, device)}\n", *goals(records)]
-    times = [r for r in records if r.cell.kind == "time" and not is_hybrid(r.cell)]
+    times = [r for r in records if len(r.cell.ways) > 1 and not is_hybrid(r.cell)]
     one = [r for r in times if r.cell.size.traces == 1]
     alone = [r for r in one if not _is_long(r.cell) and not _is_control(r.cell)]
     parts += one_trace(alone)
@@ -273,7 +273,7 @@ def memory(records: Sequence[Record]) -> Iterator[str]:
     yield f"| model, vocabulary | n | answer | traces | {' | '.join(ways)} | allowed |"
     yield f"|---|---|---|---|{'---|' * len(ways)}---|"
     for size in dict.fromkeys(_size(r.cell) for r in records):
-        own = {r.cell.ways[0]: r for r in records if _size(r.cell) == size}
+        own = {r.cell.ways[-1]: r for r in records if _size(r.cell) == size}
         cell = next(iter(own.values())).cell
         cells = [f"{own[way].mib:.0f}" if way in own else NOTHING for way in ways]
         allowed = f"{own['plain'].mib + own['plain'].cache_mib + 256:.0f}" if "plain" in own else NOTHING
@@ -376,7 +376,7 @@ def _medians(records: Iterable[Record], one: str, other: str) -> list[float]:
 
 
 def _memory_shares(records: Sequence[Record]) -> Iterator[float]:
-    kept = {(_size(r.cell), r.cell.ways[0]): r for r in records if r.cell.kind == "memory"}
+    kept = {(_size(r.cell), r.cell.ways[-1]): r for r in records if r.cell.kind == "memory"}
     for (size, way), r in kept.items():
         plain = kept.get((size, "plain"))
         if way == "shared" and plain:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing.context
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -71,18 +78,18 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     model, records = build_model(tiny, 300, "cpu"), Records(tmp_path / "bench.jsonl")
     for size in (Size(n, 2, prompt=12, step=5) for n in (2, 4, 8)):
         records.add(timed(cell(tiny, size), model))
-    records.add(timed(cell(tiny, ways=("shared", "loop"), rounds=1), model))
-    for way, mib in (("plain", 10.0), ("shared", 300.0)):
-        own = Cell("memory", "cpu", tiny, 300, SIZE, (way,))
-        records.add(Record(own, mib=mib, cache_mib=20.0))
+    for ways_, mib in ((("plain",), 10.0), (("shared",), 300.0), (("shared", "loop"), 40.0)):
+        own = Cell("memory", "cpu", tiny, 300, SIZE, ways_)
+        seconds = dict(zip(ways_, ([0.5], [2.0]), strict=False))
+        records.add(Record(own, seconds, mib=mib, cache_mib=20.0))
     every = ("plain", "all logits", "limit", "shared")
     records.add(timed(cell(tiny, Size(32, 8, prompt=12, step=7), every), model))
     records.add(timed(cell(tiny, ways=("limit", "limit again"), rounds=3), model))
     again = Records(tmp_path / "bench.jsonl")
     assert again.found.keys() == records.found.keys()
     text = report(list(again.found.values()), "cpu")
-    assert "| tiny, 300 | 4 | 2 |" in text
-    assert "| tiny, 300 | 4 | 2 | 1 | – | – | 10 | – | 300 | 286 |" in text
+    assert "| tiny, 300 | 4 | 2 | 4.00 | – |" in text, "the loop takes four times as long as the scorer beside it"
+    assert "| tiny, 300 | 4 | 2 | 1 | 40 | – | 10 | – | 300 | 286 |" in text
     assert "ms a step; every point within" in text
     assert "at most 1.10 x the limit" in text
     assert "medians beside the limit are at most" in text
@@ -109,7 +116,7 @@ def test_the_grid_has_every_size_for_every_device() -> None:
         assert wanted == {(n, a, v) for n in (8, 16, 32, 64) for a in (1, 5, 8) for v in (8_192, 151_936)}
         many = {(c.size.steps, c.size.answer, c.vocabulary) for c in grid(device, "many", quick=False)}
         assert many == wanted
-        for part, ways_ in (("loop", 1), ("padded", 1), ("memory", 5)):
+        for part, ways_ in (("loop", 1), ("padded", 1), ("memory", 3)):
             every = [(c.size.steps, c.size.answer, c.size.traces, c.vocabulary) for c in grid(device, part, False)]
             models = len({c.shape for c in grid(device, "single", False)})
             assert set(every) == {(*size, v) for n, a, v in wanted for size in ((n, a, 1), (n, a, 32))}
@@ -119,11 +126,16 @@ def test_the_grid_has_every_size_for_every_device() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
-def test_peak_memory_sees_what_a_way_allocates(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cells.WAYS, "greedy", lambda _: lambda m, trees: torch.ones(2**24).tolist()[:1])
-    mib, cache = cells.peak_memory(Cell("memory", "cpu", tiny, 300, SIZE, ("greedy",)))
-    assert mib > 100
-    assert cache == pytest.approx(2 * 2 * 16 * 4 * SIZE.cached_tokens / 2**20)
+def test_peak_memory_is_that_of_the_last_way(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy(mib: int) -> object:
+        return lambda _: lambda m, trees: torch.ones(mib, 2**18).sum(1).tolist()[:0]
+
+    monkeypatch.setattr(cells, "WAYS", {"most": greedy(400), "more": greedy(100), "shared": ways.WAYS["shared"]})
+    record = cells.in_this_process(Cell("memory", "cpu", tiny, 300, SIZE, ("most", "shared", "more"), rounds=2))
+    assert record.mib == pytest.approx(100, abs=20)
+    assert record.cache_mib == pytest.approx(2 * 2 * 16 * 4 * SIZE.cached_tokens / 2**20)
+    assert {way: len(seconds) for way, seconds in record.seconds.items()} == {"most": 2, "shared": 2, "more": 2}
+    assert 0 < record.worst < 1e-4
 
 
 def test_wrong_masks_cannot_hide_in_sixteen_bits(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,9 +166,52 @@ def test_every_trace_of_a_batch_is_compared(tiny: str, monkeypatch: pytest.Monke
         timed(cell(tiny, size, ("plain", "group")), build_model(tiny, 300, "cpu"))
 
 
+def test_a_process_of_its_own_measures_a_cell() -> None:
+    small = Cell("memory", "cpu", "9M", 300, Size(2, 2, prompt=12, step=5), ("shared", "loop"))
+    record = cells.in_own_process(small)
+    assert record is not None
+    assert record.cell == small
+    assert record.mib > 0
+    assert 0 < record.worst < 1e-4
+    assert {way: len(seconds) for way, seconds in record.seconds.items()} == {"shared": 1, "loop": 1}
+
+
+def _wrong(cell: Cell) -> Record:
+    raise SystemExit("0.01 nats off a forward a branch")
+
+
+def _killed(cell: Cell) -> Record:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+class _Fork(multiprocessing.context.ForkContext):
+    """Takes along what a test has changed."""
+
+
+@pytest.mark.parametrize(("what", "error"), [(_wrong, SystemExit), (_killed, None)])
+def test_a_wrong_score_there_ends_the_run_and_a_killed_process_does_not(
+    what: Callable[[Cell], Record], error: type[BaseException] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "in_this_process", what)
+    monkeypatch.setattr(cells, "_processes", _Fork())
+    with pytest.raises(error) if error else nullcontext():
+        assert cells.in_own_process(cell("tiny")) is None
+
+
+def test_an_interrupt_does_not_wait_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "in_this_process", lambda cell: time.sleep(120))
+    monkeypatch.setattr(cells, "_processes", _Fork())
+    started = time.monotonic()
+    threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        cells.in_own_process(cell("tiny"))
+    assert time.monotonic() - started < 60
+
+
 def test_what_could_not_be_measured_is_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    unknown = Cell("memory", "cpu", "tiny", 300, SIZE, ("a way that the process of its own does not know",))
-    assert cells.memory_in_own_process(unknown) is None
+    unknown = Cell("memory", "cpu", "9M", 300, SIZE, ("a way that the process of its own does not know",))
+    assert cells.in_own_process(unknown) is None
     kept, out = tmp_path / "kept.jsonl", tmp_path / "RESULTS.md"
     monkeypatch.setattr(scoring, "run", lambda cell: None if cell.size.steps == 8 else Record(cell, mib=1.0))
     monkeypatch.setattr(scoring.signal, "signal", lambda *_: None)
