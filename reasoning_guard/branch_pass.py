@@ -58,7 +58,8 @@ def score_branches(
     width, wanted = _room(model, trunk_length, tries, plan, limit)
     numbers: list[list[dict[int, Numbers]]] = [[{} for _ in each] for each in branches]
     compared = Compared(tries)
-    for together in zip_longest(*(parts(trie, width, wanted) for trie in tries), fillvalue=Part()):
+    divided = (parts(trie, width, wanted, only_compared=head_of(model).splits) for trie in tries)
+    for together in zip_longest(*divided, fillvalue=Part()):
         for rows, found in _passes(model, cache, together, plan):
             _note(numbers, rows, found)
             compared.note(rows, found)
@@ -69,18 +70,17 @@ def score_branches(
 
 
 def _room(model: nn.Module, trunk_length: int, tries: Sequence[Trie], plan: MaskPlan, limit: int) -> tuple[int, int]:
-    """Most tokens in a row, and most of them whose logits are wanted."""
+    """Most tokens in a row, and most of them whose logits are made."""
     width = max(_NARROWEST, _tokens_in_a_pass(model) // len(tries))
     longest = max((len(stem) for trie in tries for stem in trie.stems), default=0)
     keys = trunk_length + max(width, longest + width // 2)  # half a row of short stems may stand before a long one
-    # A mask counts twice: the tables that it is made from are as large.
-    a_token = 2 * plan.n_masks * len(tries) * keys * max(1, attention_heads(model))
+    # A mask counts twice: the tables that it is made from are as large. So do weights, with what they are made from.
+    a_token = 2 * (plan.n_masks + attention_heads(model)) * len(tries) * keys
     # Of what both may take together, logits get three quarters: few passes are worth most where the head is large.
     logits = max(1, limit * 3 // 2 // (len(tries) * text_config(model).vocab_size))
     head = head_of(model)
     width = max(1, min(width, limit // 2 // a_token, width if head.splits or head.picks else logits))
-    # What is compared is compared as logits, even where the head is left to do later.
-    return width, width if head.splits and not any(trie.pairs for trie in tries) else logits
+    return width, logits  # what is compared is compared as logits, even where the head is left to do later
 
 
 def _tokens_in_a_pass(model: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,14 +13,23 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from reasoning_guard.effort import Effort, effort_of, empty_cache, memory_given_back, nothing_smaller
+from reasoning_guard.device_memory import empty_cache, memory_given_back, out_of_memory
+from reasoning_guard.effort import SMALLEST_PART, Effort, effort_of, untried
+from reasoning_guard.embeddings import refuse_unknown_tokens
 from reasoning_guard.forking import score_forked
 from reasoning_guard.forward import Prompt, Scores, read_prompt, score_shared
+from reasoning_guard.head import settled_head
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
+from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
+
+logger = logging.getLogger(__name__)
+
+_WORTH_A_GROUP = 0.1
+"""Share of a group's tokens that its beginning must save, to be read on its own."""
 
 _FORKED_AT_ONCE = 8
 """Times the token budget: trees whose branches go on from copies are read one by one, so that more at once only means
@@ -37,7 +47,6 @@ class BranchScorer:
 
     Attributes:
         verdict: How the model is scored and why; None before the first trees came.
-        effort: How much is asked of the device at once, as learnt so far.
         progress: Whether a bar shows how many trees are done; off until somebody asks for it.
 
     Example:
@@ -48,10 +57,15 @@ class BranchScorer:
 
     def __init__(self, model: nn.Module, *, token_budget: int | None = None, shared: bool | None = None) -> None:
         self.model = model
-        self.effort = effort_of(model) if token_budget is None else Effort(token_budget)
+        self._own_effort = None if token_budget is None else untried(model, token_budget)
         self._shared = shared
         self.verdict: Verdict | None = None
         self.progress = False
+
+    @property
+    def effort(self) -> Effort:
+        """How much is asked of the device at once, as learnt so far; a model may be moved after the scorer was made."""
+        return self._own_effort or effort_of(self.model)
 
     @property
     def token_budget(self) -> int:
@@ -69,8 +83,12 @@ class BranchScorer:
         Returns:
             A score a branch, for each tree. NaN for branches beyond the model's context, and for those that hide
             tokens where the model can't be given masks.
+
+        Raises:
+            ConfigurationError: A token that the model has no embedding of, or a model that is not causal.
+            torch.OutOfMemoryError: A single branch is too much.
         """
-        return self._read([trees], self._score_fitting)[0]
+        return self._read([trees], lambda groups: list(map(self._score_fitting, groups)))[0]
 
     def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
         """Score groups of trees whose trunks begin alike, e.g. several completions of one prompt.
@@ -78,16 +96,19 @@ class BranchScorer:
         What a group's trunks have in common is read once, and so is every branch that attaches there.
 
         Args:
-            groups: Groups of trees. A group that has nothing in common costs what its trees cost alone.
+            groups: Groups of trees. Those that have little in common cost what all their trees cost together.
 
         Returns:
             For each group, what :meth:`score_trees` returns for its trees.
         """
-        return self._read(groups, self._score_group)
+        return self._read(groups, self._score_groups)
 
     def _read(
-        self, groups: Sequence[Sequence[TraceTree]], score: Callable[[Sequence[TraceTree]], Scores]
+        self,
+        groups: Sequence[Sequence[TraceTree]],
+        score: Callable[[Sequence[Sequence[TraceTree]]], list[Scores]],
     ) -> list[Scores]:
+        refuse_unknown_tokens(self.model, (ids for group in groups for tree in group for ids in _all_ids(tree)))
         limit = context_length(self.model)
 
         def fits(branch: Branch) -> bool:
@@ -99,9 +120,10 @@ class BranchScorer:
             reading(self.model, dense_masks=True),
             memory_given_back(device_of(self.model)),
             _in_step(self.model),
+            settled_head(self.model),
         ):
             self._settle([tree for group in asked for tree in group])
-            found = [score(group) for group in asked]
+            found = score(asked)
         return [
             [_with_gaps(tree, fits, scores) for tree, scores in zip(group, each, strict=True)]
             for group, each in zip(groups, found, strict=True)
@@ -111,15 +133,35 @@ class BranchScorer:
         """Which path is exact for this model as it stands; tested on the first trees, and where its state changes."""
         trees = [each for each in map(_unhidden, trees) if each.branches]
         if self._shared is False:
-            self.verdict = Verdict(None, "asked for")
-        elif trees:
+            self.verdict = Verdict(None, "asked for", pads=False)
+            return
+        limit = self.effort.elements
+        while trees:
             try:
-                self.verdict = verdict_of(self.model, trees)
-            except torch.OutOfMemoryError as error:
-                raise nothing_smaller(min(map(_size, trees))) from error
+                self.verdict = verdict_of(self.model, trees, limit)
+                return
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                broke_off()
+            empty_cache(device_of(self.model))
+            if limit <= SMALLEST_PART:  # nothing was learnt of the model, so it is tested again at the next call
+                logger.warning("out of memory while testing how to score: branches are read one by one for now")
+                self.verdict = Verdict(None, "memory is too small to test it", pads=False)
+                return
+            limit //= 8
 
-    def _score_group(self, trees: Sequence[TraceTree]) -> Scores:
-        beginning = _common([tree.trunk for tree in trees]) if len(trees) > 1 else ()
+    def _score_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
+        """Groups with a beginning one after the other; the trees of all others together, in batches that are full."""
+        beginnings = [_beginning(group) for group in groups]
+        others = [tree for group, beginning in zip(groups, beginnings, strict=True) if not beginning for tree in group]
+        rest = iter(self._score_fitting(others))
+        return [
+            self._score_group(group, beginning) if beginning else [next(rest) for _ in group]
+            for group, beginning in zip(groups, beginnings, strict=True)
+        ]
+
+    def _score_group(self, trees: Sequence[TraceTree], beginning: Sequence[int]) -> Scores:
         once, sources = ask_once(trees, len(beginning))
         found = self._score_fitting(once, beginning)
         return [[found[i][j] for i, j in places] for places in sources]
@@ -133,18 +175,22 @@ class BranchScorer:
         bar = tqdm(total=len(pending), desc="scoring", leave=False, disable=not self.progress)
         while pending:
             batch = self._next_batch(sizes, pending)
-            shared = self._shares([sizes[i] for i in batch])
+            fits = sizes[batch[-1]] < self.effort.alone_from
+            shared = fits and (self._masks or self._forks)
+            budget = self.effort.tokens if fits and self.verdict is not None and self.verdict.pads else 1
             started = time.perf_counter()
             try:
                 if shared and beginning and prompt is None and self._masks:
                     prompt = read_prompt(self.model, beginning, self.effort.elements)
-                scores = self._score_batch([trees[i] for i in batch], shared, prompt)
-            except torch.OutOfMemoryError:
+                scores = self._score_batch([trees[i] for i in batch], shared, prompt, budget)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 broke_off()
                 scores = None
             if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
                 empty_cache(device_of(self.model))
-                self.effort.shrink([sizes[i] for i in batch], shared)
+                self.effort.shrink([sizes[i] for i in batch], shared, together=budget > 1)
                 continue
             self.effort.learn([sizes[i] for i in batch], time.perf_counter() - started)
             found.update(zip(batch, scores, strict=True))
@@ -161,25 +207,23 @@ class BranchScorer:
     def _forks(self) -> bool:
         return self.verdict is not None and self.verdict.forks
 
-    def _shares(self, sizes: Sequence[int]) -> bool:
-        return (self._masks or self._forks) and max(sizes) < self.effort.alone_from
-
-    def _score_batch(self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None) -> Scores:
+    def _score_batch(self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None, budget: int) -> Scores:
         assert self.verdict is not None
         if shared and self.verdict.plan is not None:
             return score_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=self.effort.elements)
         seeing = [_only(tree, _sees_all) for tree in trees]
-        budget = self.effort.tokens if self.verdict.pads and self.effort.alone_from == math.inf else 1
         if shared:
             scores = score_forked(self.model, seeing, budget, limit=self.effort.elements)
         else:
-            scores = score_independent(self.model, seeing, budget)
+            scores = score_independent(self.model, seeing, budget, limit=self.effort.elements)
         return [_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)]
 
     def _next_batch(self, sizes: Sequence[int], pending: Sequence[int]) -> list[int]:
         """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
         budget = self.effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
-        fitting = [n for n, i in enumerate(pending, 1) if n * sizes[i] <= budget]
+        fits = sizes[pending[0]] < self.effort.alone_from  # those that don't are read in another way, by themselves
+        alike = [i for i in pending if (sizes[i] < self.effort.alone_from) == fits]
+        fitting = [n for n, i in enumerate(alike, 1) if n * sizes[i] <= budget]
         return list(pending[: max(fitting, default=1)])
 
 
@@ -197,6 +241,25 @@ def _in_step(model: nn.Module) -> Iterator[None]:
             yield
         finally:
             hook.remove()
+
+
+def _all_ids(tree: TraceTree) -> Iterator[tuple[int, ...]]:
+    yield tree.trunk
+    for branch in tree.branches:
+        yield from (each.ids for each in (branch, branch.against) if each is not None)
+
+
+def _beginning(trees: Sequence[TraceTree]) -> tuple[int, ...]:
+    """What the trunks of a group have in common, as far as any branch sees; nothing where reading it once saves little.
+
+    A group with a beginning is read on its own, so what it saves must be worth batches that are less full.
+    """
+    if len(trees) < 2:
+        return ()
+    seen = max((branch.reach for tree in map(anchored, trees) for branch in tree.branches), default=0)
+    beginning = _common([tree.trunk for tree in trees])[:seen]
+    saved = (len(trees) - 1) * len(beginning)
+    return beginning if saved >= _WORTH_A_GROUP * sum(map(_size, trees)) else ()
 
 
 def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 
+from reasoning_guard.branch_pass import mask_dtype
 from reasoning_guard.forward import LIMIT
 from reasoning_guard.model_context import device_of
 
 logger = logging.getLogger(__name__)
 
 _CPU_BUDGET, _FIRST_TRY, _WITHOUT_TRYING, _LARGEST = 2_048, 8_192, 16_384, 131_072
-_SMALLEST_PART = 2**19
+SMALLEST_PART = 2**19
+"""Least ``elements`` of a pass before a trace is read branch by branch instead."""
 _PAYS = 1.05
 """A budget twice as large is kept if tokens pass this many times as fast."""
 
@@ -39,6 +39,7 @@ class Effort:
     elements: int = LIMIT
     alone_from: float = float("inf")
     speed: float = 0.0
+    _whole: tuple[int, int] = field(default=(0, 0), repr=False)  # a trace's size, and `elements` before it was too much
 
     def learn(self, sizes: list[int], seconds: float) -> None:
         """While trying: double the budget after a batch that filled it, until that no longer pays.
@@ -59,28 +60,37 @@ class Effort:
         self.tokens = self.tokens // 2 if speed <= _PAYS * self.speed else self.tokens
         logger.info("token budget found: %d tokens a batch", self.tokens)
 
-    def shrink(self, sizes: list[int], shared: bool) -> None:
-        """Ask for less after memory ran out: fewer traces, then smaller parts of one trace, then no cache.
+    def shrink(self, sizes: list[int], shared: bool, together: bool = False) -> None:
+        """Ask for less after memory ran out: fewer traces, then smaller parts of one trace, then a branch at a time.
 
         Args:
             sizes: Tokens of each trace in the batch that failed.
-            shared: Whether it went through the shared pass.
+            shared: Whether its branches shared what was read of the trunk.
+            together: If not, whether several of them may have been padded to one batch.
 
         Raises:
             torch.OutOfMemoryError: If there is nothing smaller left to try.
         """
         self.trying = False
+        size = max(sizes)
         if len(sizes) > 1:
-            self.tokens = min(self.tokens, len(sizes) * max(sizes)) // 2
+            self.tokens = min(self.tokens, len(sizes) * size) // 2
             logger.warning("out of memory on %d traces: token budget halved to %d", len(sizes), self.tokens)
-        elif shared and self.elements > _SMALLEST_PART:
+        elif not (shared or together):
+            raise nothing_smaller(size)
+        elif shared and self.elements > SMALLEST_PART:
+            if self._whole[0] != size:
+                self._whole = size, self.elements
             self.elements //= 8
-            logger.warning("out of memory on one trace of %d tokens: it is read in smaller parts", sizes[0])
-        elif shared:
-            self.alone_from = min(self.alone_from, sizes[0])
-            logger.warning("out of memory on one trace of %d tokens: its branches are read one by one", sizes[0])
+            logger.warning("out of memory on one trace of %d tokens: it is read in smaller parts", size)
+        elif not shared and self.tokens > size:
+            self.tokens //= 2
+            logger.warning("out of memory on branches of one trace: token budget halved to %d", self.tokens)
         else:
-            raise nothing_smaller(sizes[0])
+            self.alone_from = size
+            if self._whole[0] == size:  # smaller parts were no help: it is the cache that is too large
+                self.elements = self._whole[1]
+            logger.warning("out of memory on one trace of %d tokens: its branches are read one by one", size)
 
 
 def nothing_smaller(tokens: int) -> torch.OutOfMemoryError:
@@ -91,40 +101,28 @@ def nothing_smaller(tokens: int) -> torch.OutOfMemoryError:
     )
 
 
-_efforts: WeakKeyDictionary[nn.Module, Effort] = WeakKeyDictionary()
+_efforts: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Effort]] = WeakKeyDictionary()
 
 
 def effort_of(model: nn.Module) -> Effort:
-    """What was learnt about a model, remembered as long as it lives.
+    """What was learnt about a model on the device where it is now, remembered as long as it lives.
 
     On a CPU, and where runs must repeat bit by bit or several processes must stay in step, a clock decides nothing.
     """
-    if model not in _efforts:
-        if device_of(model).type == "cpu":
-            _efforts[model] = Effort(_CPU_BUDGET)
-        elif torch.are_deterministic_algorithms_enabled() or _several_processes():
-            _efforts[model] = Effort(_WITHOUT_TRYING)
-        else:
-            _efforts[model] = Effort(_FIRST_TRY, trying=True)
-    return _efforts[model]
+    device, in_step = device_of(model).type, torch.are_deterministic_algorithms_enabled() or _several_processes()
+    known = _efforts.setdefault(model, {})
+    if (device, in_step) not in known:
+        trying = device != "cpu" and not in_step
+        known[device, in_step] = untried(
+            model, _CPU_BUDGET if device == "cpu" else _FIRST_TRY if trying else _WITHOUT_TRYING, trying
+        )
+    return known[device, in_step]
+
+
+def untried(model: nn.Module, tokens: int, trying: bool = False) -> Effort:
+    """Where to begin with a model: its number format says how many elements are 256 MiB."""
+    return Effort(tokens, trying, elements=LIMIT * torch.float32.itemsize // mask_dtype(model).itemsize)
 
 
 def _several_processes() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-@contextmanager
-def memory_given_back(device: torch.device) -> Iterator[None]:
-    """Give memory that the block made PyTorch reserve back to the device, for whoever shares it."""
-    before = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
-    try:
-        yield
-    finally:
-        if device.type == "cuda" and torch.cuda.memory_reserved(device) > before:
-            empty_cache(device)
-
-
-def empty_cache(device: torch.device) -> None:
-    """Give memory that PyTorch holds without using it back to the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

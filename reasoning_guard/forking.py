@@ -25,7 +25,11 @@ from reasoning_guard.tree import BranchScore, TraceTree
 
 _CPU_PASS, _GPU_PASS = 32, 4096
 """Tokens that take as long as the pass itself: its weights, its launches, the copy of a cache. On a CPU as measured
-(``benchmarks/RESULTS.md``); on a GPU a guess, on the side of fewer passes."""
+once on a hybrid of 34 M parameters; on a GPU a guess, on the side of fewer passes."""
+
+_GPU_COPIES = 16
+"""Times the limit of everything else that copies of a cache may take on a GPU: 2 GiB in 16 bits, also a guess. States
+are large, and a pass for each branch would cost far more than the room."""
 
 
 def score_forked(
@@ -38,7 +42,7 @@ def score_forked(
         trees: Trees to score; what any of them have in common is read once, where a stop is worth it.
         token_budget: Most tokens, padding included, that are read at once from copies; 1 for a branch at a time.
         a_pass: What a pass costs beside its tokens, in tokens; default by the device.
-        limit: Most elements in a block of logits, in eager attention's weights and in copies of a cache.
+        limit: Most elements in a block of logits, in eager attention's weights and, on a CPU, in copies of a cache.
 
     Returns:
         A score a branch, for each tree.
@@ -98,6 +102,7 @@ class _Room:
         self._picks = head.splits or head.picks
         self._a_column = 0 if head.splits else text_config(model).vocab_size  # elements that a wanted place takes
         self._heads = attention_heads(model)
+        self._copies = limit * (1 if device_of(model).type == "cpu" else _GPU_COPIES)
         self._a_row = sum(state.numel() for layer in cache.layers for state in _states(vars(layer))) if read else 0
 
     def holds(self, batch: Sequence[TokenSequence]) -> bool:
@@ -106,8 +111,8 @@ class _Room:
         padding = rows * len(batch[-1].ids) - sum(len(each.ids) for each in batch)
         columns = len({place for each in batch for place in each.wanted}) if self._picks else tokens
         weights = self._heads * tokens * len(batch[-1].ids)
-        elements = max(columns * self._a_column, self._a_row, weights)
-        return rows * tokens <= self._budget and padding <= self._a_pass and rows * elements <= self._limit
+        fits = rows * max(columns * self._a_column, weights) <= self._limit and rows * self._a_row <= self._copies
+        return fits and rows * tokens <= self._budget and padding <= self._a_pass
 
 
 def _states(value: Any) -> Iterator[torch.Tensor]:

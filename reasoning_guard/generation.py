@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -15,12 +16,14 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
-    StoppingCriteria,
     StoppingCriteriaList,
 )
 
+from reasoning_guard.device_memory import empty_cache, out_of_memory
+from reasoning_guard.embeddings import embeddings_of, refuse_unknown_tokens
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
 from reasoning_guard.processes import Team, broke_off, in_step
+from reasoning_guard.stopping import Complete, IsComplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,11 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _CPU_BUDGET, _GPU_BUDGET = 16_384, 131_072
-_STOP_TOKENS = 48
-"""Last tokens of a completion that are looked at: an answer and what ends it."""
-
-IsComplete = Callable[[str], bool]
-"""Whether a completion that ends in this text is complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +64,6 @@ class _EntropyRecorder(LogitsProcessor):
         return torch.stack(self.columns, dim=1).tolist()
 
 
-class _Complete(StoppingCriteria):
-    """Ends a row where its text is complete, for any tokenizer, and remembers where: padding needs no guessing then."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, is_complete: IsComplete | None, start: int) -> None:
-        self.tokenizer, self.is_complete, self.start = tokenizer, is_complete, start
-        self.ends: dict[int, int] = {}
-
-    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
-        for row, ids in enumerate(input_ids[:, self.start :].tolist() if self.is_complete else ()):
-            if row not in self.ends and self._stops(ids):
-                self.ends[row] = len(ids)
-        ended = [row in self.ends for row in range(len(input_ids))]
-        return torch.tensor(ended, dtype=torch.bool, device=input_ids.device)
-
-    def _stops(self, ids: list[int]) -> bool:
-        assert self.is_complete is not None
-        return self.is_complete(str(self.tokenizer.decode(ids[-_STOP_TOKENS:], skip_special_tokens=False)))
-
-
 @contextmanager
 def _own_settings(model: nn.Module) -> Iterator[None]:
     """Hide the model's generation configuration: ``generate`` fills in from it whatever a call leaves open."""
@@ -98,6 +77,26 @@ def _own_settings(model: nn.Module) -> Iterator[None]:
             vars(module)["generation_config"] = config
 
 
+@dataclass(slots=True)
+class _Budget:
+    """Most tokens in one batch; less once memory ran out."""
+
+    tokens: int
+
+
+_budgets: WeakKeyDictionary[nn.Module, dict[str, _Budget]] = WeakKeyDictionary()
+
+
+def _budget_of(model: nn.Module) -> _Budget:
+    """What was learnt about a model on the kind of device where it is now, remembered as long as it lives.
+
+    A run has a generator for each evaluation, and memory runs out late, when the cache has grown: it is learnt once.
+    """
+    device = device_of(model).type
+    untried = _Budget(_CPU_BUDGET if device == "cpu" else _GPU_BUDGET)
+    return _budgets.setdefault(model, {}).setdefault(device, untried)
+
+
 class Generator:
     """Greedy completions of a live model.
 
@@ -109,7 +108,8 @@ class Generator:
         max_new_tokens: Longest completion, in tokens.
         is_complete: Ends a completion early; sees the text of its last 48 tokens (see
             :meth:`~reasoning_guard.formats.TraceFormat.is_complete`). None: only EOS does.
-        token_budget: Most tokens, padding and room for the completion included, in one batch.
+        token_budget: Most tokens, padding and room for the completion included, in one batch. Halved when memory runs
+            out; by default, generators of one model share what was learnt of it.
         progress: Whether to show a progress bar.
     """
 
@@ -127,12 +127,20 @@ class Generator:
         self.tokenizer = tokenizer
         self.max_new_tokens = max_new_tokens
         self.is_complete = is_complete
-        self.token_budget = token_budget or (_CPU_BUDGET if device_of(model).type == "cpu" else _GPU_BUDGET)
         self.progress = progress
+        self._own_budget = _Budget(token_budget) if token_budget else None
         self._ends = _end_ids(model, tokenizer)
-        pad = tokenizer.pad_token_id
+        self._pad = _pad_id(model, tokenizer, self._ends)
         self._synced = False
-        self._pad = int(pad) if isinstance(pad, int) else min(self._ends, default=0)
+
+    @property
+    def token_budget(self) -> int:
+        """Most tokens, padding and room for the completion included, in one batch, as learnt so far."""
+        return self._budget.tokens
+
+    @property
+    def _budget(self) -> _Budget:
+        return self._own_budget or _budget_of(self.model)
 
     def complete(self, prompts: Sequence[Sequence[int]], label: str = "generating") -> list[Completion]:
         """Complete prompts.
@@ -144,7 +152,11 @@ class Generator:
 
         Returns:
             One completion a prompt, in order.
+
+        Raises:
+            ConfigurationError: A prompt with a token that the model has no embedding of.
         """
+        refuse_unknown_tokens(self.model, prompts)
         limit = context_length(self.model)
         found: dict[int, Completion] = {
             i: Completion((), finished=False) for i, p in enumerate(prompts) if limit is not None and len(p) >= limit
@@ -155,11 +167,9 @@ class Generator:
             while pending:
                 batch = self._next_batch(prompts, pending, limit)
                 announce()
-                try:
-                    completions = self._complete_batch([prompts[i] for i in batch], limit)
-                except torch.OutOfMemoryError:
-                    broke_off()
-                    self._halve(len(batch) * (len(prompts[batch[-1]]) + self.max_new_tokens), len(batch))
+                completions = self._complete_fitting([prompts[i] for i in batch], limit)
+                if completions is None:
+                    self._halve(len(batch) * (len(prompts[batch[-1]]) + self.max_new_tokens))
                     continue
                 found.update(zip(batch, completions, strict=True))
                 pending = pending[len(batch) :]
@@ -192,11 +202,11 @@ class Generator:
 
         Prompts near the end of the context are not batched with others, whose completions they would cut short.
         """
-        size = 1
+        size, budget = 1, self.token_budget
         while size < len(pending):
             longest = prompts[pending[size]]
             same_room = self._room(longest, limit) == self._room(prompts[pending[0]], limit)
-            if not same_room or (size + 1) * (len(longest) + self.max_new_tokens) > self.token_budget:
+            if not same_room or (size + 1) * (len(longest) + self.max_new_tokens) > budget:
                 break
             size += 1
         return list(pending[:size])
@@ -205,19 +215,35 @@ class Generator:
         """Tokens that a completion of ``prompt`` may have."""
         return self.max_new_tokens if limit is None else min(self.max_new_tokens, limit - len(prompt))
 
-    def _halve(self, tokens: int, rows: int) -> None:
-        if rows == 1:
-            raise torch.OutOfMemoryError("out of memory while generating for a single prompt: nothing is left to halve")
-        self.token_budget = min(self.token_budget, tokens) // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        logger.warning("out of memory while generating: token budget halved to %d", self.token_budget)
+    def _halve(self, tokens: int) -> None:
+        budget = self._budget
+        budget.tokens = min(budget.tokens, tokens) // 2
+        empty_cache(device_of(self.model))
+        logger.warning("out of memory while generating: token budget halved to %d", budget.tokens)
+
+    def _complete_fitting(self, prompts: Sequence[Sequence[int]], limit: int | None) -> list[Completion] | None:
+        """Completions of one batch, or None where memory is too small for it.
+
+        The caller gives memory back, not the handler: its traceback would keep the failed pass's tensors alive.
+        """
+        try:
+            return self._complete_batch(prompts, limit)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            broke_off()
+            if len(prompts) > 1:
+                return None
+            raise torch.OutOfMemoryError(
+                "out of memory while generating for a single prompt: nothing is left to halve; free memory on the "
+                "device or lower `max_new_tokens`"
+            ) from error
 
     def _complete_batch(self, prompts: Sequence[Sequence[int]], limit: int | None) -> list[Completion]:
         longest = max(len(prompt) for prompt in prompts)
         ids = torch.tensor([[self._pad] * (longest - len(p)) + list(p) for p in prompts])
         mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-        recorder, stops = _EntropyRecorder(), _Complete(self.tokenizer, self.is_complete, longest)
+        recorder, stops = _EntropyRecorder(), self._stops(ids)
         device = device_of(self.model)
         model: Any = self.model
         written = model.generate(
@@ -225,11 +251,15 @@ class Generator:
             attention_mask=mask.to(device),
             generation_config=self._config(self._room(max(prompts, key=len), limit)),
             logits_processor=LogitsProcessorList([recorder]),
-            stopping_criteria=StoppingCriteriaList([stops]),
+            stopping_criteria=StoppingCriteriaList(stops),
             synced_gpus=self._synced,
         )[:, longest:]
         rows = zip(written.tolist(), recorder.table(), strict=True)
-        return [self._trim(row, entropies, stops.ends.get(i)) for i, (row, entropies) in enumerate(rows)]
+        ends = stops[0].ends if stops else {}
+        return [self._trim(row, entropies, ends.get(i)) for i, (row, entropies) in enumerate(rows)]
+
+    def _stops(self, prompts: torch.Tensor) -> list[Complete]:
+        return [Complete(self.tokenizer, self.is_complete, prompts, self._ends)] if self.is_complete else []
 
     def _config(self, room: int) -> GenerationConfig:
         return GenerationConfig(
@@ -252,3 +282,13 @@ def _end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[
     declared = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ids = declared if isinstance(declared, (list, tuple)) else [declared]
     return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
+
+
+def _pad_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> int:
+    """What to pad with, which is masked and may be any id that the model knows.
+
+    The tokenizer's own need not be one: a pad token is often added to the tokenizer alone, which training never feeds.
+    """
+    pad, known = tokenizer.pad_token_id, embeddings_of(model)
+    pad = int(pad) if isinstance(pad, int) else min(end_ids, default=0)
+    return pad if known is None or 0 <= pad < known else 0

@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.hidden import Hidden
 from reasoning_guard.logits import Distributions, Logits
@@ -28,6 +29,7 @@ from reasoning_guard.model_context import (
     inner_model,
     is_sharded,
     runs_as_written,
+    settings_of,
     text_config,
 )
 
@@ -55,6 +57,8 @@ class Head:
 
 
 _heads: WeakKeyDictionary[nn.Module, tuple[object, Head]] = WeakKeyDictionary()
+_in_use: WeakKeyDictionary[nn.Module, Head | None] = WeakKeyDictionary()
+"""Of models that are being read: what was found, or None before it was asked for."""
 
 
 def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **inputs: Any) -> Distributions:
@@ -95,15 +99,35 @@ def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **input
     return Hidden(states[:, torch.tensor(places, dtype=torch.long, device=states.device)], linear, given.dtype)
 
 
+@contextmanager
+def settled_head(model: nn.Module) -> Iterator[None]:
+    """Within the block nobody patches, hooks or configures the model: what its head allows is looked up once.
+
+    Looking takes a walk over all modules, which a pass over few tokens would notice.
+    """
+    _in_use[model] = None
+    try:
+        yield
+    finally:
+        del _in_use[model]
+
+
 def head_of(model: nn.Module) -> Head:
-    """What ``model`` lets one choose now, tried once for each forward that it has; the caller put it in evaluation.
+    """What ``model`` lets one choose now, tried once for each state that it has; the caller put it in evaluation.
 
     Raises:
         ConfigurationError: Its forward returns hidden states in place of logits, or logits of other tokens.
     """
-    known, forwards = _heads.get(model), _forwards(model)
-    if known is None or known[0] != forwards:
-        known = forwards, _try_head(model)
+    found = _in_use.get(model) or _head_now(model)
+    if model in _in_use:
+        _in_use[model] = found
+    return found
+
+
+def _head_now(model: nn.Module) -> Head:
+    known, state = _heads.get(model), _state(model)
+    if known is None or known[0] != state:
+        known = state, _try_head(model)
         _heads[model] = known
     return known[1] if not known[1].splits or _may_split(model) else replace(known[1], splits=False)
 
@@ -111,12 +135,16 @@ def head_of(model: nn.Module) -> Head:
 def make_logits(model: nn.Module) -> bool:
     """Have a model make its logits from now on; returns whether that is something new."""
     head = head_of(model)
-    _heads[model] = _forwards(model), replace(head, splits=False)
+    made = replace(head, splits=False)
+    _heads[model] = _state(model), made
+    if model in _in_use:
+        _in_use[model] = made
     return head.splits
 
 
-def _forwards(model: nn.Module) -> object:
-    return forward_identity(model), forward_identity(inner_model(model))
+def _state(model: nn.Module) -> object:
+    """What decides about logits: who makes them, and how they are capped or scaled."""
+    return forward_identity(model), forward_identity(inner_model(model)), settings_of(model)
 
 
 def _try_head(model: nn.Module) -> Head:
@@ -137,9 +165,9 @@ def _try_head(model: nn.Module) -> Head:
 def _keeps(model: nn.Module, ids: torch.Tensor, whole: torch.Tensor, places: Sequence[int]) -> bool:
     try:
         kept = model(input_ids=ids, use_cache=False, **Head(picks=True, skips=True).keep(places, ids.device)).logits
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # a patched forward may refuse a tensor in its own way: then all logits are made
+    except Exception as error:  # a patched forward may refuse a tensor in its own way: then all logits are made
+        if out_of_memory(error):
+            raise
         return False
     return _close(kept, whole[:, list(places)])
 
@@ -156,9 +184,9 @@ def _splits(model: nn.Module, ids: torch.Tensor, whole: torch.Tensor) -> bool:
         every = [(row, place) for row in range(ids.shape[0]) for place in range(ids.shape[1])]
         own = Hidden(given.states[0], linear, given.dtype).logits(every).unflatten(0, ids.shape)
         return _close(own, whole) and _passes_on(model, linear, ids)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # a patched forward may do something with its logits that needs them to be there
+    except Exception as error:  # a patched forward may do something with its logits that needs them to be there
+        if out_of_memory(error):
+            raise
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -21,9 +22,9 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     """Put ``model`` into evaluation for the duration of the block, and everything back as it was afterwards.
 
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
-    global random state of the CPU and of the model's device, and the attention implementation of every part. Gradients
-    are off by ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that training
-    cannot use. What was compiled runs as it was written: each new length would compile it anew.
+    global random state of the CPU and of the model's CUDA devices, and the attention implementation of every part.
+    Gradients are off by ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that
+    training cannot use. What was compiled runs as it was written: each new length would compile it anew.
 
     Eval flags matter beyond dropout: with gradient checkpointing, a model in training mode silently drops its cache,
     and greedy generation is wrong from the second token on.
@@ -46,11 +47,11 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
             with torch.no_grad():
                 yield model
         finally:
+            for module, training in flags:  # first, because it cannot fail
+                module.training = training
             for config, name in attention:
                 if config._attn_implementation != name:
                     config._attn_implementation = name
-            for module, training in flags:
-                module.training = training
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -104,16 +105,32 @@ def inner_model(model: nn.Module) -> nn.Module:
     return getattr(whole, "_orig_mod", whole)
 
 
-def forward_identity(model: nn.Module) -> tuple[int, int]:
-    """Changes when a host patches the forward of the model or of its class."""
+def forward_identity(model: nn.Module) -> tuple[object, object]:
+    """Differs once a host has patched the forward of the model or of its class."""
     own = vars(model).get("forward")
-    return id(type(model).forward), id(getattr(own, "__func__", own))
+    return _weakly(type(model).forward), _weakly(getattr(own, "__func__", own))
+
+
+def _weakly(function: object) -> object:
+    """Equal as long as it is the same one; by ``id`` alone, a later function in a freed one's place would pass for it.
+
+    Not the function itself: it may hold the model, and what is known of a model must not keep it alive.
+    """
+    try:
+        return weakref.ref(function)
+    except TypeError:  # None, and the few callables that take no weak references
+        return function
 
 
 def text_config(model: nn.Module) -> Any:
     """The configuration of the language model inside ``model``."""
     config: Any = model.config
     return config.get_text_config(decoder=True)
+
+
+def settings_of(model: nn.Module) -> str:
+    """All settings of the language model inside ``model``, as text that differs once one of them was changed."""
+    return repr(sorted(text_config(model).to_dict().items(), key=lambda item: item[0]))
 
 
 def context_length(model: nn.Module) -> int | None:

@@ -13,7 +13,7 @@ Pure integers in, tensors out; no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -133,7 +133,7 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
     return _row([node for stem in Trie.of(branches).stems for node in stem])
 
 
-def parts(trie: Trie, width: int, wanted: int) -> list[Part]:
+def parts(trie: Trie, width: int, wanted: int, only_compared: bool = False) -> list[Part]:
     """Divide a tree's branches into parts, those that see most of the trunk first.
 
     What begins with the same token stays in one part. A part that is larger than it may be is cut into pieces.
@@ -141,25 +141,33 @@ def parts(trie: Trie, width: int, wanted: int) -> list[Part]:
     Args:
         trie: Anchored branches of one trunk.
         width: Most tokens of a piece.
-        wanted: Most tokens of a piece whose distribution is wanted.
+        wanted: Most tokens of a piece whose distribution is made.
+        only_compared: Whether that is so only for those that are compared with others, and not for all that are asked.
 
     Returns:
         The parts. Together they hold every token once.
     """
+    compared = {node for _, own, others in trie.pairs for node in (*own, *others)}
+
+    def made(node: Node) -> bool:
+        return node.enter in compared if only_compared else node.wanted
+
     return [
-        Part(max(node.reach for node in nodes), tuple(map(_row, _cut([[node] for node in nodes], width, wanted))))
-        for nodes in _cut(trie.stems, width, wanted)
+        Part(max(node.reach for node in nodes), tuple(map(_row, _cut([[node] for node in nodes], width, wanted, made))))
+        for nodes in _cut(trie.stems, width, wanted, made)
     ]
 
 
-def _cut(stems: Sequence[Sequence[Node]], width: int, wanted: int) -> Iterator[list[Node]]:
+def _cut(
+    stems: Sequence[Sequence[Node]], width: int, wanted: int, made: Callable[[Node], bool]
+) -> Iterator[list[Node]]:
     """Runs of stems, of like lengths up to ``width`` tokens; longer where a stem would leave a short run behind."""
-    total, all_asked = sum(map(len, stems)), sum(node.wanted for stem in stems for node in stem)
+    total, all_asked = sum(map(len, stems)), sum(made(node) for stem in stems for node in stem)
     even = -(-total // max(1, -(-total // width), -(-all_asked // wanted)))
     run: list[Node] = []
     asked = 0
     for stem in stems:
-        more = sum(node.wanted for node in stem)
+        more = sum(map(made, stem))
         full = len(run) >= even or 2 * len(run) >= width < len(run) + len(stem)
         if run and (full or asked + more > wanted):
             yield run

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import Scores
@@ -193,8 +194,8 @@ def _has_adapter(model: nn.Module) -> bool:
 
 
 def _checked(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
-    vocabulary = model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-    if vocabulary < len(tokenizer):
+    vocabulary = embeddings_of(model)
+    if vocabulary is not None and vocabulary < len(tokenizer):
         raise ConfigurationError(
             f"the reference knows {vocabulary} tokens, the tokenizer has {len(tokenizer)}: "
             "a reference must share the trained model's tokenizer"

@@ -26,6 +26,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from reasoning_guard.branch_pass import mask_dtype
+from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.forking import score_forked
 from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_shared
@@ -37,12 +39,13 @@ from reasoning_guard.model_context import (
     forward_identity,
     inner_model,
     reading,
+    settings_of,
     takes_dense_masks,
     text_config,
 )
 from reasoning_guard.sequences import score_independent
-from reasoning_guard.tree import BranchScore, TraceTree
-from reasoning_guard.twins import VOCABULARY, build_twin, twin_trees
+from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.twins import VOCABULARY, build_twin, shrink, twin_trees
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,9 @@ _CROWDED = 2**14
 """Elements of masks and logits that make a twin's branches be read in several parts and pieces."""
 _PASSES = (0, 8)
 """Prices of a pass, in tokens: copies wherever anything is shared, and longer ends that go on in one batch."""
+
+_NAMES = {"_name_or_path", "architectures", "transformers_version", "dtype"}
+"""Settings of a configuration that say where a model comes from, not what it is."""
 
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope", "su"}
 
@@ -89,22 +95,24 @@ _twins: dict[str, Verdict] = {}
 _settled: WeakKeyDictionary[nn.Module, dict[Hashable, Verdict]] = WeakKeyDictionary()
 
 
-def verdict_of(model: nn.Module, trees: Sequence[TraceTree]) -> Verdict:
+def verdict_of(model: nn.Module, trees: Sequence[TraceTree], limit: int = LIMIT) -> Verdict:
     """How to score a model: tested once for each state that it comes in; the caller has put it in evaluation.
 
     Args:
         model: The user's model.
         trees: Trees with branches that hide nothing; looked at only if the model was not tested yet, or if its
-            forward, its attention, its adapter or autocast has changed since.
+            forward, its settings, its attention, its adapter, its number format or autocast has changed since.
+        limit: Most elements in a mask, in attention's weights or in logits of the test.
 
     Raises:
         ConfigurationError: The model is not causal.
+        torch.OutOfMemoryError: Memory is too small for the test; nothing was learnt of the model.
     """
     known, state = _settled.setdefault(model, {}), _state(model)  # an adapter goes off and on at every evaluation
     if state in known:
         return known[state]
     started = time.perf_counter()
-    verdict = confirm(model, verdict_of_twin(model), trees)
+    verdict = confirm(model, verdict_of_twin(model), trees, limit)
     seconds = time.perf_counter() - started
     level = logging.INFO if verdict.plan or verdict.forks else logging.WARNING
     name = type(model).__name__
@@ -116,9 +124,14 @@ def verdict_of(model: nn.Module, trees: Sequence[TraceTree]) -> Verdict:
 def _state(model: nn.Module) -> Hashable:
     """What decides, beside the architecture, whether sharing is exact."""
     forwards = tuple(forward_identity(each) for each in (model, inner_model(model)))
-    disabled = any(getattr(module, "disable_adapters", False) is True for module in model.modules())
-    autocast = torch.is_autocast_enabled(device_of(model).type)
-    return attention_name(model), takes_dense_masks(model), forwards, disabled, autocast
+    adapters = frozenset(
+        (bool(module.disable_adapters), str(getattr(module, "active_adapters", None)))
+        for module in model.modules()
+        if hasattr(module, "disable_adapters")
+    )
+    device = device_of(model).type
+    formats = mask_dtype(model), torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return attention_name(model), takes_dense_masks(model), forwards, settings_of(model), adapters, formats
 
 
 def verdict_of_twin(model: nn.Module) -> Verdict:
@@ -136,7 +149,7 @@ def verdict_of_twin(model: nn.Module) -> Verdict:
     if rope:
         return Verdict(None, f"its {rope.pop()} RoPE depends on the total length, which a shared trunk changes")
     masks = takes_dense_masks(model)
-    key = repr((type(config).__name__, _kinds(config), attention_name(model), masks))
+    key = repr((type(inner_model(model)), _kind(config), attention_name(model), masks))
     if key not in _twins:
         _twins[key] = _test_twin(model, masks)
     return _twins[key]
@@ -150,10 +163,14 @@ def _is_recurrent(config: Any) -> bool:
     )
 
 
-def _kinds(config: Any) -> tuple[object, ...]:
-    """What decides which layers a twin has: layer types and whether there are windows, not their sizes."""
-    types = tuple(sorted(set(getattr(config, "layer_types", None) or ())))
-    return (*types, getattr(config, "sliding_window", None) is not None)
+def _kind(config: Any) -> object:
+    """What decides what a twin is: all settings once those that are sizes have been made small."""
+    try:
+        small = shrink(config)
+    except Exception:  # then the twin can't be built either, and that is its verdict
+        small = config
+    settings = small.to_dict().items()
+    return type(config), sorted((name, repr(value)) for name, value in settings if name not in _NAMES)
 
 
 def _test_twin(model: nn.Module, masks: bool) -> Verdict:
@@ -207,6 +224,8 @@ def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Sc
         alone = score_shared(model, trees, plan, limit=limit)
         return max(largest_difference(alone, truth), largest_difference(ahead, truth[:1]))
     except Exception as error:  # a mask or a cache that the architecture refuses is an answer: not this plan
+        if out_of_memory(error):
+            raise
         logger.debug("mask plan %s failed on %s: %s", plan, type(model).__name__, error)
         return float("inf")
 
@@ -216,11 +235,13 @@ def _try_copies(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, a_p
     try:
         return largest_difference(score_forked(model, trees, sys.maxsize, a_pass=a_pass, limit=limit), truth)
     except Exception as error:  # caches are of many kinds, and not all can be continued or copied
+        if out_of_memory(error):
+            raise
         logger.debug("copies of the cache failed on %s: %s", type(model).__name__, error)
         return float("inf")
 
 
-def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> Verdict:
+def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limit: int = LIMIT) -> Verdict:
     """Check the verdict on the user's own model with its own trees; the caller has put it in evaluation.
 
     Args:
@@ -228,9 +249,11 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> V
         verdict: What the twin said.
         trees: Trees that are about to be scored. The shortest is used with at most four of its branches and, for its
             padding, one of middle length with its last branch.
+        limit: Most elements in a mask, in attention's weights or in logits of the test.
 
     Raises:
         ConfigurationError: The model is not causal.
+        torch.OutOfMemoryError: Memory is too small for the test.
 
     Returns:
         The verdict with the plan scaled to this model's windows, or the fallback, whether it may pad and whether it may
@@ -248,22 +271,34 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree]) -> V
         )
     if verdict.plan is not None:
         plan = _scaled(verdict.plan, text_config(model))
-        difference = _try(model, sample, plan, truth)
+        difference = _try(model, sample, plan, truth, limit)
         if difference > allowed and make_logits(model):
-            difference = _try(model, sample, plan, truth)
+            difference = _try(model, sample, plan, truth, limit)
         if difference <= allowed:
             return Verdict(plan, f"{verdict.reason} and within {difference:.2g} nats on this one", difference)
         reason = f"sharing the trunk changes scores on this model by {difference:.2g} nats"
         verdict = Verdict(None, reason, difference)
-    padded = score_independent(model, sample, token_budget=sys.maxsize)
-    verdict = replace(verdict, pads=largest_difference(padded, truth) <= allowed)
+    verdict = replace(verdict, pads=_padding_changes(model, sample, truth) <= allowed)
     if not verdict.forks:
         return verdict
-    difference = max(_try_copies(model, sample, truth, a_pass) for a_pass in _PASSES)
+    difference = max(_try_copies(model, sample, truth, a_pass, limit) for a_pass in _PASSES)
     if difference > allowed:
         reason = f"{verdict.reason}, and copies of its cache change scores on this model by {difference:.2g} nats"
         return replace(verdict, reason=reason, difference=difference, forks=False)
     return replace(verdict, reason=f"{verdict.reason}; copies are within {difference:.2g} nats", difference=difference)
+
+
+def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Scores) -> float:
+    """Largest difference that padding two sequences to one length makes, in nats."""
+    if _rope_types(text_config(model)) & _LENGTH_DEPENDENT_ROPE:
+        return float("inf")  # the longest sequence of a batch would decide about the positions of all
+    longest = max(branch.at + len(branch.ids) for tree in sample for branch in tree.branches)
+    try:
+        return largest_difference(score_independent(model, sample, token_budget=2 * longest), truth)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return float("inf")  # one at a time is right too
 
 
 def _sample(trees: Sequence[TraceTree]) -> list[TraceTree]:
@@ -278,11 +313,14 @@ def _sample(trees: Sequence[TraceTree]) -> list[TraceTree]:
 def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, rounding: float) -> None:
     """What stands behind a token must not change its score, else every answer would be read off itself."""
     i = max(range(len(truth[0])), key=lambda i: len(truth[0][i].logprobs))
-    branch = trees[0].branches[i]
+    branch, within = trees[0].branches[i], truth[0][i].logprobs[0]
     start = branch.scored[0]
+    if len(truth[0][i].logprobs) == 1:  # nothing stood behind the only token: let something
+        more = Branch(branch.at, (*branch.ids[: start + 1], branch.ids[start]), (start, start + 2))
+        [[both]] = score_independent(model, [TraceTree(trees[0].trunk, (more,))], token_budget=1, split=False)
+        within = both.logprobs[0]
     first = TraceTree(trees[0].trunk, (replace(branch, scored=(start, start + 1)),))
     [[alone]] = score_independent(model, [first], token_budget=1, split=False)
-    within = truth[0][i].logprobs[0]
     if abs(alone.total - within) > 10 * rounding * (1 + abs(within)):
         raise ConfigurationError(
             f"{type(model).__name__} reads tokens behind the one that it predicts ({alone.total:.3g} nats without "
@@ -314,8 +352,9 @@ def working_dtype(model: nn.Module) -> torch.dtype:
         if isinstance(output, torch.Tensor) and output.dtype.is_floating_point:
             seen.add(output.dtype)
 
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    hooks: list[Any] = []
     try:
+        hooks += (module.register_forward_hook(note) for module in model.modules())
         model(input_ids=torch.tensor([[1, 2]], device=device_of(model)), use_cache=False)
     finally:
         for hook in hooks:
@@ -328,7 +367,7 @@ def largest_difference(scores: Scores, truth: Scores) -> float:
     pairs = [
         (a, b) for x, y in zip(scores, truth, strict=True) for s, t in zip(x, y, strict=True) for a, b in _pairs(s, t)
     ]
-    differences = [abs(a - b) for a, b in pairs]
+    differences = [0.0 if a == b else abs(a - b) for a, b in pairs]  # a token that cannot come is -inf twice
     return float("inf") if any(d != d for d in differences) else max(differences)
 
 

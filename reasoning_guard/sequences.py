@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from reasoning_guard.branch_pass import Scores, branch_score
-from reasoning_guard.head import read
-from reasoning_guard.model_context import device_of
+from reasoning_guard.forward import LIMIT
+from reasoning_guard.head import head_of, read
+from reasoning_guard.model_context import device_of, text_config
 from reasoning_guard.packing import anchored, pad_right
 from reasoning_guard.tree import BranchScore, TraceTree
 
@@ -39,7 +40,9 @@ def sequences_of(trees: Sequence[TraceTree]) -> list[list[TokenSequence]]:
     ]
 
 
-def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget: int, *, split: bool = True) -> Scores:
+def score_independent(
+    model: nn.Module, trees: Sequence[TraceTree], token_budget: int, *, split: bool = True, limit: int = LIMIT
+) -> Scores:
     """Score every branch as a sequence of its own: the always-right path. Branches that hide nothing only.
 
     Args:
@@ -47,6 +50,7 @@ def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget
         trees: Trees to score.
         token_budget: Most tokens, padding included, in one forward; 1 for a forward a sequence, without padding.
         split: False has the model make its logits in any case (see :mod:`reasoning_guard.head`).
+        limit: Most elements in the logits of a batch.
 
     Returns:
         A score a branch, for each tree.
@@ -54,7 +58,15 @@ def score_independent(model: nn.Module, trees: Sequence[TraceTree], token_budget
     asked = sequences_of(trees)
     distinct = {each for every in asked for each in every}
     found: dict[TokenSequence, BranchScore] = {}
-    for batch in batches(distinct, lambda rows: len(rows) * len(rows[-1].ids) <= token_budget):
+    head = head_of(model)
+    a_column = 0 if split and head.splits else text_config(model).vocab_size
+
+    def fits(batch: Sequence[TokenSequence]) -> bool:
+        length = len(batch[-1].ids)
+        columns = len({place for each in batch for place in each.wanted}) if head.picks else length
+        return len(batch) * length <= token_budget and len(batch) * columns * a_column <= limit
+
+    for batch in batches(distinct, fits):
         found.update(read_to_the_end(model, batch, split=split))
     return [[found[each] for each in every] for every in asked]
 

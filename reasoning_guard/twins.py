@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
+from transformers.modeling_utils import set_zero3_state
 
 from reasoning_guard.model_context import attention_name, inner_model, text_config
 from reasoning_guard.tree import Branch, TraceTree
@@ -95,8 +96,8 @@ def build_small(
     for name, value in changes.items():
         _resize(small, name, value)
     _refuse_large(small, own)
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), set_zero3_state():
+        torch.random.default_generator.manual_seed(seed)  # `torch.manual_seed` would seed the training's devices too
         model = _from_config(small, own)
         enlarge(model)
     return model.float()
@@ -104,7 +105,7 @@ def build_small(
 
 def _refuse_large(config: Any, own: type[Any] | None) -> None:
     """Count the parameters without making them: a size that goes by an unknown name stays as large as the user's."""
-    with torch.device("meta"):
+    with torch.device("meta"), set_zero3_state():
         size = sum(parameter.numel() for parameter in _from_config(copy.deepcopy(config), own).parameters())
     if size > _LARGEST_TWIN:
         raise ValueError(f"shrunk as far as its sizes are known, it still has {size:,} parameters")

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.architectures import plain_loop
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.effort import Effort
+from reasoning_guard.forward import LIMIT
 from reasoning_guard.tree import Branch, TraceTree
 from tiny_models import tiny_model
 
@@ -70,6 +71,44 @@ def test_a_group_reads_its_prompt_and_the_answer_without_steps_once() -> None:
     scorer.score_tree_groups([group])
     tokens = 40 + 8 * 12 + (1 + 8 * 2) * 2
     assert tokens <= sum(seen) <= tokens + 7 * 2  # rows are padded to the first, which alone asks without steps
+
+
+def test_groups_that_share_nothing_fill_batches_together() -> None:
+    model, rng = tiny_model("llama"), random.Random(12)
+    asked = ids(rng, 4)
+    lone = [[make_tree(rng, ids(rng, 20), 3, asked)] for _ in range(8)]
+    apart = [[make_tree(rng, (1, *ids(rng, 20)), 3, asked) for _ in range(2)] for _ in range(4)]
+    scorer = BranchScorer(model)
+    expected = [scorer.score_trees(group) for group in (*lone, *apart)]
+    passes: list[object] = []
+    model.register_forward_pre_hook(lambda *_: passes.append(None))
+    found = scorer.score_tree_groups([*lone, *apart])
+    assert len(passes) == 2, "all trunks in one pass, all branches in another"
+    for one, other in zip(found, expected, strict=True):
+        assert totals(one) == pytest.approx(totals(other), abs=1e-4)
+
+
+def test_a_group_is_read_as_far_as_its_branches_see() -> None:
+    """Twins that go on for longer than the model's context, asked where they still are within it."""
+    model, rng = tiny_model("gpt2", n_positions=64), random.Random(13)
+    tree = TraceTree(ids(rng, 100), tuple(Branch(at, ids(rng, 4), (1, 4)) for at in (20, 40)))
+    [scores] = BranchScorer(model).score_tree_groups([[tree, tree, tree]])
+    model.eval()
+    assert totals(scores) == pytest.approx(3 * plain_loop(model, tree), abs=1e-4)
+
+
+def test_rows_of_a_batch_are_about_as_long() -> None:
+    """Short and long traces in turns: in the order in which they come, half of what is fed would be padding."""
+    model, rng = tiny_model("llama"), random.Random(14)
+    asked = ids(rng, 3)
+    lengths = [length for pair in zip(range(20, 60, 2), range(160, 200, 2), strict=True) for length in pair]
+    trees = [TraceTree(ids(rng, n), tuple(Branch(n * k // 4, asked, (1, 3)) for k in range(1, 5))) for n in lengths]
+    scorer = BranchScorer(model)
+    scorer.score_trees(trees)
+    seen = fed_tokens(model)
+    scorer.score_trees(trees)
+    unique = sum(lengths) + len(trees) * 4 * 2
+    assert unique <= sum(seen) < 1.2 * unique
 
 
 def hidden_truth(model: torch.nn.Module, tree: TraceTree, branch: Branch) -> list[float]:
@@ -198,7 +237,13 @@ def test_sixteen_thousand_tokens_and_two_hundred_steps() -> None:
     trunk, asked = ids(rng, 16_000), ids(rng, 6)
     cuts = range(80, 16_001, 80)
     tree = TraceTree(trunk, tuple(Branch(cut, asked, (2, 6)) for cut in cuts))
+    masks = [0]
+    model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: masks.append(getattr(kwargs.get("attention_mask"), "numel", lambda: 0)()),
+        with_kwargs=True,
+    )
     [found] = BranchScorer(model).score_trees([tree])
+    assert 0 < max(masks) <= LIMIT // 4 < 16_000**2 // 30, "no table of all tokens by all tokens"
     model.eval()
     few = [0, 99, 199]
     truth = plain_loop(model, TraceTree(trunk, tuple(tree.branches[i] for i in few)))

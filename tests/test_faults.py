@@ -200,8 +200,12 @@ def test_an_error_at_any_call_of_the_tokenizer_is_told(stride: int, caplog: pyte
 def test_an_error_at_a_call_of_the_tokenizer_can_be_raised() -> None:
     """Whatever happens outside of a probe; a probe's own mistake costs its values there too."""
     (tokenizer, breaks), model = _breakable_tokenizer(), runs.writer()
-    raised = 0
-    for at in range(0, 200, 20):
+    guard, raised = _with_tokenizer(tokenizer, model), 0
+    before = breaks.calls
+    guard.evaluate(model, 0)
+    made = breaks.calls - before
+    assert made > 100
+    for at in range(0, made, made // 10):
         guard = _with_tokenizer(tokenizer, model, on_error="raise")
         breaks.calls, breaks.at = 0, at
         try:

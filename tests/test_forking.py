@@ -17,7 +17,6 @@ from transformers import DynamicCache
 from benchmarks.architectures import plain_loop
 from reasoning_guard import forking, selftest
 from reasoning_guard.branch_scorer import BranchScorer
-from reasoning_guard.effort import Effort
 from reasoning_guard.forking import score_forked
 from reasoning_guard.model_context import reading
 from reasoning_guard.selftest import largest_difference
@@ -122,7 +121,8 @@ def test_where_a_pass_costs_more_than_it_saves_nothing_is_copied(monkeypatch: py
         raise AssertionError
 
     monkeypatch.setattr(forking, "_copies", refuse)
-    alone = BranchScorer(model, shared=False).score_trees(group)
+    with reading(model):
+        alone = score_independent(model, group, scorer.token_budget)
     assert totals(scorer.score_trees(group)) == totals(alone)
 
 
@@ -229,9 +229,9 @@ def test_one_trace_that_does_not_fit_is_read_in_smaller_parts(caplog: pytest.Log
 
 def test_a_device_without_room_for_a_cache_reads_branch_by_branch() -> None:
     model, [group, _] = tiny_model("bloom"), groups_of(7)
-    scorer = BranchScorer(model)
+    scorer = BranchScorer(model, token_budget=2048)
     whole = scorer.score_trees(group)
-    scorer.effort = Effort(2048, alone_from=0)
+    scorer.effort.alone_from = 0
     with fed(model) as shapes:
         assert totals(scorer.score_trees(group)) == pytest.approx(totals(whole), abs=1e-4)
     assert len(shapes) == len({t.trunk[: b.at] + b.ids for t in group for b in t.branches})

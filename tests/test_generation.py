@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import random
+import weakref
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -13,6 +15,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from memorised import CONTEXT, LESSONS, TOKENIZER, encode, memorised
+from reasoning_guard import generation
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import PRESETS
 from reasoning_guard.generation import Completion, Generator
 from reasoning_guard_demo.model import build_tokenizer
@@ -61,6 +65,17 @@ def complete(
     is_complete = (lambda tail: any(s in tail for s in stop)) if stop else None
     settings = {"max_new_tokens": 8, "is_complete": is_complete, **settings}
     return Generator(model, tokenizer, progress=False, **settings).complete(questions)
+
+
+def embedded_with(adapter: str | None) -> Any:
+    """A model of 64 embeddings, plain or with an adapter around them."""
+    settings: dict[str, Any] = {
+        "lora": {"target_modules": ["q_proj", "embed_tokens"]},
+        "copy": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+        "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [5, 6]}},
+    }
+    model = tiny_model("llama")
+    return get_peft_model(model, LoraConfig(r=4, **settings[adapter])) if adapter else model
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -133,6 +148,43 @@ def test_padding_by_any_token_or_none(pad: str | None) -> None:
     assert tokenizer.pad_token == pad
 
 
+@pytest.mark.parametrize("adapter", [None, "lora", "copy", "tokens"])
+def test_a_pad_token_that_only_the_tokenizer_knows_is_not_fed(adapter: str | None) -> None:
+    """Added without resizing the model. On a GPU, feeding it would end the process' use of the device."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens([f"[{i}]" for i in range(64 - len(tokenizer))])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    assert tokenizer.pad_token_id == 64
+    model = embedded_with(adapter)
+    assert complete(model, prompts(), tokenizer) == complete(model, prompts())
+    assert tokenizer.pad_token_id == 64
+
+
+@pytest.mark.parametrize("adapter", [None, "lora", "copy", "tokens"])
+@pytest.mark.parametrize("unknown", [64, -1])
+def test_prompts_with_tokens_that_the_model_does_not_know_are_refused_before_they_are_fed(
+    adapter: str | None, unknown: int
+) -> None:
+    model, fed = embedded_with(adapter), []
+    model.get_input_embeddings().register_forward_pre_hook(lambda _m, args: fed.append(args))
+    with pytest.raises(ConfigurationError, match=rf"below 64.* has {unknown}\..*resize_token_embeddings"):
+        complete(model, [*prompts(), [5, unknown, 6]])
+    assert not fed
+    complete(model, [[5, 63, 6]])
+    assert fed
+
+
+def test_a_model_that_does_not_say_how_many_tokens_it_knows_completes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    truth = complete(model, prompts())
+
+    def silent() -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr(model, "get_input_embeddings", silent)
+    assert complete(model, prompts()) == truth
+
+
 @pytest.mark.parametrize("pad", ["<eos>", None])
 def test_rows_that_stopped_early_lose_their_padding_whatever_it_is(pad: str | None) -> None:
     tokenizer = build_tokenizer()
@@ -166,6 +218,26 @@ def test_stop_strings_of_byte_level_tokenizers(style: Any) -> None:
         n = next((i + 1 for i, text in enumerate(grown) if stop in text), len(grown))
         assert completion.ids == one.ids[:n]
         assert completion.finished == (stop in grown[-1] or one.finished)
+
+
+@pytest.mark.parametrize("style", [gpt2_style, qwen2_style, llama3_style])
+def test_each_row_is_asked_about_once_a_token_until_it_ends(style: Any) -> None:
+    """By the text of its last 48 tokens; some rows end by EOS, some by their text, some not at all."""
+    tokenizer, asked = style(), []
+    model = tiny_model("llama", vocab_size=len(tokenizer), eos_token_id=None)
+    model.generation_config.eos_token_id = list(range(100, 104))
+    questions = [[i + 3 for i in prompt] for prompt in prompts(12)]
+
+    def is_complete(text: str) -> bool:
+        asked.append(text)
+        return sum(map(ord, text)) % 90 == 0
+
+    found = complete(model, questions, tokenizer, max_new_tokens=70, is_complete=is_complete)
+    texts = [[tokenizer.decode(list(c.ids[max(0, n - 47) : n + 1])) for n in range(len(c.ids))] for c in found]
+    assert Counter(asked) == Counter(text for grown in texts for text in grown)
+    by_text = [bool(grown) and sum(map(ord, grown[-1])) % 90 == 0 for grown in texts]
+    ends = {(c.finished, stopped) for c, stopped in zip(found, by_text, strict=True)}
+    assert ends == {(True, True), (True, False), (False, False)}
 
 
 def test_a_stop_string_at_the_very_last_token_counts_as_an_end() -> None:
@@ -255,6 +327,66 @@ def test_out_of_memory_halves_the_budget_and_carries_on(
     assert_same(found, whole)
     assert generator.token_budget < 512
     assert "halved" in caplog.text
+
+
+def small_device(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[Any]]:
+    """From now on, memory runs out for more than two rows, late, when the cache has grown; lists the failed caches."""
+    inner, failed = model.model.forward, []
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        cache = kwargs["past_key_values"]
+        if kwargs["input_ids"].shape[0] > 2 and cache is not None and cache.get_seq_length() > 32:
+            failed.append(weakref.ref(cache))
+            raise torch.OutOfMemoryError("a small device")
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(model.model, "forward", limited)
+    return failed
+
+
+def test_what_memory_taught_is_remembered_for_the_next_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    untried = Generator(model, TOKENIZER).token_budget
+    failed = small_device(model, monkeypatch)
+    first = complete(model, prompts(9))
+    learnt, n_failed = Generator(model, TOKENIZER).token_budget, len(failed)
+    assert n_failed > 0
+    assert_same(complete(model, prompts(9)), first)
+    assert len(failed) == n_failed, "no pass fails a second time"
+    assert learnt < untried == Generator(tiny_model("llama"), TOKENIZER).token_budget
+    assert Generator(model, TOKENIZER, token_budget=512).token_budget == 512
+
+
+def test_a_budget_that_was_asked_for_teaches_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    untried = Generator(model, TOKENIZER).token_budget
+    failed = small_device(model, monkeypatch)
+    complete(model, prompts(9), token_budget=512)
+    assert failed
+    assert Generator(model, TOKENIZER).token_budget == untried
+
+
+def test_a_model_on_another_kind_of_device_is_not_bound_by_what_it_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = tiny_model("llama")
+    other: Any = tiny_model("llama")
+    generator = Generator(model, TOKENIZER, max_new_tokens=8, progress=False)
+    small_device(model, monkeypatch)
+    generator.complete(prompts(9))
+    learnt = generator.token_budget
+    for each in (model, other):
+        each.to("meta")
+    assert generator.token_budget == Generator(other, TOKENIZER).token_budget > learnt
+    model.to_empty(device="cpu")
+    assert generator.token_budget == learnt
+
+
+def test_memory_is_given_back_when_the_failed_pass_no_longer_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held = tiny_model("llama"), []
+    failed = small_device(model, monkeypatch)
+    monkeypatch.setattr(generation, "empty_cache", lambda _: held.append([cache() is not None for cache in failed]))
+    complete(model, prompts(9))
+    assert len(held) == len(failed) > 0
+    assert not any(any(each) for each in held)
 
 
 def test_out_of_memory_on_a_single_prompt_is_raised_and_leaves_the_model_as_it_was(

@@ -32,7 +32,7 @@ ROOMS = {
     "probes": ("probes", "metrics"),
     "models": (
         *("processes", "model_context", "logits", "hidden", "head", "divergences", "branch_pass", "forward", "twins"),
-        *("sequences", "forking"),
+        *("sequences", "forking", "device_memory", "embeddings", "stopping"),
         *("selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),
     "evaluating": ("gate", "evaluate", "faithfulness"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.evaluate import Stopwatch, probe_traces, write_traces
 from reasoning_guard.evaluation import Row
 from reasoning_guard.format_inference import states_answer
@@ -206,7 +207,7 @@ def _facts(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> ModelFacts:
         device=str(device_of(model)),
         context=context_length(model),
         adapter=adapter,
-        embeddings=inner.get_input_embeddings().num_embeddings,
+        embeddings=embeddings_of(model) or len(tokenizer),
         vocabulary=len(tokenizer),
         chat_template=bool(getattr(tokenizer, "chat_template", None)),
     )

@@ -1,0 +1,40 @@
+"""A device's memory: that it ran out, in whichever words, and giving it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: each kind of device has its own words for it.
+
+    >>> out_of_memory(torch.OutOfMemoryError("full")), out_of_memory(RuntimeError("MPS backend out of memory."))
+    (True, True)
+    >>> out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")), out_of_memory(ValueError())
+    (True, False)
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    words = isinstance(error, RuntimeError) and should_reduce_batch_size(error)
+    return bool(words) or (isinstance(error, RuntimeError) and "ALLOC_FAILED" in str(error))
+
+
+@contextmanager
+def memory_given_back(device: torch.device) -> Iterator[None]:
+    """Give memory that the block made PyTorch reserve back to the device, for whoever shares it."""
+    before = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+    try:
+        yield
+    finally:
+        if device.type == "cuda" and torch.cuda.memory_reserved(device) > before:
+            empty_cache(device)
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give memory that PyTorch holds without using it back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
