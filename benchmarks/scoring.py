@@ -33,6 +33,8 @@ from benchmarks.ways import LARGE, SAMPLED, SMALL, TRACE_BY_TRACE, Size, build_m
 
 STEPS, ANSWERS, VOCABULARIES = (8, 16, 32, 64), (1, 5, 8), (SMALL, LARGE)
 PARTS = ("single", "long", "control", "groups", "forward", "hybrid", "loop", "many", "evaluation", "padded", "memory")
+REASONING = Size(200, ANSWERS[-1], prompt=384, step=80)
+"""16,384 tokens in 200 steps."""
 SLOW = {"cpu": 4e12, "cuda": 4e15}
 """Floating-point operations: about a minute of one CPU core, and half a minute of a large GPU."""
 
@@ -53,11 +55,11 @@ def _single(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[C
 
 def _rounds(device: str, steps: int) -> int:
     """On a CPU whose neighbours are busy, a median of a few rounds is off by a tenth (see the control)."""
-    return 7 if device == "cuda" else {8: 41, 64: 13}.get(steps, 21)
+    return 7 if device == "cuda" else {8: 41, 16: 21, 32: 15, 64: 9}[steps]
 
 
 def _long(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    """Beside one forward: steps of 50 tokens, and a large vocabulary in a model that is as large as it needs."""
+    """Beside one forward: longer traces, and a large vocabulary in a model that is as large as it needs."""
     ways, size, rounds = ("plain", "all logits", "limit", "shared"), Size(32, ANSWERS[-1], prompt=180, step=50), 11
     if device == "cpu" and vocabulary == LARGE:
         shape, size, rounds = "0.5B", Size(32, ANSWERS[-1]), 7
@@ -88,7 +90,7 @@ def _forward(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[
 def _hybrid(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     """A model that no mask can steer: its branches go on from copies of its cache."""
     if shape in ("34M", "1.5B") and vocabulary == SMALL:
-        for steps in STEPS[:2] if quick else STEPS:
+        for steps in STEPS[:2] if quick else STEPS[:3]:
             ways = ("plain", "limit", "loop", "padded", "shared")
             size = Size(steps, ANSWERS[-1])
             yield Cell("time", device, f"{shape} hybrid", vocabulary, size, ways, rounds=3 if steps <= 16 else 1)
@@ -123,7 +125,10 @@ def _many_size(device: str, shape: str, steps: int, answer: int) -> tuple[str, S
 
 
 def _memory(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    for model, size in _every_size(device, shape, quick):
+    sizes = list(_every_size(device, shape, quick))
+    if vocabulary == (SMALL if device == "cpu" else LARGE) and not quick:
+        sizes.append((shape, REASONING))
+    for model, size in sizes:
         for way in ("plain", "limit", "shared"):
             yield Cell("memory", device, model, vocabulary, size, (way,))
 
@@ -132,7 +137,7 @@ def _many(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
     for steps in STEPS[:1] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
             model, size = _many_size(device, shape, steps, answer)
-            rounds = (7 if steps == 64 else 11) if device == "cpu" and vocabulary == SMALL else 3
+            rounds = (5 if steps == 64 else 7) if device == "cpu" and vocabulary == SMALL else 3
             yield Cell("time", device, model, vocabulary, size, rounds=rounds)
 
 

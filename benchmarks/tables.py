@@ -14,7 +14,7 @@ import transformers
 from scipy.stats import quantile_test
 
 from benchmarks.cells import Cell, Record
-from benchmarks.ways import SAMPLED, Size, work_of
+from benchmarks.ways import SAMPLED, TOGETHER, Size, work_of
 
 NOTHING = "–"
 LIMIT_GOAL = 1.10
@@ -56,7 +56,8 @@ def machine(records: Sequence[Record], device: str) -> str:
         "median, with the smallest and the largest, or one number for one round. (a) is a forward a prefix with all "
         "logits, as the InfoGain authors do it; (b) a padded batch of all prefixes with answer logits only; (c) one "
         "forward of the trace with its last token's logits; (d) the limit, one causal forward over as many tokens as "
-        "the tree has unique ones, with the scored logits and nothing done with them; (e) one forward of the trace "
+        "the tree has unique ones, with the scored logits and nothing done with them, several traces in batches of "
+        f"{TOGETHER[device]:,} tokens; (e) one forward of the trace "
         "with all logits, as a training step makes it. Differences are from a forward a branch, in nats; the run fails "
         "where rounding cannot explain one. "
         f"{kept}"
@@ -126,7 +127,8 @@ def _beside(own: dict[Any, Record], key: object, one: str, other: str) -> list[f
 
 def slopes(records: Sequence[Record]) -> Iterator[str]:
     """A straight line through the cost of n steps, and how far the worst point lies from it."""
-    yield "Cost of n steps of 30 tokens, a least-squares line through the quickest round of each n:\n"
+    step = records[0].cell.size.step
+    yield f"Cost of n steps of {step} tokens, a least-squares line through the quickest round of each n:\n"
     for model, answer in dict.fromkeys((_model(r.cell), r.cell.size.answer) for r in records):
         points = [
             (r.cell.size.steps, min(r.seconds["shared"]))
@@ -157,21 +159,22 @@ def _is_control(cell: Cell) -> bool:
 
 
 def one_forward(records: Sequence[Record]) -> Iterator[str]:
-    """A row a model and size: longer steps, and a large vocabulary in a model that is as large as it needs."""
+    """A row a model and size: longer traces, and a large vocabulary in a model that is as large as it needs."""
     if not records:
         return
-    yield "## Beside one forward: n = 32, answers of 8, longer steps and larger models\n"
+    yield "## Beside one forward: longer traces and larger models, answers of 8\n"
     yield "By operations: what (d) takes beside (c), without those of attention.\n"
     yield (
-        "| model, vocabulary | prompt | step | shared / (c) | shared / (d) | (d) / (c) | by operations | "
-        "shared / (e) | shared, s | difference |\n|---|---|---|---|---|---|---|---|---|---|"
+        "| model, vocabulary | n | prompt | step | shared / (c) | shared / (d) | (d) / (c) | by operations | "
+        "shared / (e) | shared, s | difference |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     for r in records:
         pairs = (("shared", "plain"), ("shared", "limit"), ("limit", "plain"))
         columns = [*(spread(ratios(r, *pair)) for pair in pairs), f"{_least(r.cell):.2f}"]
         found = " | ".join([*columns, spread(ratios(r, "shared", "all logits"))])
         seconds = f"{statistics.median(r.seconds['shared']):.2f}"
-        row = f"| {_model(r.cell)} | {r.cell.size.prompt} | {r.cell.size.step} | {found} | {seconds} |"
+        size = r.cell.size
+        row = f"| {_model(r.cell)} | {size.steps} | {size.prompt} | {size.step} | {found} | {seconds} |"
         yield f"{row} {r.worst:.1e} |"
     yield ""
 
@@ -202,7 +205,7 @@ def many_traces(records: Sequence[Record]) -> Iterator[str]:
         return
     size = main[0].cell.size
     yield f"## {size.traces} traces in one call, prompts of {size.prompt} tokens and steps of {size.step}\n"
-    yield f"(a) and (b) go trace by trace: {SAMPLED} of the traces stand for all.\n"
+    yield f"(a) and (b) go trace by trace: {SAMPLED} of the traces, which are equally long, stands for all.\n"
     yield (
         "| model, vocabulary | n | answer | (a) / shared | (b) / shared | shared / (c) | shared / (d) | shared, s | "
         "difference |\n|---|---|---|---|---|---|---|---|---|"
@@ -215,6 +218,7 @@ def many_traces(records: Sequence[Record]) -> Iterator[str]:
         found += [f"{statistics.median(r.seconds['shared']):.2f}", f"{_difference(records, size):.1e}"]
         yield f"| {_model(r.cell)} | {r.cell.size.steps} | {r.cell.size.answer} | {' | '.join(found)} |"
     yield ""
+    yield from slopes(main)
 
 
 def _difference(records: Sequence[Record], size: object) -> float:
@@ -244,7 +248,10 @@ def hybrids(records: Sequence[Record]) -> Iterator[str]:
     if not records:
         return
     yield "## A hybrid of linear and full attention (3 to 1, as Qwen 3.5), one trace\n"
-    yield "Random weights; its branches go on from copies of its cache: as many tokens, in more passes.\n"
+    yield (
+        "Random weights; its branches go on from copies of its cache: as many tokens, in more passes. No mask could "
+        "do for it what it does elsewhere, so it is not counted among the goals.\n"
+    )
     yield (
         "| model, vocabulary | n | answer | (a) / copies | (b) / copies | copies / (c) | copies / (d) | copies, s | "
         "difference |\n|---|---|---|---|---|---|---|---|---|"
@@ -280,6 +287,18 @@ def memory(records: Sequence[Record]) -> Iterator[str]:
         row = f"| {_model(cell)} | {cell.size.steps} | {cell.size.answer} | {cell.size.traces} | {' | '.join(cells)}"
         yield f"{row} | {allowed} |"
     yield ""
+    yield from _long_reasoning(records)
+
+
+def _long_reasoning(records: Sequence[Record]) -> Iterator[str]:
+    """What a trace far longer than the others is, and what reading it took where its memory was measured."""
+    usual = Size(0, 0)
+    for size in dict.fromkeys(r.cell.size for r in records if r.cell.size.traces == 1):
+        if size.step != usual.step:
+            own = [r for r in records if r.cell.size == size and len(r.cell.ways) == 1]
+            took = ", ".join(f"{way} {r.seconds[way][0]:.0f} s" for r in own for way in r.cell.ways if r.seconds)
+            tokens = size.prompt + size.steps * size.step
+            yield f"n = {size.steps}: a prompt of {size.prompt} and steps of {size.step}, {tokens:,} tokens; {took}.\n"
 
 
 def evaluations(records: Sequence[Record]) -> Iterator[str]:
@@ -352,7 +371,7 @@ def _goals(records: Sequence[Record]) -> Iterator[_Goal]:
     )
     for model, step in kinds:
         these = [r for r in at_32 if (_model(r.cell), r.cell.size.step) == (model, step)]
-        goal = f"n = 32 steps of {step} tokens, answers of 8, {model}: at most 1.5 x one plain forward"
+        goal = f"one trace, n = 32 steps of {step} tokens, answers of 8, {model}: at most 1.5 x one plain forward"
         least = _least(these[0].cell)
         aside = f"; the limit itself takes {least:.2f} by operations" if least > 1.5 else ""
         yield f"{goal} with its last logits (c){aside}", 1.5, True, _medians(these, "shared", "plain")

@@ -19,9 +19,11 @@ from reasoning_guard.packing import anchored, pack
 from reasoning_guard.tree import Branch, TraceTree
 
 CUE = 4
-TRACE_BY_TRACE, SAMPLED = ("loop", "padded"), 2
+TRACE_BY_TRACE, SAMPLED = ("loop", "padded"), 1
 """Ways that take minutes and gain nothing from more traces: the first few of many are run and stand for all."""
 SMALL, LARGE = 8_192, 151_936
+TOGETHER = {"cpu": 2_048, "cuda": 16_384}
+"""Tokens that the limit reads at once where there are several traces."""
 
 # name: (hidden, intermediate, layers, heads, key heads)
 SHAPES = {
@@ -157,10 +159,16 @@ def with_all_logits(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None
 
 
 def limit(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
-    """(d) One causal forward over as many tokens as each tree has unique ones, logits for scored positions only."""
-    for tree in trees:
-        n, wanted = _unique(tree)
-        ids = torch.arange(n, device=model.device)[None] % 97 + 3
+    """(d) Causal forwards over as many tokens as the trees have unique ones, logits for scored positions only.
+
+    Several trees go together, as many as make a batch of the scorer's: one at a time, a large head would be read anew
+    for each, and short ones would leave a core half idle.
+    """
+    sizes = [_unique(tree) for tree in trees]
+    n, wanted = max(sizes)
+    together = max(1, TOGETHER[model.device.type] // n)
+    for start in range(0, len(trees), together):
+        ids = torch.arange(n, device=model.device).expand(len(trees[start : start + together]), -1) % 97 + 3
         model(input_ids=ids, use_cache=False, logits_to_keep=torch.arange(n - wanted, n, device=model.device))
 
 

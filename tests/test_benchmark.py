@@ -17,7 +17,7 @@ import torch
 from benchmarks import cells, scoring, ways
 from benchmarks.cells import Cell, Record, Records, timed
 from benchmarks.held_out import one_evaluation
-from benchmarks.scoring import PARTS, grid
+from benchmarks.scoring import PARTS, REASONING, grid
 from benchmarks.tables import report
 from benchmarks.ways import Size, build_model
 
@@ -60,10 +60,26 @@ def test_few_of_many_traces_stand_for_all_where_that_changes_nothing(
     model = build_model(tiny, 300, "cpu")
     records = [timed(cell(tiny, size, ("shared", way), rounds=1), model) for way in ("loop", "padded")]
     records.append(timed(cell(tiny, size, ("plain", "limit", "shared"), rounds=1), model))
-    assert seen == {"shared": 6, "loop": 2, "padded": 2, "plain": 6, "limit": 6}
-    assert [r.seconds for r in records[:2]] == [{"shared": [1.0], way: [3.0]} for way in ("loop", "padded")]
+    assert seen == {"shared": 6, "loop": 1, "padded": 1, "plain": 6, "limit": 6}
+    assert [r.seconds for r in records[:2]] == [{"shared": [1.0], way: [6.0]} for way in ("loop", "padded")]
     assert all(0 < r.worst < 1e-4 for r in records)
-    assert "| tiny, 300 | 4 | 2 | 3.00 | 3.00 | 1.00 | 1.00 | 1.00 |" in report(records, "cpu")
+    assert "| tiny, 300 | 4 | 2 | 6.00 | 6.00 | 1.00 | 1.00 | 1.00 |" in report(records, "cpu")
+
+
+def test_the_limit_reads_as_many_tokens_as_there_are_and_many_traces_together(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be easy to beat: one trace at a time reads all of a head's weights for each."""
+    model, size = build_model(tiny, 300, "cpu"), Size(4, 2, traces=7, prompt=12, step=5)
+    monkeypatch.setitem(ways.TOGETHER, "cpu", 190)  # three traces of 32 tokens with five branches of 5
+    fed: list[tuple[int, ...]] = []
+    made: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _m, _a, kw: fed.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
+    model.lm_head.register_forward_hook(lambda _m, _a, output: made.append(tuple(output.shape)))
+    with torch.no_grad():
+        ways.limit(model, size.trees(300))
+    assert fed == [(3, 32 + 5 * 5), (3, 32 + 5 * 5), (1, 32 + 5 * 5)]
+    assert made == [(3, 5 * 2, 300), (3, 5 * 2, 300), (1, 5 * 2, 300)]
 
 
 def test_a_wrong_score_ends_the_run(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +96,7 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
         records.add(timed(cell(tiny, size), model))
     for ways_, mib in ((("plain",), 10.0), (("shared",), 300.0), (("shared", "loop"), 40.0)):
         own = Cell("memory", "cpu", tiny, 300, SIZE, ways_)
-        seconds = dict(zip(ways_, ([0.5], [2.0]), strict=False))
+        seconds = dict(zip(ways_, ([0.4], [1.6]), strict=False))
         records.add(Record(own, seconds, mib=mib, cache_mib=20.0))
     every = ("plain", "all logits", "limit", "shared")
     records.add(timed(cell(tiny, Size(32, 8, prompt=12, step=7), every), model))
@@ -90,10 +106,11 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     text = report(list(again.found.values()), "cpu")
     assert "| tiny, 300 | 4 | 2 | 4.00 | – |" in text, "the loop takes four times as long as the scorer beside it"
     assert "| tiny, 300 | 4 | 2 | 1 | 40 | – | 10 | – | 300 | 286 |" in text
+    assert "n = 4: a prompt of 12 and steps of 5, 32 tokens; plain 0 s, shared 0 s." in text
     assert "ms a step; every point within" in text
     assert "at most 1.10 x the limit" in text
     assert "medians beside the limit are at most" in text
-    assert "| tiny, 300 | 12 | 7 |" in text
+    assert "| tiny, 300 | 32 | 12 | 7 |" in text
     assert "n = 32 steps of 7 tokens, answers of 8, tiny, 300: at most 1.5 x one plain forward" in text
     assert "| tiny, 300 | 4 | 2 | 3 |" in text, "the control"
     assert text.count("| tiny, 300 | 32 | 8 |") == 0, "longer steps have a table of their own"
@@ -117,10 +134,15 @@ def test_the_grid_has_every_size_for_every_device() -> None:
         many = {(c.size.steps, c.size.answer, c.vocabulary) for c in grid(device, "many", quick=False)}
         assert many == wanted
         for part, ways_ in (("loop", 1), ("padded", 1), ("memory", 3)):
-            every = [(c.size.steps, c.size.answer, c.size.traces, c.vocabulary) for c in grid(device, part, False)]
+            asked = [c for c in grid(device, part, False) if c.size != REASONING]
+            every = [(c.size.steps, c.size.answer, c.size.traces, c.vocabulary) for c in asked]
             models = len({c.shape for c in grid(device, "single", False)})
             assert set(every) == {(*size, v) for n, a, v in wanted for size in ((n, a, 1), (n, a, 32))}
             assert len(every) == 2 * len(wanted) * ways_ * models
+        long = [c for part in PARTS for c in grid(device, part, False) if c.size == REASONING]
+        assert REASONING.steps == 200
+        assert REASONING.prompt + REASONING.steps * REASONING.step == 16_384
+        assert {(c.kind, c.ways) for c in long} == {("memory", (way,)) for way in ("plain", "limit", "shared")}
         keys = [c.key for part in PARTS for c in grid(device, part, quick=False)]
         assert len(keys) == len(set(keys))
 
@@ -202,10 +224,13 @@ def test_a_wrong_score_there_ends_the_run_and_a_killed_process_does_not(
 def test_an_interrupt_does_not_wait_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cells, "in_this_process", lambda cell: time.sleep(120))
     monkeypatch.setattr(cells, "_processes", _Fork())
-    started = time.monotonic()
-    threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        cells.in_own_process(cell("tiny"))
+    started, before = time.monotonic(), signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Timer(0.5, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            cells.in_own_process(cell("tiny"))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 60
 
 
