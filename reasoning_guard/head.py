@@ -109,7 +109,7 @@ def settled_head(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        del _in_use[model]
+        _in_use.pop(model, None)
 
 
 def head_of(model: nn.Module) -> Head:

@@ -8,9 +8,9 @@ local windows and chunks break one or the other, most of them silently. So befor
    rounding, and a window of 4,096 tokens cannot hide behind a short test.
 2. The **user's own model** is scored both ways on trees that it was asked about, within its dtype's noise.
 
-The first plan that passes both is used. Where none passes on the twin, branches go on from copies of the cache if that
-passes both. Otherwise every branch is scored on its own, in padded batches where padding is seen to change nothing and
-one by one where it does, which is the definition itself.
+The first plan that passes on the twin is used if it passes on the user's model too. Where none passes on the twin,
+branches go on from copies of the cache if that passes both. Otherwise every branch is scored on its own, in padded
+batches where padding is seen to change nothing and one by one where it does, which is the definition itself.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from reasoning_guard.model_context import (
     takes_dense_masks,
     text_config,
 )
+from reasoning_guard.processes import broke_off
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import VOCABULARY, build_twin, shrink, twin_trees
@@ -125,9 +126,9 @@ def _state(model: nn.Module) -> Hashable:
     """What decides, beside the architecture, whether sharing is exact."""
     forwards = tuple(forward_identity(each) for each in (model, inner_model(model)))
     adapters = frozenset(
-        (bool(module.disable_adapters), str(getattr(module, "active_adapters", None)))
+        (module.disable_adapters, str(getattr(module, "active_adapters", None)))
         for module in model.modules()
-        if hasattr(module, "disable_adapters")
+        if isinstance(getattr(module, "disable_adapters", None), bool)  # of whole models it is a method
     )
     device = device_of(model).type
     formats = mask_dtype(model), torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -298,6 +299,7 @@ def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Score
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
+        broke_off()
         return float("inf")  # one at a time is right too
 
 

@@ -63,8 +63,10 @@ def score_independent(
 
     def fits(batch: Sequence[TokenSequence]) -> bool:
         length = len(batch[-1].ids)
+        if len(batch) * length > token_budget or not a_column:
+            return len(batch) * length <= token_budget
         columns = len({place for each in batch for place in each.wanted}) if head.picks else length
-        return len(batch) * length <= token_budget and len(batch) * columns * a_column <= limit
+        return len(batch) * columns * a_column <= limit
 
     for batch in batches(distinct, fits):
         found.update(read_to_the_end(model, batch, split=split))
