@@ -149,7 +149,11 @@ class Peak:
 
 @torch.no_grad()
 def timed(cell: Cell, model: LlamaForCausalLM, peak: Peak | None = None) -> Record:
-    """Time a cell's ways in interleaved rounds, and compare what they found; ``peak`` watches the last of them."""
+    """Time a cell's ways in interleaved rounds, and compare what they found.
+
+    ``peak`` watches the last way in the last round, after all others: giving freed memory back, as it does first, would
+    make whatever comes next fault it in again.
+    """
     if cell.device == "cpu":
         keep_freed_memory()
     trees = cell.size.trees(cell.vocabulary)
@@ -160,10 +164,12 @@ def timed(cell: Cell, model: LlamaForCausalLM, peak: Peak | None = None) -> Reco
     found: dict[str, list[float]] = {}
     names = tuple(ways)
     for i in range(cell.rounds):
-        for name in (*names[i % len(names) :], *names[: i % len(names)]):  # nobody always comes after the same one
+        watched = peak if i == cell.rounds - 1 else None
+        first = 0 if watched else i % len(names)  # nobody always comes after the same one
+        for name in (*names[first:], *names[:first]):
             gc.collect()
             own = run_of(name, trees)
-            with peak if peak and name == names[-1] else nullcontext():
+            with watched if watched and name == names[-1] else nullcontext():
                 started = clock(cell.device)
                 found[name] = ways[name](model, own) or []
                 record.seconds[name].append((clock(cell.device) - started) * len(trees) / len(own))

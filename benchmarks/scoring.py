@@ -75,10 +75,10 @@ def _control(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[
 
 
 def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    """Once where it is many times dearer than its goal; five times where noise could decide."""
+    """Once where it is many times dearer than its goal; three times where noise could decide."""
     for model, size in _every_size(device, shape, quick):
         close = vocabulary == SMALL and 8 < size.steps < 64
-        yield Cell("memory", device, model, vocabulary, size, ("shared", "loop"), rounds=5 if close else 1)
+        yield Cell("memory", device, model, vocabulary, size, ("shared", "loop"), rounds=3 if close else 1)
 
 
 def _forward(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:

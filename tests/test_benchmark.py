@@ -149,14 +149,20 @@ def test_the_grid_has_every_size_for_every_device() -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 def test_peak_memory_is_that_of_the_last_way(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def greedy(mib: int) -> object:
-        return lambda _: lambda m, trees: torch.ones(mib, 2**18).sum(1).tolist()[:0]
+    order: list[object] = []
 
+    def greedy(mib: int) -> object:
+        return lambda _: lambda m, trees: order.append(mib) or torch.ones(mib, 2**18).sum(1).tolist()[:0]
+
+    give_back = cells._give_back_freed_memory
+    monkeypatch.setattr(cells, "_give_back_freed_memory", lambda: order.append("given back") or give_back())
     monkeypatch.setattr(cells, "WAYS", {"most": greedy(400), "more": greedy(100), "shared": ways.WAYS["shared"]})
     record = cells.in_this_process(Cell("memory", "cpu", tiny, 300, SIZE, ("most", "shared", "more"), rounds=2))
     assert record.mib == pytest.approx(100, abs=20)
     assert record.cache_mib == pytest.approx(2 * 2 * 16 * 4 * SIZE.cached_tokens / 2**20)
     assert {way: len(seconds) for way, seconds in record.seconds.items()} == {"most": 2, "shared": 2, "more": 2}
+    assert order[-3:] == [400, "given back", 100], "who comes after that pays for it"
+    assert order.count("given back") == 1
     assert 0 < record.worst < 1e-4
 
 
