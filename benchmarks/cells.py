@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaForCausalLM
 
-from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of
+from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of, together
 from reasoning_guard.selftest import noise
 from reasoning_guard.tree import TraceTree
 
@@ -35,14 +35,15 @@ class Cell:
     """What is measured.
 
     Attributes:
-        kind: "time" (interleaved rounds), "memory" (the same in a process of its own, with the peak of the last way)
-            or "evaluation" (see ``held_out.py``).
+        kind: "time" (interleaved rounds; on a GPU with the peaks of all ways), "memory" (on a CPU the same in a process
+            of its own, with the peak of the last way) or "evaluation" (see ``held_out.py``).
         device: "cpu" or "cuda".
         shape: Name of the model's shape.
         vocabulary: Tokens that it knows.
         size: The traces.
         ways: What is run.
-        rounds: How often.
+        rounds: How often; what ``once`` names, in the first round only.
+        once: Ways that are many times slower than the others beside them.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Cell:
     size: Size
     ways: tuple[str, ...] = ("plain", "limit", "shared")
     rounds: int = 1
+    once: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -67,15 +69,15 @@ class Record:
         cell: The cell.
         seconds: Of each way, or each part of an evaluation, by round; for all traces, where some stood for all too.
         worst: Largest difference from a forward a branch, in nats.
-        mib: Peak memory of the last way, over what there was before.
-        cache_mib: Keys and values of one trace with its branches.
+        peaks: Peak memory of each way that was watched, in MiB over what there was before.
+        cache_mib: Keys and values of one trace with its branches; on a GPU, of as many as its plain forwards take.
         load: Load average of the machine when the cell began.
     """
 
     cell: Cell
     seconds: dict[str, list[float]] = field(default_factory=dict)
     worst: float = 0.0
-    mib: float = float("nan")
+    peaks: dict[str, float] = field(default_factory=dict)
     cache_mib: float = float("nan")
     load: float = field(default_factory=lambda: os.getloadavg()[0])
 
@@ -91,7 +93,7 @@ class Records:
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
             kept = json.loads(line)
             cell = kept.pop("cell")
-            cell |= {"size": Size(**cell["size"]), "ways": tuple(cell["ways"])}
+            cell |= {"size": Size(**cell["size"]), "ways": tuple(cell["ways"]), "once": tuple(cell["once"])}
             yield Record(Cell(**cell), **kept)
 
     def add(self, record: Record) -> None:
@@ -133,11 +135,11 @@ class Peak:
         self._before = self.mib = 0.0
 
     def __enter__(self) -> None:
-        gc.collect()
         if self._device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             self._before = torch.cuda.memory_allocated() / MIB
             return
+        gc.collect()
         _give_back_freed_memory()
         Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark of resident memory
         self._before = _status("VmRSS:")
@@ -148,34 +150,40 @@ class Peak:
 
 
 @torch.no_grad()
-def timed(cell: Cell, model: LlamaForCausalLM, peak: Peak | None = None) -> Record:
+def timed(cell: Cell, model: LlamaForCausalLM, *, watched: bool = False) -> Record:
     """Time a cell's ways in interleaved rounds, and compare what they found.
 
-    ``peak`` watches the last way in the last round, after all others: giving freed memory back, as it does first, would
-    make whatever comes next fault it in again.
+    A GPU's allocator counts what is live, to the byte and for nothing, so there all ways are watched. On a CPU that is
+    asked for, and only the last way is, in the last round, after all others: giving freed memory back, as is done
+    first, would make whatever comes next fault it in again.
     """
     if cell.device == "cpu":
         keep_freed_memory()
     trees = cell.size.trees(cell.vocabulary)
     ways = {name: WAYS[name](model) for name in cell.ways}
     record = Record(cell, {name: [] for name in ways})
-    for name in ways.keys() - set(TRACE_BY_TRACE):
-        ways[name](model, trees[:2])
+    for name in ways.keys() - {*TRACE_BY_TRACE, *cell.once}:
+        ways[name](model, trees if cell.device == "cuda" else trees[:2])  # what a GPU needs for many it reserves once
     found: dict[str, list[float]] = {}
-    names = tuple(ways)
+    peaks = {name: Peak(cell.device) for name in (ways if cell.device == "cuda" else cell.ways[-1:] if watched else ())}
     for i in range(cell.rounds):
-        watched = peak if i == cell.rounds - 1 else None
-        first = 0 if watched else i % len(names)  # nobody always comes after the same one
+        names = [name for name in ways if i == 0 or name not in cell.once]
+        last = i == cell.rounds - 1
+        first = 0 if watched and last else i % len(names)  # nobody always comes after the same one
         for name in (*names[first:], *names[:first]):
-            gc.collect()
+            if cell.device == "cpu":
+                gc.collect()  # for a GPU it would take longer than most ways do
             own = run_of(name, trees)
-            with watched if watched and name == names[-1] else nullcontext():
+            with peaks[name] if name in peaks and (last or cell.device == "cuda") else nullcontext():
                 started = clock(cell.device)
                 found[name] = ways[name](model, own) or []
                 record.seconds[name].append((clock(cell.device) - started) * len(trees) / len(own))
+    record.peaks = {name: peak.mib for name, peak in peaks.items()}
+    record.cache_mib = cache_mib(model, cell.size.cached_tokens * together(cell.device, trees))
     record.worst = _compared(cell, model, trees, found)
     scorer, dtype = next((name for name in ("shared", "group") if name in found), None), model.dtype
-    if scorer and dtype != torch.float32:  # in 16 bits, rounding would hide a wrong mask
+    # In 16 bits, rounding would hide a wrong mask. Of many traces each is as long as the one that has its own cell.
+    if scorer and dtype != torch.float32 and cell.kind == "time" and (len(trees) == 1 or cell.size.group):
         model.float()
         found = {scorer: WAYS[scorer](model)(model, trees[:2]) or []}
         record.worst = _compared(cell, model, trees[:2], found)
@@ -260,11 +268,7 @@ def _measure(cell: Cell, there: Connection) -> None:
 def in_this_process(cell: Cell) -> Record:
     """Build the cell's model and measure its ways, with the peak memory of the last one and one trace's cache."""
     torch.set_num_threads(1)
-    model = build_model(cell.shape, cell.vocabulary, cell.device)
-    peak = Peak(cell.device)
-    record = timed(cell, model, peak)
-    record.mib, record.cache_mib = peak.mib, cache_mib(model, cell.size.cached_tokens)
-    return record
+    return timed(cell, build_model(cell.shape, cell.vocabulary, cell.device), watched=True)
 
 
 def _give_back_freed_memory() -> None:

@@ -7,9 +7,9 @@ On a CPU: one thread, float32, CPU seconds. On a GPU: Llamas of 0.5, 1.5 and 7 B
 bfloat16, wall seconds after a synchronisation. Peak memory is measured in a process of its own for each way, where the
 two slow ones are timed too. A difference from a forward a branch that rounding cannot explain ends the run.
 
-Every cell's numbers are kept as soon as it is measured, and ``--resume`` goes on from there. Parts come in the order of
-their worth, the few cells that take minutes last. So the whole may be done in slices, on a machine that is lent for
-minutes too; each writes the tables of what there is by then::
+Every cell's numbers are kept as soon as it is measured, and ``--resume`` goes on from there. Cells come in the order of
+their worth. So the whole may be done in slices, on a machine that is lent for minutes too; each writes the tables of
+what there is by then::
 
     timeout 540 python -m benchmarks.scoring --device cuda --resume --records kept.jsonl --out RESULTS.md
 """
@@ -35,8 +35,8 @@ STEPS, ANSWERS, VOCABULARIES = (8, 16, 32, 64), (1, 5, 8), (SMALL, LARGE)
 PARTS = ("single", "long", "control", "groups", "forward", "hybrid", "loop", "many", "evaluation", "padded", "memory")
 REASONING = Size(200, ANSWERS[-1], prompt=384, step=80)
 """16,384 tokens in 200 steps."""
-SLOW = {"cpu": 4e12, "cuda": 4e15}
-"""Floating-point operations: about a minute of one CPU core, and half a minute of a large GPU."""
+SLOW = 4e12
+"""Floating-point operations: about a minute of one CPU core."""
 
 
 def grid(device: str, part: str, quick: bool) -> Iterator[Cell]:
@@ -48,14 +48,18 @@ def grid(device: str, part: str, quick: bool) -> Iterator[Cell]:
 
 
 def _single(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
+    """On a GPU the slow ways and (e) too: minutes of one are dear, and building models and comparing takes seconds."""
+    ways, once = ("plain", "limit", "shared"), ()
+    if device == "cuda":
+        ways, once = ("plain", "all logits", "limit", "loop", "padded", "shared"), TRACE_BY_TRACE
     for steps in STEPS[:3] if quick else STEPS:
         for answer in ANSWERS[-1:] if quick else ANSWERS:
-            yield Cell("time", device, shape, vocabulary, Size(steps, answer), rounds=_rounds(device, steps))
+            yield Cell("time", device, shape, vocabulary, Size(steps, answer), ways, _rounds(device, steps), once)
 
 
 def _rounds(device: str, steps: int) -> int:
     """On a CPU whose neighbours are busy, a median of a few rounds is off by a tenth (see the control)."""
-    return 7 if device == "cuda" else {8: 41, 16: 21, 32: 15, 64: 9}[steps]
+    return 5 if device == "cuda" else {8: 41, 16: 21, 32: 15, 64: 9}[steps]
 
 
 def _long(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
@@ -76,6 +80,8 @@ def _control(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[
 
 def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     """Once where it is many times dearer than its goal; three times where noise could decide."""
+    if device == "cuda":  # see `_single`
+        return
     for model, size in _every_size(device, shape, quick):
         close = vocabulary == SMALL and 8 < size.steps < 64
         yield Cell("memory", device, model, vocabulary, size, ("shared", "loop"), rounds=3 if close else 1)
@@ -83,6 +89,8 @@ def _loop(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cel
 
 def _forward(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     """Beside a forward as a training step makes it: with the logits of every token."""
+    if device == "cuda":  # see `_single`
+        return
     for steps in STEPS[:3] if quick else STEPS:
         yield Cell("time", device, shape, vocabulary, Size(steps, ANSWERS[-1]), ("all logits", "shared"), rounds=3)
 
@@ -97,6 +105,8 @@ def _hybrid(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[C
 
 
 def _padded(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
+    if device == "cuda":  # see `_single`
+        return
     for model, size in _every_size(device, shape, quick):
         yield Cell("memory", device, model, vocabulary, size, ("shared", "padded"))
 
@@ -114,7 +124,8 @@ def _every_size(device: str, shape: str, quick: bool) -> Iterator[tuple[str, Siz
 def _groups(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
     for prompt in (200, 1000):
         size = Size(8, 5, traces=8, prompt=prompt, group=True)
-        yield Cell("time", device, shape, vocabulary, size, ("plain", "group"), rounds=3)
+        ways = ("plain" if device == "cpu" else "plain each", "group")
+        yield Cell("time", device, shape, vocabulary, size, ways, rounds=3 if device == "cpu" else 7)
 
 
 def _many_size(device: str, shape: str, steps: int, answer: int) -> tuple[str, Size]:
@@ -125,7 +136,7 @@ def _many_size(device: str, shape: str, steps: int, answer: int) -> tuple[str, S
 
 
 def _memory(device: str, shape: str, vocabulary: int, quick: bool) -> Iterator[Cell]:
-    sizes = list(_every_size(device, shape, quick))
+    sizes = [] if device == "cuda" else list(_every_size(device, shape, quick))  # there, the other cells tell
     if vocabulary == (SMALL if device == "cpu" else LARGE) and not quick:
         sizes.append((shape, REASONING))
     for model, size in sizes:
@@ -157,18 +168,30 @@ def work(cell: Cell) -> float:
     """Floating-point operations of a cell's ways, roughly; none are counted for an evaluation."""
     size = cell.size
     few = replace(size, traces=min(size.traces, SAMPLED))
-    each = (work_of(way, cell.shape, cell.vocabulary, few if way in TRACE_BY_TRACE else size) for way in cell.ways)
-    return cell.rounds * sum(each)
+    return sum(
+        work_of(way, cell.shape, cell.vocabulary, few if way in TRACE_BY_TRACE else size)
+        * (1 if way in cell.once else cell.rounds)
+        for way in cell.ways
+    )
 
 
-latest_model = lru_cache(maxsize=1)(build_model)
+def turn(cell: Cell) -> int:
+    """Lower ones are measured first: on a CPU what is quick, on a GPU what differs most from what a CPU has told."""
+    if cell.device == "cpu":
+        return int(work(cell) > SLOW)
+    told = cell.size.traces == 1 or cell.size.group or cell.size.answer == ANSWERS[-1]
+    if cell.kind == "evaluation" or (cell.vocabulary == LARGE and told):
+        return 0
+    return 1 if cell.size.answer == ANSWERS[-1] else 2
+
+
+latest_model = lru_cache(maxsize=3)(build_model)  # all shapes of a vocabulary
 
 
 def run(cell: Cell) -> Record | None:
     """Measure a cell of any kind; None where it could not be."""
-    if cell.kind == "memory":
+    if cell.kind == "memory" and cell.device == "cpu":
         latest_model.cache_clear()  # the process that measures needs the room
-        torch.cuda.empty_cache()
         return in_own_process(cell)
     model = latest_model(cell.shape, cell.vocabulary, cell.device)
     if cell.kind == "evaluation":
@@ -206,7 +229,7 @@ def main() -> None:
         path.unlink(missing_ok=True)
     records = Records(path)
     cells = [cell for part in arguments.only for cell in grid(arguments.device, part, arguments.quick)]
-    cells = sorted(cells, key=lambda cell: work(cell) > SLOW[cell.device])
+    cells = sorted(cells, key=turn)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # which is what `timeout` sends
     with suppress(KeyboardInterrupt):
         for i, cell in enumerate(cells, 1):

@@ -7,7 +7,6 @@ import platform
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
@@ -32,7 +31,7 @@ def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ())
     parts += many_traces([r for r in times if _is_batch(r.cell)])
     parts += groups([r for r in times if r.cell.size.group])
     parts += hybrids([r for r in records if is_hybrid(r.cell)])
-    parts += memory([r for r in records if r.cell.kind == "memory"])
+    parts += memory([r for r in records if r.peaks and not r.cell.size.group and not is_hybrid(r.cell)], device)
     parts += evaluations([r for r in records if r.cell.kind == "evaluation"])
     if left_out:
         parts.append("## Not measured in this run\n\n" + "\n".join(f"- {each}" for each in left_out) + "\n")
@@ -57,9 +56,9 @@ def machine(records: Sequence[Record], device: str) -> str:
         "logits, as the InfoGain authors do it; (b) a padded batch of all prefixes with answer logits only; (c) one "
         "forward of the trace with its last token's logits; (d) the limit, one causal forward over as many tokens as "
         "the tree has unique ones, with the scored logits and nothing done with them, several traces in batches of "
-        f"{TOGETHER[device]:,} tokens; (e) one forward of the trace "
-        "with all logits, as a training step makes it. Differences are from a forward a branch, in nats; the run fails "
-        "where rounding cannot explain one. "
+        f"{TOGETHER[device]:,} tokens{', as are those of (c)' if device == 'cuda' else ''}; (e) one forward of the "
+        "trace with all logits, as a training step makes it. Differences are from a forward a branch, in nats; the run "
+        "fails where rounding cannot explain one. "
         f"{kept}"
         f"The machine had {os.cpu_count()} cores and meanwhile a load of {min(loads):.1f} to {max(loads):.1f}, "
         "this benchmark's own included."
@@ -103,17 +102,17 @@ def one_trace(records: Sequence[Record]) -> Iterator[str]:
     yield "## One trace\n"
     yield (
         "| model, vocabulary | n | answer | (a) / shared | (b) / shared | shared / (c) | shared / (d) | shared / (e) | "
-        "shared, s | difference |\n|---|---|---|---|---|---|---|---|---|---|"
+        "(c), s | (d), s | shared, s | difference |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
     )
     own = {(_size(r.cell), r.cell.ways): r for r in records}  # beside (a), (b) and (e) the scorer has its own cells
     main = [r for r in records if "limit" in r.seconds]
     for r in main:
         size = _size(r.cell)
         cells = [
-            *(spread(_beside(own, (size, ("shared", way)), way, "shared")) for way in ("loop", "padded")),
+            *(spread(ratios(own.get((size, ("shared", way)), r), way, "shared")) for way in ("loop", "padded")),
             *(spread(ratios(r, "shared", way)) for way in ("plain", "limit")),
-            spread(_beside(own, (size, ("all logits", "shared")), "shared", "all logits")),
-            f"{statistics.median(r.seconds['shared']):.3f}",
+            spread(ratios(own.get((size, ("all logits", "shared")), r), "shared", "all logits")),
+            *_seconds(r),
             f"{_difference(records, size):.1e}",
         ]
         yield f"| {_model(r.cell)} | {r.cell.size.steps} | {r.cell.size.answer} | {' | '.join(cells)} |"
@@ -121,8 +120,9 @@ def one_trace(records: Sequence[Record]) -> Iterator[str]:
     yield from slopes(main)
 
 
-def _beside(own: dict[Any, Record], key: object, one: str, other: str) -> list[float]:
-    return ratios(own[key], one, other) if key in own else []
+def _seconds(record: Record) -> list[str]:
+    """Medians of one forward, the limit and the scorer, to three digits."""
+    return [f"{statistics.median(record.seconds[way]):.3g}" for way in ("plain", "limit", "shared")]
 
 
 def slopes(records: Sequence[Record]) -> Iterator[str]:
@@ -151,7 +151,7 @@ def _is_batch(cell: Cell) -> bool:
 
 
 def _is_long(cell: Cell) -> bool:
-    return {"plain", "all logits", "limit", "shared"} <= set(cell.ways)
+    return cell.ways == ("plain", "all logits", "limit", "shared")
 
 
 def _is_control(cell: Cell) -> bool:
@@ -207,15 +207,15 @@ def many_traces(records: Sequence[Record]) -> Iterator[str]:
     yield f"## {size.traces} traces in one call, prompts of {size.prompt} tokens and steps of {size.step}\n"
     yield f"(a) and (b) go trace by trace: {SAMPLED} of the traces, which are equally long, stands for all.\n"
     yield (
-        "| model, vocabulary | n | answer | (a) / shared | (b) / shared | shared / (c) | shared / (d) | shared, s | "
-        "difference |\n|---|---|---|---|---|---|---|---|---|"
+        "| model, vocabulary | n | answer | (a) / shared | (b) / shared | shared / (c) | shared / (d) | (c), s | "
+        "(d), s | shared, s | difference |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     own = {(_size(r.cell), r.cell.ways): r for r in records}
     for r in main:
         size = _size(r.cell)
-        found = [spread(_beside(own, (size, ("shared", way)), way, "shared")) for way in ("loop", "padded")]
+        found = [spread(ratios(own.get((size, ("shared", way)), r), way, "shared")) for way in ("loop", "padded")]
         found += [spread(ratios(r, "shared", way)) for way in ("plain", "limit")]
-        found += [f"{statistics.median(r.seconds['shared']):.2f}", f"{_difference(records, size):.1e}"]
+        found += [*_seconds(r), f"{_difference(records, size):.1e}"]
         yield f"| {_model(r.cell)} | {r.cell.size.steps} | {r.cell.size.answer} | {' | '.join(found)} |"
     yield ""
     yield from slopes(main)
@@ -233,9 +233,13 @@ def groups(records: Sequence[Record]) -> Iterator[str]:
     yield "| model, vocabulary | prompt | group / 8 plain forwards | goal | difference |\n|---|---|---|---|---|"
     for r in records:
         goal = 0.6 if r.cell.size.prompt >= 1000 else 1.2
-        found = spread(ratios(r, "group", "plain"))
+        found = spread(_of_group(r))
         yield f"| {_model(r.cell)} | {r.cell.size.prompt:,} | {found} | {goal} | {r.worst:.1e} |"
     yield ""
+
+
+def _of_group(record: Record) -> list[float]:
+    return ratios(record, "group", "plain") or ratios(record, "group", "plain each")
 
 
 def is_hybrid(cell: Cell) -> bool:
@@ -264,13 +268,15 @@ def hybrids(records: Sequence[Record]) -> Iterator[str]:
     yield ""
 
 
-def memory(records: Sequence[Record]) -> Iterator[str]:
+def memory(records: Sequence[Record], device: str) -> Iterator[str]:
     """Peak memory of every way, with the room that the scorer is given."""
     if not records:
         return
     ways = ("loop", "padded", "plain", "limit", "shared")
-    yield "## Peak memory over the weights, MiB, each way in a process of its own\n"
-    yield "Allowed: a plain forward's, the keys and values of one trace with its branches, and 256 MiB."
+    how = "each way in a process of its own" if device == "cpu" else "as the GPU's allocator counts what is live"
+    yield f"## Peak memory over the weights, MiB, {how}\n"
+    of = "one trace" if device == "cpu" else "the traces that a plain forward reads at once"
+    yield f"Allowed: a plain forward's, the keys and values of {of} with branches, and 256 MiB."
     several = next((r.cell.size for r in records if r.cell.size.traces > 1), Size(0, 0))
     yield (
         f"{several.traces} traces: prompts of {several.prompt} tokens, steps of {several.step}.\n"
@@ -280,14 +286,18 @@ def memory(records: Sequence[Record]) -> Iterator[str]:
     yield f"| model, vocabulary | n | answer | traces | {' | '.join(ways)} | allowed |"
     yield f"|---|---|---|---|{'---|' * len(ways)}---|"
     for size in dict.fromkeys(_size(r.cell) for r in records):
-        own = {r.cell.ways[-1]: r for r in records if _size(r.cell) == size}
-        cell = next(iter(own.values())).cell
-        cells = [f"{own[way].mib:.0f}" if way in own else NOTHING for way in ways]
-        allowed = f"{own['plain'].mib + own['plain'].cache_mib + 256:.0f}" if "plain" in own else NOTHING
+        these = [r for r in records if _size(r.cell) == size]
+        cell, peaks = these[0].cell, _peaks(these)
+        cells = [f"{peaks[way]:.0f}" if way in peaks else NOTHING for way in ways]
+        allowed = f"{peaks['plain'] + these[0].cache_mib + 256:.0f}" if "plain" in peaks else NOTHING
         row = f"| {_model(cell)} | {cell.size.steps} | {cell.size.answer} | {cell.size.traces} | {' | '.join(cells)}"
         yield f"{row} | {allowed} |"
     yield ""
     yield from _long_reasoning(records)
+
+
+def _peaks(records: Sequence[Record]) -> dict[str, float]:
+    return {way: mib for r in records for way, mib in r.peaks.items()}
 
 
 def _long_reasoning(records: Sequence[Record]) -> Iterator[str]:
@@ -379,7 +389,7 @@ def _goals(records: Sequence[Record]) -> Iterator[_Goal]:
     for prompt, bound in ((1000, 0.6), (200, 1.2)):
         these = [r for r in records if r.cell.size.group and r.cell.size.prompt == prompt]
         goal = f"groups of 8, prompts of {prompt:,}: at most {bound} x their plain forwards"
-        yield goal, bound, True, _medians(these, "group", "plain")
+        yield goal, bound, True, [statistics.median(_of_group(r)) for r in these]
     loops = [r for r in records if "loop" in r.seconds]
     for steps, bound in ((16, 8.0), (32, 12.0)):
         for size in dict.fromkeys((r.cell.size.traces, r.cell.size.step) for r in loops):
@@ -395,8 +405,8 @@ def _medians(records: Iterable[Record], one: str, other: str) -> list[float]:
 
 
 def _memory_shares(records: Sequence[Record]) -> Iterator[float]:
-    kept = {(_size(r.cell), r.cell.ways[-1]): r for r in records if r.cell.kind == "memory"}
-    for (size, way), r in kept.items():
-        plain = kept.get((size, "plain"))
-        if way == "shared" and plain:
-            yield r.mib / (plain.mib + plain.cache_mib + 256)
+    for size in dict.fromkeys(_size(r.cell) for r in records if r.peaks):
+        these = [r for r in records if r.peaks and _size(r.cell) == size]
+        peaks = _peaks(these)
+        if {"shared", "plain"} <= peaks.keys():
+            yield peaks["shared"] / (peaks["plain"] + these[0].cache_mib + 256)

@@ -23,7 +23,7 @@ TRACE_BY_TRACE, SAMPLED = ("loop", "padded"), 1
 """Ways that take minutes and gain nothing from more traces: the first few of many are run and stand for all."""
 SMALL, LARGE = 8_192, 151_936
 TOGETHER = {"cpu": 2_048, "cuda": 16_384}
-"""Tokens that the limit reads at once where there are several traces."""
+"""Tokens that the limit reads at once where there are several traces; on a GPU, plain forwards too."""
 
 # name: (hidden, intermediate, layers, heads, key heads)
 SHAPES = {
@@ -96,6 +96,7 @@ def work_of(way: str, shape: str, vocabulary: int, size: Size) -> float:
         "loop": (cuts * (size.prompt + trunk) // 2 + cuts * asked, cuts * (size.prompt + trunk) // 2),
         "padded": (cuts * (trunk + asked), cuts * size.answer),
         "plain": (trunk, 1),
+        "plain each": (trunk, 1),
         "all logits": (trunk, trunk),
     }.get(way, (trunk + cuts * asked, cuts * size.answer))
     return 2.0 * size.traces * (tokens * a_token + rows * vocabulary * hidden)
@@ -147,9 +148,25 @@ def _padded(model: LlamaForCausalLM, tree: TraceTree) -> list[float]:
 
 
 def plain_forward(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
-    """(c) One forward of each trace, last logit only: what reading it once costs."""
+    """(c) One forward of each trace, last logit only: what reading it once costs.
+
+    On a GPU, which would have next to nothing to do with one at a time, as many together as make a batch.
+    """
+    n = together(model.device.type, trees)
+    for start in range(0, len(trees), n):
+        ids = torch.tensor([tree.trunk for tree in trees[start : start + n]], device=model.device)
+        model(input_ids=ids, use_cache=False, logits_to_keep=1)
+
+
+def together(device: str, trees: Sequence[TraceTree]) -> int:
+    """How many equally long traces are read in one plain forward."""
+    return 1 if device == "cpu" else min(len(trees), max(1, TOGETHER[device] // _unique(trees[0])[0]))
+
+
+def plain_forwards(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
+    """(c) for the completions of a group, one by one on any device."""
     for tree in trees:
-        model(input_ids=torch.tensor([tree.trunk], device=model.device), use_cache=False, logits_to_keep=1)
+        plain_forward(model, [tree])
 
 
 def with_all_logits(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
@@ -166,9 +183,9 @@ def limit(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
     """
     sizes = [_unique(tree) for tree in trees]
     n, wanted = max(sizes)
-    together = max(1, TOGETHER[model.device.type] // n)
-    for start in range(0, len(trees), together):
-        ids = torch.arange(n, device=model.device).expand(len(trees[start : start + together]), -1) % 97 + 3
+    each = max(1, TOGETHER[model.device.type] // n)
+    for start in range(0, len(trees), each):
+        ids = torch.arange(n, device=model.device).expand(len(trees[start : start + each]), -1) % 97 + 3
         model(input_ids=ids, use_cache=False, logits_to_keep=torch.arange(n - wanted, n, device=model.device))
 
 
@@ -195,6 +212,7 @@ WAYS: dict[str, Callable[[LlamaForCausalLM], Way]] = {
     "loop": lambda _: authors_loop,
     "padded": lambda _: padded_batch,
     "plain": lambda _: plain_forward,
+    "plain each": lambda _: plain_forwards,
     "all logits": lambda _: with_all_logits,
     "limit": lambda _: limit,
     "limit again": lambda _: limit,

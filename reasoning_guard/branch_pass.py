@@ -7,16 +7,18 @@ many weights for what its attention costs, and some thousand on a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, pairwise, zip_longest
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import DynamicCache
 
 from reasoning_guard.divergences import Compared, with_divergences
 from reasoning_guard.head import head_of, read
-from reasoning_guard.logits import Distributions, Numbers
+from reasoning_guard.logits import Distributions
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import attention_name, device_of, inner_model, text_config
 from reasoning_guard.packing import PackedBatch, PackedRow, Part, batch_rows, parts
@@ -31,17 +33,19 @@ _A_PASS = 40
 multiplication wants, once a pass."""
 
 Scores = list[list[BranchScore]]
+Pending = Callable[[], Scores]
+"""Scores that a device is still computing; calling waits for them."""
 
 
-def score_branches(
+def launch_branches(
     model: nn.Module,
     cache: DynamicCache,
     trunk_length: int,
     branches: Sequence[Sequence[Branch]],
     plan: MaskPlan,
     limit: int,
-) -> Scores:
-    """Score the branches of several trees; the caller has put the model in evaluation.
+) -> Pending:
+    """Launch the passes that score the branches of several trees; the caller has put the model in evaluation.
 
     Args:
         model: A causal language model.
@@ -52,27 +56,52 @@ def score_branches(
         limit: Half of the elements that a mask, with what it is made from, and logits may have together.
 
     Returns:
-        A score a branch, for each tree.
+        What fetches a score a branch, for each tree.
     """
     tries = [Trie.of(each) for each in branches]
     width, wanted = _room(model, trunk_length, tries, plan, limit)
-    numbers: list[list[dict[int, Numbers]]] = [[{} for _ in each] for each in branches]
-    compared = Compared(tries)
     divided = (parts(trie, width, wanted, only_compared=head_of(model).splits) for trie in tries)
-    for together in zip_longest(*divided, fillvalue=Part()):
-        for rows, found in _passes(model, cache, together, plan):
-            _note(numbers, rows, found)
-            compared.note(rows, found)
-            del found  # the next pass needs the room
-    return with_divergences(
-        [[branch_score([found[i] for i in range(len(found))]) for found in each] for each in numbers], compared
-    )
+
+    def passes() -> Iterator[Pass]:
+        for together in zip_longest(*divided, fillvalue=Part()):
+            yield from _passes(model, cache, together, plan)  # holding none, since the next pass needs the room
+
+    return launch(branches, tries, passes())
+
+
+Pass = tuple[Sequence[PackedRow], Distributions]
+
+
+def launch(branches: Sequence[Sequence[Branch]], tries: Sequence[Trie], passes: Iterable[Pass]) -> Pending:
+    """Launch passes, a row a tree in each, and what reads the scores off them.
+
+    Nothing is fetched from the device: while it computes, the next batch can be made ready.
+    """
+    places, numbers, compared = [], [], Compared(tries)
+    before = np.cumsum([0, *(trie.asked.shape[1] for trie in tries)])
+    for rows, found in passes:
+        asked = np.concatenate([row.asked for row in rows], axis=1)
+        if asked.shape[1]:
+            sizes = [row.asked.shape[1] for row in rows]
+            numbers.append(found.numbers(np.repeat(np.arange(len(rows)), sizes), asked[0], asked[1]))
+            places.append(asked[2] + np.repeat(before[:-1], sizes))
+        compared.note(rows, found)
+        del found  # the next pass needs the room
+    found, order = torch.cat(numbers, dim=1), torch.from_numpy(np.argsort(np.concatenate(places)))
+
+    def fetch() -> Scores:
+        sizes = [[b.scored[1] - b.scored[0] for b in each] for each in branches]
+        scores = iter(branch_scores(found.cpu()[:, order], [size for each in sizes for size in each]))
+        return with_divergences([[next(scores) for _ in each] for each in sizes], compared)
+
+    return fetch
 
 
 def _room(model: nn.Module, trunk_length: int, tries: Sequence[Trie], plan: MaskPlan, limit: int) -> tuple[int, int]:
     """Most tokens in a row, and most of them whose logits are made."""
-    width = max(_NARROWEST, _tokens_in_a_pass(model) // len(tries))
-    longest = max((len(stem) for trie in tries for stem in trie.stems), default=0)
+    most = max((len(trie.wanted) for trie in tries), default=0)
+    width = max(1, min(most, max(_NARROWEST, _tokens_in_a_pass(model) // len(tries))))
+    longest = max((stem.size for trie in tries for stem in trie.stems), default=0)
     keys = trunk_length + max(width, longest + width // 2)  # half a row of short stems may stand before a long one
     # A mask counts twice: the tables that it is made from are as large. So do weights, with what they are made from.
     a_token = 2 * (plan.n_masks + attention_heads(model)) * len(tries) * keys
@@ -96,12 +125,22 @@ def _tokens_in_a_pass(model: nn.Module) -> int:
     layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     if not isinstance(layers, int) or not isinstance(width, int):
         return _CPU_TOKENS
-    matrices = {id(p): p.numel() for name, p in model.named_parameters() if p.dim() > 1 and "embed" not in name}
-    head = getattr(getattr(inner_model(model), "get_output_embeddings", lambda: None)(), "weight", None)
-    if isinstance(head, nn.Parameter):
-        matrices[id(head)] = head.numel()  # tied, it goes by the embedding's name
-    keys = sum(matrices.values()) / (2 * layers * width)
+    keys = weights_of(model) / (2 * layers * width)
     return max(_CPU_TOKENS, min(_GPU_TOKENS, int((2 / 3 * _A_PASS * keys) ** 0.5)))
+
+
+_weights: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+
+
+def weights_of(model: nn.Module) -> int:
+    """Elements of all matrices that a pass multiplies with; counted once, adapters of later times are small."""
+    if model not in _weights:
+        matrices = {id(p): p.numel() for name, p in model.named_parameters() if p.dim() > 1 and "embed" not in name}
+        head = getattr(getattr(inner_model(model), "get_output_embeddings", lambda: None)(), "weight", None)
+        if isinstance(head, nn.Parameter):
+            matrices[id(head)] = head.numel()  # tied, it goes by the embedding's name
+        _weights[model] = sum(matrices.values())
+    return _weights[model]
 
 
 def attention_heads(model: nn.Module) -> int:
@@ -138,20 +177,16 @@ def _passes(
         )
 
 
-def _note(numbers: Sequence[Sequence[dict[int, Numbers]]], rows: Sequence[PackedRow], brought: Distributions) -> None:
-    """Read what is asked off the distributions that a pass has brought."""
-    queries = [(r, query) for r, row in enumerate(rows) for query in row.queries]
-    if not queries:
-        return
-    found = brought.numbers([(r, query.place) for r, query in queries], [query.target for _, query in queries])
-    for (r, query), each in zip(queries, found, strict=True):
-        numbers[r][query.branch][query.index] = each
-
-
-def branch_score(numbers: Sequence[Numbers]) -> BranchScore:
-    """The score of a branch from what was read of each of its scored tokens, in order."""
-    logprobs, greedy, entropies, margins = zip(*numbers, strict=True)
-    return BranchScore(logprobs, greedy, entropies, margins)
+def branch_scores(numbers: torch.Tensor, sizes: Sequence[int]) -> list[BranchScore]:
+    """Scores of branches that ask for so many tokens each, from ``[4, M]`` numbers, one branch after the other."""
+    columns = numbers.tolist()
+    ends = list(accumulate(sizes, initial=0))
+    slices = [slice(*each) for each in pairwise(ends)]
+    logprobs, greedy, entropies, margins = ([tuple(column[each]) for each in slices] for column in columns)
+    return [
+        BranchScore(a, tuple(map(bool, b)), c, d)
+        for a, b, c, d in zip(logprobs, greedy, entropies, margins, strict=True)
+    ]
 
 
 def mask_dtype(model: nn.Module) -> torch.dtype:

@@ -7,19 +7,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from reasoning_guard.device_memory import empty_cache, memory_given_back, out_of_memory
+from reasoning_guard.device_memory import empty_cache, out_of_memory
 from reasoning_guard.effort import SMALLEST_PART, Effort, effort_of, untried
 from reasoning_guard.embeddings import refuse_unknown_tokens
 from reasoning_guard.forking import score_forked
-from reasoning_guard.forward import Prompt, Scores, read_prompt, score_shared
+from reasoning_guard.forward import Pending, Prompt, Scores, launch_shared, read_prompt
 from reasoning_guard.head import settled_head
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
+from reasoning_guard.one_pass import fits, launch_at_once, worth_it
 from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
@@ -111,32 +111,30 @@ class BranchScorer:
         refuse_unknown_tokens(self.model, (ids for group in groups for tree in group for ids in _all_ids(tree)))
         limit = context_length(self.model)
 
-        def fits(branch: Branch) -> bool:
+        def in_context(branch: Branch) -> bool:
             both = filter(None, (branch, branch.against))
             return limit is None or all(each.at + len(each.ids) - 1 <= limit for each in both)
 
-        asked = [[_only(tree, fits) for tree in group] for group in groups]
+        asked = [[_only(tree, in_context) for tree in group] for group in groups]
         with (
             reading(self.model, dense_masks=True),
-            memory_given_back(device_of(self.model)),
             _in_step(self.model),
             settled_head(self.model),
         ):
             self._settle([tree for group in asked for tree in group])
             found = score(asked)
         return [
-            [_with_gaps(tree, fits, scores) for tree, scores in zip(group, each, strict=True)]
+            [_with_gaps(tree, in_context, scores) for tree, scores in zip(group, each, strict=True)]
             for group, each in zip(groups, found, strict=True)
         ]
 
     def _settle(self, trees: Sequence[TraceTree]) -> None:
         """Which path is exact for this model as it stands; tested on the first trees, and where its state changes."""
-        trees = [each for each in map(_unhidden, trees) if each.branches]
         if self._shared is False:
             self.verdict = Verdict(None, "asked for", pads=False)
             return
         limit = self.effort.elements
-        while trees:
+        while any(tree.branches for tree in trees):
             try:
                 self.verdict = verdict_of(self.model, trees, limit)
                 return
@@ -168,21 +166,30 @@ class BranchScorer:
 
     def _score_fitting(self, trees: Sequence[TraceTree], beginning: Sequence[int] = ()) -> Scores:
         """Batches of trees sorted by length; a batch that memory is too small for is tried again, smaller."""
-        sizes = [_size(tree) - len(beginning) for tree in trees]
+        sizes, effort = [_size(tree) - len(beginning) for tree in trees], self.effort
         found: dict[int, list[BranchScore]] = {}
         prompt: Prompt | None = None
         pending = sorted((i for i, tree in enumerate(trees) if tree.branches), key=lambda i: sizes[i])
         bar = tqdm(total=len(pending), desc="scoring", leave=False, disable=not self.progress)
+        launched: list[tuple[list[int], Pending]] = []
+
+        def fetch(but: int) -> None:
+            """Wait for what was launched, but for so many batches of it."""
+            while len(launched) > but:
+                batch, scores = launched.pop(0)
+                found.update(zip(batch, scores(), strict=True))
+                bar.update(len(batch))
+
         while pending:
             batch = self._next_batch(sizes, pending)
-            fits = sizes[batch[-1]] < self.effort.alone_from
+            fits = sizes[batch[-1]] < effort.alone_from
             shared = fits and (self._masks or self._forks)
-            budget = self.effort.tokens if fits and self.verdict is not None and self.verdict.pads else 1
+            budget = effort.tokens if fits and self.verdict is not None and self.verdict.pads else 1
             started = time.perf_counter()
             try:
                 if shared and beginning and prompt is None and self._masks:
-                    prompt = read_prompt(self.model, beginning, self.effort.elements)
-                scores = self._score_batch([trees[i] for i in batch], shared, prompt, budget)
+                    prompt = read_prompt(self.model, beginning, effort.elements)
+                scores = self._launch_batch([trees[i] for i in batch], shared, prompt, budget)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -190,12 +197,13 @@ class BranchScorer:
                 scores = None
             if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
                 empty_cache(device_of(self.model))
-                self.effort.shrink([sizes[i] for i in batch], shared, together=budget > 1)
+                effort.shrink([sizes[i] for i in batch], shared, together=budget > 1)
                 continue
-            self.effort.learn([sizes[i] for i in batch], time.perf_counter() - started)
-            found.update(zip(batch, scores, strict=True))
+            launched.append((batch, scores))
+            fetch(but=0 if effort.trying else 1)  # of a batch that is timed, all of it
+            effort.learn([sizes[i] for i in batch], time.perf_counter() - started)
             pending = pending[len(batch) :]
-            bar.update(len(batch))
+        fetch(but=0)
         bar.close()
         return [found.get(i, []) for i in range(len(trees))]
 
@@ -207,22 +215,28 @@ class BranchScorer:
     def _forks(self) -> bool:
         return self.verdict is not None and self.verdict.forks
 
-    def _score_batch(self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None, budget: int) -> Scores:
+    def _launch_batch(self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None, budget: int) -> Pending:
         assert self.verdict is not None
         if shared and self.verdict.plan is not None:
-            return score_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=self.effort.elements)
+            plan, limit = self.verdict.plan, self.effort.elements
+            at_once = self.verdict.at_once and prompt is None and worth_it(self.model, trees)
+            if at_once and fits(self.model, trees, plan, limit):
+                return launch_at_once(self.model, trees, plan)
+            return launch_shared(self.model, trees, plan, prompt=prompt, limit=limit)
         seeing = [_only(tree, _sees_all) for tree in trees]
         if shared:
             scores = score_forked(self.model, seeing, budget, limit=self.effort.elements)
         else:
             scores = score_independent(self.model, seeing, budget, limit=self.effort.elements)
-        return [_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)]
+        filled = [_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)]
+        return lambda: filled
 
     def _next_batch(self, sizes: Sequence[int], pending: Sequence[int]) -> list[int]:
         """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
-        budget = self.effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
-        fits = sizes[pending[0]] < self.effort.alone_from  # those that don't are read in another way, by themselves
-        alike = [i for i in pending if (sizes[i] < self.effort.alone_from) == fits]
+        effort = self.effort
+        budget = effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
+        fits = sizes[pending[0]] < effort.alone_from  # those that don't are read in another way, by themselves
+        alike = [i for i in pending if (sizes[i] < effort.alone_from) == fits]
         fitting = [n for n, i in enumerate(alike, 1) if n * sizes[i] <= budget]
         return list(pending[: max(fitting, default=1)])
 
@@ -271,12 +285,6 @@ def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 def _size(tree: TraceTree) -> int:
     return len(tree.trunk) + sum(len(branch.ids) for branch in tree.branches)
-
-
-def _unhidden(tree: TraceTree) -> TraceTree:
-    """What a self-test can ask of any model: the branches that hide nothing, or else all with nothing hidden."""
-    branches = _only(tree, _sees_all).branches or tree.branches
-    return TraceTree(tree.trunk, tuple(replace(branch, hide=(0, 0), against=None) for branch in branches))
 
 
 def _sees_all(branch: Branch) -> bool:

@@ -25,7 +25,10 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_given_back(device: torch.device) -> Iterator[None]:
-    """Give memory that the block made PyTorch reserve back to the device, for whoever shares it."""
+    """Give memory that the block made PyTorch reserve back to the device, for whoever shares it.
+
+    For blocks of some seconds: what is given back must be reserved anew, which takes longer than a pass or two.
+    """
     before = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
     try:
         yield

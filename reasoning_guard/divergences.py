@@ -45,18 +45,19 @@ class Compared:
 
     def note(self, rows: Sequence[PackedRow], brought: Distributions) -> None:
         """Take what is wanted of the distributions that a pass has brought."""
-        wanted = [_nodes(pairs) for pairs in self._open]
+        wanted = {tree: _nodes(pairs) for tree, pairs in enumerate(self._open) if pairs}
+        nodes = {tree: rows[tree].nodes for tree in wanted}
         places = [
             (tree, place)
-            for tree, row in enumerate(rows)
-            for place, node in enumerate(row.enter[: row.n_wanted])
-            if node in wanted[tree]
+            for tree, needed in wanted.items()
+            for place, node in enumerate(nodes[tree][: rows[tree].n_wanted])
+            if node in needed
         ]
         if not places:
             return
         # At once for all trees: a head that is not read yet costs its weights each time.
         for (tree, place), logits in zip(places, brought.logits(places), strict=True):
-            self._rows[tree][rows[tree].enter[place]] = logits.clone()  # or one that is kept would keep all others
+            self._rows[tree][nodes[tree][place]] = logits.clone()  # or one that is kept would keep all others
         for tree in {tree for tree, _ in places}:
             self._compare(tree)
 

@@ -20,6 +20,8 @@ SMALLEST_PART = 2**19
 """Least ``elements`` of a pass before a trace is read branch by branch instead."""
 _PAYS = 1.05
 """A budget twice as large is kept if tokens pass this many times as fast."""
+_ALIKE = 0.1
+"""Share of their length by which traces may differ that are timed against each other."""
 
 
 @dataclass(slots=True)
@@ -31,20 +33,26 @@ class Effort:
         trying: Whether larger budgets are still to be tried.
         elements: The ``limit`` of a pass (see :data:`~reasoning_guard.forward.LIMIT`).
         alone_from: Traces of this size in tokens and longer are scored branch by branch, without a cache.
-        speed: Tokens a second, padding not counted, at the budget before.
+        proven: While trying, the largest budget that is known to pay.
     """
 
     tokens: int
     trying: bool = False
     elements: int = LIMIT
     alone_from: float = float("inf")
-    speed: float = 0.0
+    proven: int = field(init=False)
+    _at_proven: tuple[int, float] = field(default=(0, 0.0), repr=False)  # longest trace, and tokens a second
     _whole: tuple[int, int] = field(default=(0, 0), repr=False)  # a trace's size, and `elements` before it was too much
+
+    def __post_init__(self) -> None:
+        """What one begins with is what larger budgets are to be measured against."""
+        self.proven = self.tokens
 
     def learn(self, sizes: list[int], seconds: float) -> None:
         """While trying: double the budget after a batch that filled it, until that no longer pays.
 
         Traces come sorted by length, so neighbouring batches are alike and the work that is to be done anyway tells.
+        Where they are not alike, the smaller budget is timed again: long traces take longer a token.
 
         Args:
             sizes: Tokens of each trace in the batch.
@@ -52,12 +60,18 @@ class Effort:
         """
         if not self.trying or len(sizes) * max(sizes) < self.tokens / 2:
             return
-        speed = sum(sizes) / seconds
-        if speed > _PAYS * self.speed and self.tokens < _LARGEST:
-            self.speed, self.tokens = speed, 2 * self.tokens
+        length, speed = max(sizes), sum(sizes) / seconds
+        length_before, speed_before = self._at_proven
+        if self.tokens > self.proven and abs(length - length_before) > _ALIKE * length_before:
+            self.tokens = self.proven
             return
-        self.trying = False
-        self.tokens = self.tokens // 2 if speed <= _PAYS * self.speed else self.tokens
+        pays = self.tokens == self.proven or speed > _PAYS * speed_before
+        if pays:
+            self.proven, self._at_proven = self.tokens, (length, speed)
+        if pays and self.tokens < _LARGEST:
+            self.tokens *= 2
+            return
+        self.trying, self.tokens = False, self.proven
         logger.info("token budget found: %d tokens a batch", self.tokens)
 
     def shrink(self, sizes: list[int], shared: bool, together: bool = False) -> None:

@@ -24,11 +24,11 @@ import torch
 from torch import nn
 from transformers import DynamicCache
 
-from reasoning_guard.branch_pass import Scores, attention_heads, score_branches
+from reasoning_guard.branch_pass import Pending, Scores, attention_heads, launch_branches
 from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import device_of, text_config
-from reasoning_guard.packing import anchored, pad_right
+from reasoning_guard.packing import anchored, on_device, pad_right
 from reasoning_guard.tree import TraceTree
 
 LIMIT = 2**25
@@ -61,6 +61,16 @@ def score_shared(
 ) -> Scores:
     """Score trees over cached trunks; the caller has put the model in evaluation.
 
+    Args and returns as :func:`launch_shared`, whose scores it waits for.
+    """
+    return launch_shared(model, trees, plan, prompt=prompt, limit=limit)()
+
+
+def launch_shared(
+    model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, *, prompt: Prompt | None = None, limit: int = LIMIT
+) -> Pending:
+    """Launch what scores trees over cached trunks.
+
     The cache is made without the model's configuration on purpose: a cache made from it drops what has left a sliding
     window, and a branch that attaches early still needs it.
 
@@ -72,7 +82,7 @@ def score_shared(
         limit: Half of the elements that a mask and a block of logits may have together.
 
     Returns:
-        A score a branch, for each tree.
+        What fetches a score a branch, for each tree.
     """
     trees = [anchored(tree) for tree in trees]
     known = prompt.length if prompt else 0
@@ -81,8 +91,8 @@ def score_shared(
     if prompt:
         cache = copy.deepcopy(prompt.cache)
         cache.batch_repeat_interleave(len(trees))
-    feed(model, cache, trunks.to(device_of(model)), limit)
-    return score_branches(model, cache, known + trunks.shape[1], [tree.branches for tree in trees], plan, limit)
+    feed(model, cache, on_device(trunks, device_of(model)), limit)
+    return launch_branches(model, cache, known + trunks.shape[1], [tree.branches for tree in trees], plan, limit)
 
 
 def feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -> None:

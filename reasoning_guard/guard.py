@@ -17,13 +17,14 @@ from reasoning_guard.alerts import Alert
 from reasoning_guard.announce import say_what_is_odd, tell
 from reasoning_guard.cost import Budget, report, timed
 from reasoning_guard.decision import baseline_of, decide
+from reasoning_guard.device_memory import memory_given_back
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.hosting import is_due, safely
 from reasoning_guard.measuring import Measurer, or_failed
 from reasoning_guard.memory import Identity, Memory
-from reasoning_guard.model_context import unwrapped
+from reasoning_guard.model_context import device_of, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import Team, from_main_process, together
@@ -240,7 +241,8 @@ class Guard:
             self._left_out = step
             return None
         measure = partial(self._measurer.measure, model, step, self.reference, size=size, announce=not self.evaluations)
-        measured = or_failed(lambda: together(measure), step, self.on_error)
+        with memory_given_back(device_of(model)):
+            measured = or_failed(lambda: together(measure), step, self.on_error)
         evaluation = from_main_process(lambda: replace(measured, seconds=timed(measured, training)))
         self.evaluations.append(evaluation)
         or_failed(lambda: self._judge(evaluation), step, self.on_error)

@@ -9,17 +9,19 @@ https://arxiv.org/abs/2411.09009).
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reasoning_guard.logits import Numbers, Place, numbers_of
+from reasoning_guard.logits import Place
+from reasoning_guard.packing import on_device
+from reasoning_guard.trie import Integers
 
-_CPU_SLICE, _GPU_SLICE = (2**19, 512, 2048), (2**23, 4096, 2**23)
+_CPU_SLICE, _GPU_SLICE = (2**19, 512, 2048), (2**24, 4096, 2**24)
 """Elements of a slice's logits, and its least and greatest width in tokens. On a CPU what stays in its second-level
 cache; narrower ones would bring the hidden states into the multiplication's order too often."""
 
@@ -41,15 +43,14 @@ class Hidden:
     head: nn.Linear
     dtype: torch.dtype
 
-    def numbers(self, places: Sequence[Place], targets: Sequence[int]) -> list[Numbers]:
-        """The numbers of each asked token, in float32."""
-        flat = torch.tensor([row * self.states.shape[1] + column for row, column in places])
-        distinct, which = flat.unique(return_inverse=True)
+    def numbers(self, rows: Integers, columns: Integers, targets: Integers) -> torch.Tensor:
+        """The numbers of each asked token (see :class:`logits.Distributions`)."""
+        order = np.argsort(targets, kind="stable")  # so that a slice of the vocabulary has neighbours
+        asked = targets[order]
+        distinct, which = np.unique((rows * self.states.shape[1] + columns)[order], return_inverse=True)
         device = self.states.device
-        states = self.states.flatten(0, 1)[distinct.to(device)].to(self.dtype)
-        order = sorted(range(len(targets)), key=targets.__getitem__)
-        asked = [targets[i] for i in order]
-        rows, wanted = which[order].to(device), torch.tensor(asked, device=device)
+        first, which, wanted = (on_device(torch.from_numpy(each), device) for each in (distinct, which, asked))
+        states = self.states.flatten(0, 1)[first].to(self.dtype)
         if not 0 <= asked[0] <= asked[-1] < self.head.out_features:
             raise IndexError(
                 f"expected tokens that the head knows, 0 to {self.head.out_features - 1}; got {asked[0]} to {asked[-1]}"
@@ -58,13 +59,13 @@ class Hidden:
         found, width = [], _width(len(states), device)
         for start in range(0, self.head.out_features, width):
             logits = self._logits(states, start, start + width).float()
-            a, b = bisect_left(asked, start), bisect_left(asked, start + width)
+            a, b = np.searchsorted(asked, [start, start + width]).tolist()
             if a < b:
-                own[a:b] = logits[rows[a:b], wanted[a:b] - start]
+                own[a:b] = logits[which[a:b], wanted[a:b] - start]
             found.append(_read_slice(logits, start))
-        top, second, best, log_total, entropy = _together(torch.stack(found))[:, rows]
-        numbers = numbers_of(own - top - log_total, best == wanted, entropy, top - second)
-        return [each for _, each in sorted(zip(order, numbers, strict=True))]
+        top, second, best, log_total, entropy = _together(torch.stack(found))[:, which]
+        numbers = torch.stack([own - top - log_total, (best == wanted).float(), entropy, top - second])
+        return numbers[:, on_device(torch.from_numpy(np.argsort(order)), device)]
 
     def logits(self, places: Sequence[Place]) -> torch.Tensor:
         """``[M, V]`` logits at some places, made now."""

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+
+from reasoning_guard.packing import on_device
+from reasoning_guard.trie import Integers
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**23
 """Elements of logits that are turned into numbers at once: what stays in a CPU's cache, what keeps a GPU busy."""
 
 _CHUNK = 128
-
-Numbers = tuple[float, bool, float, float]
-"""Of one scored token: log-probability, greedy flag, entropy of its distribution, margin of the best two."""
 
 Place = tuple[int, int]
 """A row and a column of what was asked of a forward pass."""
@@ -23,8 +24,12 @@ Place = tuple[int, int]
 class Distributions(Protocol):
     """Next-token distributions at the places that were asked about, ``R`` rows of ``P`` columns, however kept."""
 
-    def numbers(self, places: Sequence[Place], targets: Sequence[int]) -> list[Numbers]:
-        """The numbers of each of ``targets`` at its place, in float32; places may repeat."""
+    def numbers(self, rows: Integers, columns: Integers, targets: Integers) -> torch.Tensor:
+        """``[4, M]``, in float32 and still on the device, for ``M`` scored tokens, of which places may repeat.
+
+        Of each its log-probability, whether it is the best (1 or 0), the entropy of its distribution and the margin of
+        the best two.
+        """
         ...
 
     def logits(self, places: Sequence[Place]) -> torch.Tensor:
@@ -44,17 +49,16 @@ class Logits:
     table: torch.Tensor
     columns: Sequence[int]
 
-    def numbers(self, places: Sequence[Place], targets: Sequence[int]) -> list[Numbers]:
+    def numbers(self, rows: Integers, columns: Integers, targets: Integers) -> torch.Tensor:
         """The numbers of each asked token (see :class:`Distributions`)."""
-        length = self.table.shape[1]
-        return token_numbers(self.table, [row * length + self.columns[i] for row, i in places], targets)
+        return token_numbers(self.table, rows * self.table.shape[1] + np.array(self.columns)[columns], targets)
 
     def logits(self, places: Sequence[Place]) -> torch.Tensor:
         """``[M, V]`` logits at some places."""
         return self.table[[row for row, _ in places], [self.columns[i] for _, i in places]]
 
 
-def token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[int]) -> list[Numbers]:
+def token_numbers(logits: torch.Tensor, flat: Integers, targets: Integers) -> torch.Tensor:
     """The numbers of each asked token, in float32.
 
     Args:
@@ -63,25 +67,17 @@ def token_numbers(logits: torch.Tensor, flat: Sequence[int], targets: Sequence[i
         targets: For each token, its id.
 
     Returns:
-        A tuple a token.
+        ``[4, M]`` (see :meth:`Distributions.numbers`).
     """
     table, device = logits.flatten(0, 1), logits.device
-    distinct, which = torch.tensor(flat).unique(return_inverse=True)
-    wanted, which = torch.tensor(targets, device=device), which.to(device)
+    distinct, which = torch.from_numpy(flat).unique(return_inverse=True)
+    wanted, which = on_device(torch.from_numpy(targets), device), on_device(which, device)
     block = max(1, (_CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK) // table.shape[-1])
     room = torch.empty(2, min(block, len(distinct)), table.shape[-1], dtype=torch.float32, device=device)
     parts = [_describe(_rows(table, some, room[0]), room[1, : len(some)]) for some in distinct.split(block)]
     top, log_total, entropy, margin, best = torch.cat(parts, dim=1)[:, which]
-    own = (table[distinct.to(device)[which], wanted].float() - top) - log_total
-    return numbers_of(own, best == wanted, entropy, margin)
-
-
-def numbers_of(
-    logprob: torch.Tensor, greedy: torch.Tensor, entropy: torch.Tensor, margin: torch.Tensor
-) -> list[Numbers]:
-    """Columns to a tuple a token, in one transfer from the device."""
-    numbers = torch.stack([logprob, greedy, entropy, margin]).tolist()
-    return [(a, bool(b), c, d) for a, b, c, d in zip(*numbers, strict=True)]
+    own = (table[on_device(distinct, device)[which], wanted].float() - top) - log_total
+    return torch.stack([own, (best == wanted).float(), entropy, margin])
 
 
 def _rows(table: torch.Tensor, rows: torch.Tensor, room: torch.Tensor) -> torch.Tensor:
@@ -90,7 +86,7 @@ def _rows(table: torch.Tensor, rows: torch.Tensor, room: torch.Tensor) -> torch.
     if last - first + 1 == len(rows):
         some = table[first : last + 1]
         return some if some.dtype == room.dtype else room.copy_(some)
-    rows = rows.to(table.device)
+    rows = on_device(rows, table.device)
     return torch.index_select(table, 0, rows, out=room) if table.dtype == room.dtype else room.copy_(table[rows])
 
 

@@ -48,17 +48,32 @@ class MaskPlan:
             dtype: The dtype in which the model computes.
             before: What of the same branches is in the cache already behind the trunk, ``P`` tokens; ``K = T + P + B``.
         """
-        seen = visible(trunk_length, batch, before)
+        keys = _key_positions(trunk_length, (*before, batch))
+        return self._restricted(visible(trunk_length, batch, before), keys, batch.positions, dtype)
+
+    def build_with_trunk(
+        self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Additive masks ``[R, 1, T + B, T + B]`` for rows that are read together with their trunks before them."""
+        on_branch = visible(trunk_length, batch)
+        positions = _key_positions(trunk_length, (batch,))
+        on_trunk = torch.ones(trunk_length, on_branch.shape[-1], dtype=torch.bool, device=on_branch.device).tril()
+        seen = torch.cat([on_trunk.expand(len(on_branch), -1, -1), on_branch], dim=1)
+        return self._restricted(seen, positions, positions, dtype)
+
+    def _restricted(
+        self, seen: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What is seen, within what the layers' windows and chunks leave of it, as the model wants it."""
         if self.window is None and self.chunk is None:
             return {FULL: additive(seen, dtype)} if self.by_layer_type else additive(seen, dtype)
-        keys = _key_positions(trunk_length, (*before, batch))
         if not self.by_layer_type:
-            return additive(seen if self.window is None else seen & _near(keys, batch, self.window), dtype)
+            return additive(seen if self.window is None else seen & _near(keys, queries, self.window), dtype)
         masks = {FULL: additive(seen, dtype)}
         if self.window is not None:
-            masks[SLIDING] = additive(seen & _near(keys, batch, self.window), dtype)
+            masks[SLIDING] = additive(seen & _near(keys, queries, self.window), dtype)
         if self.chunk is not None:
-            masks[CHUNKED] = additive(seen & _same_chunk(keys, batch, self.chunk), dtype)
+            masks[CHUNKED] = additive(seen & _same_chunk(keys, queries, self.chunk), dtype)
         return masks
 
 
@@ -89,7 +104,7 @@ def visible(trunk_length: int, batch: PackedBatch, before: Sequence[PackedBatch]
     """Which keys each packed token sees, ``[R, B, T + P + B]`` bool, before any window."""
     places = torch.arange(trunk_length, device=batch.at.device)
     on_trunk = places < batch.at[:, :, None]
-    if bool(batch.hide_stop.any()):
+    if batch.hides:
         on_trunk &= (places < batch.hide_start[:, :, None]) | (places >= batch.hide_stop[:, :, None])
     query = batch.enter[:, :, None]
     on_branch = [(each.enter[:, None, :] <= query) & (query < each.leave[:, None, :]) for each in (*before, batch)]
@@ -102,16 +117,21 @@ def _key_positions(trunk_length: int, packed: Sequence[PackedBatch]) -> torch.Te
     return torch.cat([trunk, *(each.positions for each in packed)], dim=-1)
 
 
-def _near(keys: torch.Tensor, batch: PackedBatch, window: int) -> torch.Tensor:
+def _near(keys: torch.Tensor, queries: torch.Tensor, window: int) -> torch.Tensor:
     # Compared, not subtracted: a table of distances would take eight times the memory of the mask's own booleans.
-    return keys[:, None, :] > (batch.positions - window)[:, :, None]
+    return keys[:, None, :] > (queries - window)[:, :, None]
 
 
-def _same_chunk(keys: torch.Tensor, batch: PackedBatch, chunk: int) -> torch.Tensor:
-    return (keys // chunk)[:, None, :] == (batch.positions // chunk)[:, :, None]
+def _same_chunk(keys: torch.Tensor, queries: torch.Tensor, chunk: int) -> torch.Tensor:
+    return (keys // chunk)[:, None, :] == (queries // chunk)[:, :, None]
 
 
 def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``[R, B, K]`` bool to an additive ``[R, 1, B, K]`` mask; boolean ones are silently wrong under eager."""
-    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    """``[R, B, K]`` bool to an additive ``[R, 1, B, K]`` mask; boolean ones are silently wrong under eager.
+
+    On a GPU its rows begin at multiples of eight elements, as the kernels want them: else every layer would copy it.
+    """
+    keys = seen.shape[-1]
+    room = -(-keys // 8) * 8 if seen.is_cuda else keys
+    mask = torch.zeros((*seen.shape[:-1], room), dtype=dtype, device=seen.device)[..., :keys]
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -37,21 +39,80 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     Yields:
         The same model.
     """
-    flags = [(module, module.training) for module in model.modules()]
-    attention = _attention(model) if dense_masks else []
-    with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled():
-        try:
-            model.eval()
-            if any(name not in _MASKED for _, name in attention):
-                _take_dense_masks(model)
-            with torch.no_grad():
-                yield model
-        finally:
-            for module, training in flags:  # first, because it cannot fail
-                module.training = training
-            for config, name in attention:
-                if config._attn_implementation != name:
-                    config._attn_implementation = name
+    with _one_walk(model) as walk:
+        flags = [(module, module.training) for module in walk.modules]
+        attention = _attention(model) if dense_masks else []
+        with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled():
+            try:
+                if any(training for _, training in flags):
+                    model.eval()
+                if any(name not in _MASKED for _, name in attention):
+                    _take_dense_masks(model)
+                with torch.no_grad():
+                    yield model
+            finally:
+                for module, training in flags:  # first, because it cannot fail
+                    if module.training != training:
+                        module.training = training
+                for config, name in attention:
+                    if config._attn_implementation != name:
+                        config._attn_implementation = name
+
+
+class _Walk:
+    """All that a model is made of, each once. A pass over few tokens would notice if everybody looked for himself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.modules = _all_modules(model)
+
+    @cached_property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """All parameters."""
+        own = (
+            vars(module).get("_parameters") or dict(module.named_parameters(recurse=False)) for module in self.modules
+        )
+        return tuple(dict.fromkeys(p for each in own for p in each.values() if p is not None))
+
+
+_walked: WeakKeyDictionary[nn.Module, _Walk] = WeakKeyDictionary()
+
+
+@contextmanager
+def _one_walk(model: nn.Module) -> Iterator[_Walk]:
+    """Within the block nothing comes or goes, so that one walk serves all who ask."""
+    before, _walked[model] = _walked.get(model), _Walk(model)
+    try:
+        yield _walked[model]
+    finally:
+        if before is None:
+            del _walked[model]
+
+
+def _walk_of(model: nn.Module) -> _Walk:
+    return _walked.get(model) or _Walk(model)
+
+
+def _all_modules(model: nn.Module) -> tuple[nn.Module, ...]:
+    """What ``model.modules()`` yields, in a fraction of its time: that makes up a name for each, to no purpose here."""
+    found: dict[nn.Module, None] = {}
+    pending = [model]
+    while pending:
+        module = pending.pop()
+        if module not in found:
+            found[module] = None
+            own: dict[str, nn.Module | None] = vars(module).get("_modules") or dict(module.named_children())
+            pending += [each for each in reversed(own.values()) if each is not None]
+    return tuple(found)
+
+
+def modules_with(model: nn.Module, name: str) -> list[nn.Module]:
+    """The modules that have an attribute of their own or of their class.
+
+    Not by asking each: ``nn.Module`` searches long for what it lacks, as long as launching a kernel takes.
+    """
+    modules = _walk_of(model).modules
+    kinds = {kind for kind in set(map(type, modules)) if hasattr(kind, name)}
+    return [module for module in modules if type(module) in kinds or name in vars(module)]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -95,7 +156,8 @@ def runs_as_written() -> bool:
 
 def device_of(model: nn.Module) -> torch.device:
     """Device of the model's first parameter, where inputs belong."""
-    return next(model.parameters()).device
+    walk = _walked.get(model)
+    return (walk.parameters[0] if walk else next(model.parameters())).device
 
 
 def inner_model(model: nn.Module) -> nn.Module:
@@ -130,7 +192,7 @@ def text_config(model: nn.Module) -> Any:
 
 def settings_of(model: nn.Module) -> str:
     """All settings of the language model inside ``model``, as text that differs once one of them was changed."""
-    return repr(sorted(text_config(model).to_dict().items(), key=lambda item: item[0]))
+    return repr(vars(text_config(model)))
 
 
 def context_length(model: nn.Module) -> int | None:
@@ -145,9 +207,10 @@ def context_length(model: nn.Module) -> int | None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
-    if any(isinstance(module, FSDPModule | FullyShardedDataParallel) for module in model.modules()):
+    walk = _walk_of(model)
+    if any(issubclass(kind, (FSDPModule, FullyShardedDataParallel)) for kind in set(map(type, walk.modules))):
         return True
-    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
+    return any("ds_id" in vars(parameter) for parameter in walk.parameters)
 
 
 def is_tensor_parallel(model: nn.Module) -> bool:
@@ -156,16 +219,16 @@ def is_tensor_parallel(model: nn.Module) -> bool:
 
 
 def _cuda_devices(model: nn.Module) -> list[int]:
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    return sorted(device.index or 0 for device in devices)
+    devices = {p.device for p in _walk_of(model).parameters}
+    return sorted(device.index or 0 for device in devices if device.type == "cuda")
 
 
 def _attention(model: nn.Module) -> list[tuple[Any, str | None]]:
     """Every configuration that decides how a part of the model attends, with what it says."""
-    found: list[Any] = [getattr(module, "config", None) for module in model.modules()]
+    found: list[Any] = [getattr(module, "config", None) for module in modules_with(model, "config")]
     found += [text_config(model)] if hasattr(model, "config") else []
-    configs = {id(config): config for config in found if hasattr(config, "_attn_implementation")}
-    return [(config, config._attn_implementation) for config in configs.values()]
+    configs = {id(config): config for config in found}.values()  # every layer has the same one, and looking takes long
+    return [(config, config._attn_implementation) for config in configs if hasattr(config, "_attn_implementation")]
 
 
 def _take_dense_masks(model: Any) -> None:

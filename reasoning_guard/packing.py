@@ -13,33 +13,19 @@ Pure integers in, tensors out; no model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch, TraceTree
-from reasoning_guard.trie import Node, Trie
+from reasoning_guard.trie import Integers, Stem, Trie
 
 _NOBODY = torch.iinfo(torch.int64).max
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """One scored token: read the log-probability of ``target`` at place ``place`` of the packed row.
-
-    Attributes:
-        place: Place in the row.
-        target: Token id.
-        branch: Number of the branch that asks.
-        index: Which of the branch's scored tokens this is.
-    """
-
-    place: int
-    target: int
-    branch: int
-    index: int
+_PADDING = np.array([0, 1, 1, 0, 0, 0, _NOBODY], dtype=np.int64)
+"""One trunk token is seen, so that no softmax is empty; what leaves before it enters is seen by nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +33,26 @@ class PackedRow:
     """Branches of one tree, or a piece of them, as a row of ``B`` tokens.
 
     Attributes:
-        ids: ``[B]`` token ids, the ``n_wanted`` tokens whose next-token distribution is wanted first.
-        positions: ``[B]`` positions, counted from the first trunk token.
-        at: ``[B]`` number of trunk tokens that stand before each token's branch.
-        hide_start: ``[B]`` where the slice of the trunk begins that a token does not see, though it stands before it.
-        hide_stop: ``[B]`` where that slice ends.
-        enter: ``[B]`` depth-first number of each token in the tree's trie.
-        leave: ``[B]`` one past the depth-first number of its last descendant: token ``j`` stands before token ``i`` on
-            the same branch (or is ``i``) exactly if ``enter[j] <= enter[i] < leave[j]``.
+        columns: ``[7, B]`` for each token what :class:`PackedBatch` has of it, and in this order; the ``n_wanted``
+            tokens whose next-token distribution is wanted come first.
         n_wanted: How many leading tokens the head must run over.
-        queries: One a scored token.
+        asked: ``[3, Q]`` for each scored token the place in the row where it is asked for, its id, and its place among
+            all scored tokens of the tree's branches.
     """
 
-    ids: tuple[int, ...] = ()
-    positions: tuple[int, ...] = ()
-    at: tuple[int, ...] = ()
-    hide_start: tuple[int, ...] = ()
-    hide_stop: tuple[int, ...] = ()
-    enter: tuple[int, ...] = ()
-    leave: tuple[int, ...] = ()
+    columns: Integers = field(default_factory=lambda: np.empty((7, 0), dtype=np.int64))
     n_wanted: int = 0
-    queries: tuple[Query, ...] = ()
+    asked: Integers = field(default_factory=lambda: np.empty((3, 0), dtype=np.int64))
+
+    @property
+    def ids(self) -> list[int]:
+        """``[B]`` token ids."""
+        return self.columns[0].tolist()
+
+    @property
+    def nodes(self) -> list[int]:
+        """``[B]`` numbers of the tokens in their trie."""
+        return self.columns[6].tolist()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,15 +82,17 @@ def anchored(tree: TraceTree) -> TraceTree:
 def _on_trunk(trunk: Sequence[int], branch: Branch) -> Branch:
     """The same branch, attached where it leaves the trunk; one that hides tokens is read as it came."""
     start, stop = branch.scored
-    n = common_prefix(trunk[branch.at : branch.at + start], branch.ids[:start])
-    if not n or branch.hide[0] < branch.hide[1]:
+    if not start or trunk[branch.at : branch.at + 1] != branch.ids[:1] or branch.hide[0] < branch.hide[1]:
         return branch
+    n = common_prefix(trunk[branch.at : branch.at + start], branch.ids[:start])
     return Branch(branch.at + n, branch.ids[n:], (start - n, stop - n), against=branch.against)
 
 
 def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
     branch = _on_trunk(trunk, branch)
     start, stop = branch.scored
+    if start and stop == len(branch.ids) and branch.against is None:
+        return branch
     ids = branch.ids[:stop]
     against = None if branch.against is None else _anchor(trunk, branch.against)
     if start > 0:
@@ -127,10 +114,15 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
 
     Example:
         >>> row = pack([Branch(3, (7, 8, 9), (1, 3)), Branch(3, (7, 8, 5), (2, 3))])
-        >>> row.ids, row.positions, row.n_wanted   # 7 and 8 are fed once and serve both branches
-        ((7, 8), (3, 4), 2)
+        >>> row.ids, row.columns[1].tolist(), row.n_wanted   # 7 and 8 are fed once and serve both branches
+        ([7, 8], [3, 4], 2)
     """
-    return _row([node for stem in Trie.of(branches).stems for node in stem])
+    return whole(Trie.of(branches))
+
+
+def whole(trie: Trie) -> PackedRow:
+    """All branches of a tree in a single row."""
+    return _row(trie, np.arange(len(trie.wanted)))
 
 
 def parts(trie: Trie, width: int, wanted: int, only_compared: bool = False) -> list[Part]:
@@ -147,54 +139,52 @@ def parts(trie: Trie, width: int, wanted: int, only_compared: bool = False) -> l
     Returns:
         The parts. Together they hold every token once.
     """
-    compared = {node for _, own, others in trie.pairs for node in (*own, *others)}
+    made = trie.wanted
+    if only_compared:
+        made = np.zeros_like(made)
+        made[[node for _, own, others in trie.pairs for node in (*own, *others)]] = True
+    before = np.concatenate([[0], made.cumsum()]).tolist()
 
-    def made(node: Node) -> bool:
-        return node.enter in compared if only_compared else node.wanted
+    def divided(stems: Sequence[Stem]) -> Iterator[tuple[int, int]]:
+        return _cut([stem.size for stem in stems], [before[s.stop] - before[s.start] for s in stems], width, wanted)
 
-    return [
-        Part(max(node.reach for node in nodes), tuple(map(_row, _cut([[node] for node in nodes], width, wanted, made))))
-        for nodes in _cut(trie.stems, width, wanted, made)
-    ]
-
-
-def _cut(
-    stems: Sequence[Sequence[Node]], width: int, wanted: int, made: Callable[[Node], bool]
-) -> Iterator[list[Node]]:
-    """Runs of stems, of like lengths up to ``width`` tokens; longer where a stem would leave a short run behind."""
-    total, all_asked = sum(map(len, stems)), sum(made(node) for stem in stems for node in stem)
-    even = -(-total // max(1, -(-total // width), -(-all_asked // wanted)))
-    run: list[Node] = []
-    asked = 0
-    for stem in stems:
-        more = sum(map(made, stem))
-        full = len(run) >= even or 2 * len(run) >= width < len(run) + len(stem)
-        if run and (full or asked + more > wanted):
-            yield run
-            run, asked = [], 0
-        run.extend(stem)
-        asked += more
-    if run:
-        yield run
+    found = []
+    for begin, end in divided(trie.stems):
+        stems = trie.stems[begin:end]
+        nodes = np.concatenate([np.arange(stem.start, stem.stop) for stem in stems])
+        pieces = [(0, len(nodes))]
+        if len(nodes) > width or sum(before[stem.stop] - before[stem.start] for stem in stems) > wanted:
+            pieces = list(_cut([1] * len(nodes), made[nodes].astype(int).tolist(), width, wanted))
+        rows = tuple(_row(trie, nodes[first:last]) for first, last in pieces)
+        found.append(Part(max(stem.reach for stem in stems), rows))
+    return found
 
 
-def _row(nodes: Sequence[Node]) -> PackedRow:
-    nodes = sorted(nodes, key=lambda node: (not node.wanted, node.enter))
-    return PackedRow(
-        ids=tuple(node.token for node in nodes),
-        positions=tuple(node.position for node in nodes),
-        at=tuple(node.at for node in nodes),
-        hide_start=tuple(node.hide[0] for node in nodes),
-        hide_stop=tuple(node.hide[1] for node in nodes),
-        enter=tuple(node.enter for node in nodes),
-        leave=tuple(node.leave for node in nodes),
-        n_wanted=sum(node.wanted for node in nodes),
-        queries=tuple(
-            Query(place, target, branch, index)
-            for place, node in enumerate(nodes)
-            for branch, index, target in node.asked
-        ),
-    )
+def _cut(sizes: Sequence[int], asked: Sequence[int], width: int, wanted: int) -> Iterator[tuple[int, int]]:
+    """Runs of items, of like sizes up to ``width``; larger where an item would leave a small run behind."""
+    even = -(-sum(sizes) // max(1, -(-sum(sizes) // width), -(-sum(asked) // wanted)))
+    begin = size = made = 0
+    for i, (more, more_made) in enumerate(zip(sizes, asked, strict=True)):
+        full = size >= even or 2 * size >= width < size + more
+        if size and (full or made + more_made > wanted):
+            yield begin, i
+            begin, size, made = i, 0, 0
+        size += more
+        made += more_made
+    if size:
+        yield begin, len(sizes)
+
+
+def _row(trie: Trie, nodes: Integers) -> PackedRow:
+    """Some nodes in a row: those that are wanted first, else in their order."""
+    nodes = np.sort(nodes)
+    wanted = trie.wanted[nodes]
+    nodes = np.concatenate([nodes[wanted], nodes[~wanted]])
+    place = np.full(len(trie.wanted), -1)
+    place[nodes] = np.arange(len(nodes))
+    at = place[trie.asked[0]]
+    asked = np.stack([at, *trie.asked[1:]])[:, at >= 0]
+    return PackedRow(np.concatenate([trie.columns[:, nodes], nodes[None]]), int(wanted.sum()), asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,13 +193,15 @@ class PackedBatch:
 
     Attributes:
         ids: ``[R, B]`` token ids.
-        positions: ``[R, B]`` positions.
-        at: ``[R, B]`` number of trunk tokens before the branch; padding sees one, so that no softmax is empty.
-        hide_start: ``[R, B]`` begin of the hidden slice of the trunk.
-        hide_stop: ``[R, B]`` end of the hidden slice of the trunk.
-        enter: ``[R, B]`` depth-first numbers.
-        leave: ``[R, B]``; padding leaves before it enters, so nobody sees it.
+        positions: ``[R, B]`` positions, counted from the first trunk token.
+        at: ``[R, B]`` number of trunk tokens that stand before each token's branch.
+        hide_start: ``[R, B]`` where the slice of the trunk begins that a token does not see, though it comes before it.
+        hide_stop: ``[R, B]`` where that slice ends.
+        leave: ``[R, B]`` one past the number of its last descendant in the tree's trie.
+        enter: ``[R, B]`` its own number: token ``j`` stands before token ``i`` on the same branch (or is ``i``) exactly
+            if ``enter[j] <= enter[i] < leave[j]``.
         n_wanted: How many leading tokens of every row the head must run over.
+        hides: Whether any of them hides anything; known without asking the device.
     """
 
     ids: torch.Tensor
@@ -217,27 +209,33 @@ class PackedBatch:
     at: torch.Tensor
     hide_start: torch.Tensor
     hide_stop: torch.Tensor
-    enter: torch.Tensor
     leave: torch.Tensor
+    enter: torch.Tensor
     n_wanted: int
+    hides: bool
 
 
 def batch_rows(rows: Sequence[PackedRow], device: torch.device | str = "cpu") -> PackedBatch:
     """Pad rows to the longest one and move them to ``device``."""
-    columns = {
-        "ids": 0,
-        "positions": 1,
-        "at": 1,
-        "hide_start": 0,
-        "hide_stop": 0,
-        "enter": _NOBODY,
-        "leave": 0,
-    }
-    padded = {name: pad_right([getattr(row, name) for row in rows], fill).to(device) for name, fill in columns.items()}
-    return PackedBatch(**padded, n_wanted=max(row.n_wanted for row in rows))
+    longest = max(row.columns.shape[1] for row in rows)
+    table = np.empty((len(_PADDING), len(rows), longest), dtype=np.int64)
+    table[:] = _PADDING[:, None, None]
+    for r, row in enumerate(rows):
+        table[:, r, : row.columns.shape[1]] = row.columns
+    n_wanted = max(row.n_wanted for row in rows)
+    return PackedBatch(*on_device(torch.from_numpy(table), device), n_wanted=n_wanted, hides=bool(table[4].any()))
 
 
 def pad_right(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
     """Integer rows as one ``[R, longest]`` tensor, padded on the right with ``fill``."""
-    longest = max(len(row) for row in rows)
-    return torch.tensor([[*row, *([fill] * (longest - len(row)))] for row in rows], dtype=torch.long)
+    table = np.full((len(rows), max(len(row) for row in rows)), fill, dtype=np.int64)
+    for r, row in enumerate(rows):
+        table[r, : len(row)] = row
+    return torch.from_numpy(table)
+
+
+def on_device(table: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Send a tensor of the CPU to a device, to be there when its turn comes: nobody waits for what runs there yet."""
+    if torch.device(device).type != "cuda":
+        return table.to(device)
+    return table.pin_memory().to(device, non_blocking=True)

@@ -38,11 +38,13 @@ from reasoning_guard.model_context import (
     device_of,
     forward_identity,
     inner_model,
+    modules_with,
     reading,
     settings_of,
     takes_dense_masks,
     text_config,
 )
+from reasoning_guard.one_pass import fits, is_launched, launch_at_once
 from reasoning_guard.processes import broke_off
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
@@ -76,6 +78,8 @@ class Verdict:
         difference: Largest difference in log-probability that the test saw between the two ways, in nats.
         pads: Whether branches that are scored on their own, or from copies of a cache, may be padded to a batch.
         forks: Without a plan: whether branches may go on from copies of the cache, or read all before them anew.
+        at_once: With a plan: whether trunks and branches may also be read in one pass, without a cache. Not asked of
+            models on a CPU, where that gains nothing.
     """
 
     plan: MaskPlan | None
@@ -83,6 +87,7 @@ class Verdict:
     difference: float = 0.0
     pads: bool = True
     forks: bool = False
+    at_once: bool = False
 
     @property
     def path(self) -> str:
@@ -101,8 +106,8 @@ def verdict_of(model: nn.Module, trees: Sequence[TraceTree], limit: int = LIMIT)
 
     Args:
         model: The user's model.
-        trees: Trees with branches that hide nothing; looked at only if the model was not tested yet, or if its
-            forward, its settings, its attention, its adapter, its number format or autocast has changed since.
+        trees: Trees, one with branches at least; looked at only if the model was not tested yet, or if its forward, its
+            settings, its attention, its adapter, its number format, its device or autocast has changed since.
         limit: Most elements in a mask, in attention's weights or in logits of the test.
 
     Raises:
@@ -113,7 +118,8 @@ def verdict_of(model: nn.Module, trees: Sequence[TraceTree], limit: int = LIMIT)
     if state in known:
         return known[state]
     started = time.perf_counter()
-    verdict = confirm(model, verdict_of_twin(model), trees, limit)
+    asked = [_unhidden(tree) for tree in trees if tree.branches]
+    verdict = confirm(model, verdict_of_twin(model), asked, limit)
     seconds = time.perf_counter() - started
     level = logging.INFO if verdict.plan or verdict.forks else logging.WARNING
     name = type(model).__name__
@@ -126,12 +132,12 @@ def _state(model: nn.Module) -> Hashable:
     """What decides, beside the architecture, whether sharing is exact."""
     forwards = tuple(forward_identity(each) for each in (model, inner_model(model)))
     adapters = frozenset(
-        (module.disable_adapters, str(getattr(module, "active_adapters", None)))
-        for module in model.modules()
-        if isinstance(getattr(module, "disable_adapters", None), bool)  # of whole models it is a method
+        (off, str(getattr(module, "active_adapters", None)))
+        for module in modules_with(model, "disable_adapters")
+        if isinstance(off := getattr(module, "disable_adapters", None), bool)  # of whole models it is a method
     )
     device = device_of(model).type
-    formats = mask_dtype(model), torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    formats = device, mask_dtype(model), torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
     return attention_name(model), takes_dense_masks(model), forwards, settings_of(model), adapters, formats
 
 
@@ -210,7 +216,8 @@ def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> 
     for plan in mask_plans(text_config(twin)):
         difference = max(_try(twin, trees, plan, truth), _try(twin, trees, plan, truth, _CROWDED))
         if difference <= _TWIN_TOLERANCE:
-            return Verdict(plan, "sharing the trunk is exact on a small model of its kind", difference)
+            at_once = _try_at_once(twin, trees, plan, truth) <= _TWIN_TOLERANCE
+            return Verdict(plan, "sharing the trunk is exact on a small model of its kind", difference, at_once=at_once)
         nearest = min(nearest, difference)
     return Verdict(
         None, f"sharing the trunk changes scores on a small model of its kind by {nearest:.2g} nats", nearest
@@ -228,6 +235,17 @@ def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Sc
         if out_of_memory(error):
             raise
         logger.debug("mask plan %s failed on %s: %s", plan, type(model).__name__, error)
+        return float("inf")
+
+
+def _try_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores) -> float:
+    """Largest difference from the truth of trunks and branches in one pass."""
+    try:
+        return largest_difference(launch_at_once(model, trees, plan)(), truth)
+    except Exception as error:  # what takes a mask behind a cache may refuse one without
+        if out_of_memory(error):
+            raise
+        logger.debug("one pass with mask plan %s failed on %s: %s", plan, type(model).__name__, error)
         return float("inf")
 
 
@@ -276,7 +294,10 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
         if difference > allowed and make_logits(model):
             difference = _try(model, sample, plan, truth, limit)
         if difference <= allowed:
-            return Verdict(plan, f"{verdict.reason} and within {difference:.2g} nats on this one", difference)
+            asked = verdict.at_once and is_launched(model) and fits(model, sample, plan, limit)
+            at_once = asked and _try_at_once(model, sample, plan, truth) <= allowed
+            reason = f"{verdict.reason} and within {difference:.2g} nats on this one"
+            return Verdict(plan, reason, difference, at_once=at_once)
         reason = f"sharing the trunk changes scores on this model by {difference:.2g} nats"
         verdict = Verdict(None, reason, difference)
     verdict = replace(verdict, pads=_padding_changes(model, sample, truth) <= allowed)
@@ -301,6 +322,12 @@ def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Score
             raise
         broke_off()
         return float("inf")  # one at a time is right too
+
+
+def _unhidden(tree: TraceTree) -> TraceTree:
+    """What can be asked of any model: the branches that hide nothing, or else all with nothing hidden."""
+    branches = [branch for branch in tree.branches if branch.hide[0] == branch.hide[1]] or tree.branches
+    return TraceTree(tree.trunk, tuple(replace(branch, hide=(0, 0), against=None) for branch in branches))
 
 
 def _sample(trees: Sequence[TraceTree]) -> list[TraceTree]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import nn
 
-from reasoning_guard.branch_pass import Scores, branch_score
+from reasoning_guard.branch_pass import Scores, branch_scores
 from reasoning_guard.forward import LIMIT
 from reasoning_guard.head import head_of, read
 from reasoning_guard.model_context import device_of, text_config
@@ -110,7 +111,8 @@ def read_to_the_end(
     places = sorted({place for each in batch for place in each.wanted})
     columns = [place - start for place in places]
     found = read(model, columns, split=split, input_ids=pad_right(fed, 0).to(device), **past)
-    column = {place: i for i, place in enumerate(places)}
-    asked = [(row, column[place]) for row, each in enumerate(batch) for place in each.wanted]
-    numbers = iter(found.numbers(asked, [each.ids[place + 1] for each in batch for place in each.wanted]))
-    return {each: branch_score([next(numbers) for _ in each.wanted]) for each in batch}
+    sizes = [len(each.wanted) for each in batch]
+    rows, wanted = np.repeat(np.arange(len(batch)), sizes), np.concatenate([each.wanted for each in batch])
+    targets = np.array([token for each in batch for token in each.ids[each.first :]])
+    numbers = found.numbers(rows, np.searchsorted(places, wanted), targets)
+    return dict(zip(batch, branch_scores(numbers, sizes), strict=True))

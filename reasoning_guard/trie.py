@@ -1,119 +1,137 @@
 """The branches of one tree as a trie: tokens that branches share are fed once and serve them all.
 
-Pure integers.
+Pure integers. A tree has thousands of tokens and a GPU reads them in the time that Python takes for one loop over them,
+so what is kept of them are arrays, and Python's own steps go by the branch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
+from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch
 
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """A fed token.
-
-    Attributes:
-        token: Its id.
-        at: Number of trunk tokens before its branch.
-        hide: Slice of the trunk that it does not see.
-        position: Its position, counted from the first trunk token.
-        children: Nodes that follow it, by token id.
-        wanted: Whether anybody wants its next-token distribution.
-        asked: What is to be read off it: for which branch, which of its scored tokens, and that token's id.
-        enter: Number of the node in a depth-first walk.
-        leave: One past the number of its last descendant.
-    """
-
-    token: int
-    at: int
-    hide: tuple[int, int]
-    position: int
-    children: dict[int, Node] = field(default_factory=dict)
-    wanted: bool = False
-    asked: list[tuple[int, int, int]] = field(default_factory=list)
-    enter: int = 0
-    leave: int = 0
-
-    @property
-    def reach(self) -> int:
-        """How much of the trunk it can see any of, in tokens; at least 1, so that no softmax is empty."""
-        start, stop = self.hide
-        return max(1, start if start < stop == self.at else self.at)
-
+Integers = NDArray[np.int64]
 
 Pair = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Trie:
-    """The nodes of one tree's branches.
+class Stem:
+    """All tokens below one first token: neighbours in the depth-first order.
 
     Attributes:
-        stems: For each first token, the nodes that begin with it, depth-first. Those that see most of the trunk come
-            first, short ones before long ones.
-        pairs: For each branch that is compared with another, its number, the ``enter`` of the nodes whose distributions
-            are compared, and of those that they are compared with.
+        start: Number of the first.
+        stop: One past the number of the last.
+        reach: How much of the trunk they can see any of, in tokens; at least 1, so that no softmax is empty.
     """
 
-    stems: tuple[tuple[Node, ...], ...]
+    start: int
+    stop: int
+    reach: int
+
+    @property
+    def size(self) -> int:
+        """Its number of tokens."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Trie:
+    """The fed tokens ("nodes") of one tree's branches, numbered by a depth-first walk.
+
+    Attributes:
+        columns: ``[6, N]`` for each node its token id, its position (counted from the first trunk token), the number of
+            trunk tokens before its branch, where the slice of the trunk begins and ends that it does not see, and one
+            past the number of its last descendant.
+        wanted: ``[N]`` whether anybody wants its next-token distribution.
+        asked: ``[3, Q]`` for each scored token the node before it, its id, and its place among all scored tokens of the
+            branches, one branch after the other.
+        stems: Those that see most of the trunk come first, short ones before long ones.
+        pairs: For each branch that is compared with another, its number, the nodes whose distributions are compared,
+            and those that they are compared with.
+    """
+
+    columns: Integers
+    wanted: NDArray[np.bool_]
+    asked: Integers
+    stems: tuple[Stem, ...]
     pairs: tuple[Pair, ...]
 
     @staticmethod
     def of(branches: Sequence[Branch]) -> Trie:
         """Build the trie of anchored branches; the last token of each is never fed."""
-        roots: dict[_Root, Node] = {}
-        own = [_insert(roots, branch, number) for number, branch in enumerate(branches)]
-        other = [_insert(roots, branch.against) if branch.against else [] for branch in branches]
-        stems = tuple(sorted(_numbered(roots.values()), key=lambda stem: (-stem[0].reach, len(stem))))
-        pairs = [
-            (number, tuple(node.enter for node in nodes), tuple(node.enter for node in others))
-            for number, (nodes, others) in enumerate(zip(own, other, strict=True))
-            if others
-        ]
-        return Trie(stems, tuple(pairs))
+        growing = _Growing()
+        own = [(branch, number) for number, branch in enumerate(branches)]
+        others = [(branch.against, number) for branch, number in own if branch.against is not None]
+        roots: dict[tuple[int, tuple[int, int], int], list[tuple[tuple[int, ...], Branch, int, bool]]] = {}
+        for some, is_own in ((own, True), (others, False)):
+            for branch, number in some:
+                root = branch.at, branch.hide, branch.ids[0]
+                roots.setdefault(root, []).append((branch.ids[: branch.scored[1] - 1], branch, number, is_own))
+        for (at, hide, _), alike in roots.items():
+            growing.add_stem(at, hide, alike)
+        return growing.done(branches)
 
 
-_Root = tuple[int, tuple[int, int], int]
+@dataclass(slots=True)
+class _Growing:
+    """A trie while it is built."""
 
+    token: list[int] = field(default_factory=list)
+    position: list[int] = field(default_factory=list)
+    at: list[int] = field(default_factory=list)
+    hide: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    leave: list[int] = field(default_factory=list)
+    stems: list[Stem] = field(default_factory=list)
+    own: dict[int, list[int]] = field(default_factory=dict)
+    others: dict[int, list[int]] = field(default_factory=dict)
 
-def _insert(roots: dict[_Root, Node], branch: Branch, number: int | None = None) -> list[Node]:
-    """Add a branch, with its questions if it has a number; return the nodes whose distributions it asks for."""
-    start, stop = branch.scored
-    path: list[Node] = []
-    for depth, token in enumerate(branch.ids[: stop - 1]):
-        node = path[-1].children.get(token) if path else roots.get((branch.at, branch.hide, token))
-        if node is None:
-            node = Node(token, branch.at, branch.hide, branch.at + depth)
-            if path:
-                path[-1].children[token] = node
-            else:
-                roots[branch.at, branch.hide, token] = node
-        path.append(node)
-    nodes = path[start - 1 : stop - 1]
-    for index, node in enumerate(nodes):
-        node.wanted = True
-        if number is not None:
-            node.asked.append((number, index, branch.ids[start + index]))
-    return nodes
+    def add_stem(
+        self, at: int, hide: tuple[int, int], alike: Iterable[tuple[tuple[int, ...], Branch, int, bool]]
+    ) -> None:
+        """Add what begins with the same token at the same place of the trunk.
 
+        In sorted order, what a branch shares with any before it, it shares with the one just before; and what that one
+        has beyond has no descendants to come.
+        """
+        start, before, path = len(self.token), (), []
+        for ids, branch, number, is_own in sorted(alike, key=lambda each: each[0]):
+            shared, size, clock = common_prefix(before, ids), len(ids), len(self.token)
+            for node in path[shared:]:
+                self.leave[node] = clock
+            more = size - shared
+            path = [*path[:shared], *range(clock, clock + more)]
+            self.token += ids[shared:]
+            self.position += range(at + shared, at + size)
+            self.leave += [0] * more
+            first, stop = branch.scored
+            (self.own if is_own else self.others)[number] = path[first - 1 : stop - 1]
+            before = ids
+        stop = len(self.token)
+        for node in path:
+            self.leave[node] = stop
+        self.at += [at] * (stop - start)
+        for column, place in zip(self.hide, hide, strict=True):
+            column += [place] * (stop - start)
+        self.stems.append(Stem(start, stop, max(1, hide[0] if hide[0] < hide[1] == at else at)))
 
-def _numbered(roots: Iterable[Node]) -> Iterator[tuple[Node, ...]]:
-    """The nodes below each root, numbered by one walk through all of them."""
-    clock = 0
-    for root in roots:
-        found: list[Node] = []
-        stack = [(root, False)]  # no recursion: branches can be thousands of tokens long
-        while stack:
-            node, seen = stack.pop()
-            if seen:
-                node.leave = clock
-                continue
-            node.enter = clock
-            clock += 1
-            found.append(node)
-            stack.append((node, True))
-            stack.extend((child, False) for child in node.children.values())
-        yield tuple(found)
+    def done(self, branches: Sequence[Branch]) -> Trie:
+        """The trie, with what the branches ask."""
+        nodes = [node for number in range(len(branches)) for node in self.own[number]]
+        targets = [token for branch in branches for token in branch.ids[slice(*branch.scored)]]
+        wanted = np.zeros(len(self.token), dtype=bool)
+        wanted[nodes] = True
+        for other in self.others.values():
+            wanted[other] = True
+        return Trie(
+            columns=np.array([self.token, self.position, self.at, *self.hide, self.leave], dtype=np.int64),
+            wanted=wanted,
+            asked=np.array([nodes, targets, range(len(nodes))], dtype=np.int64),
+            stems=tuple(sorted(self.stems, key=lambda stem: (-stem.reach, stem.size))),
+            pairs=tuple((number, tuple(self.own[number]), tuple(other)) for number, other in self.others.items()),
+        )

@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from benchmarks.architectures import plain_loop
+from numbers_of import numbers_at
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.head import head_of, read
@@ -33,7 +34,7 @@ def kind_of(model: Any) -> type:
         whole = model(input_ids=IDS, use_cache=False).logits[[1, 0], [1, 3]]
     assert torch.allclose(found.logits([(1, 0), (0, 1)]).float(), whole.float(), atol=1e-4, rtol=1e-3)
     logprobs = whole.double().log_softmax(-1)
-    numbers = found.numbers([(0, 1), (1, 0)], [2, 3])
+    numbers = numbers_at(found, [(0, 1), (1, 0)], [2, 3])
     assert [each[0] for each in numbers] == pytest.approx([logprobs[1, 2].item(), logprobs[0, 3].item()], abs=1e-4)
     return type(found)
 
@@ -253,7 +254,7 @@ def test_autocast_decides_how_the_head_would_have_computed(how: str) -> None:
     assert isinstance(found, Hidden)
     assert found.dtype is torch.bfloat16
     logprobs = whole.double().log_softmax(-1)
-    [(logprob, _, _, _)] = found.numbers([(0, 1)], [2])
+    [(logprob, _, _, _)] = numbers_at(found, [(0, 1)], [2])
     assert logprob == pytest.approx(logprobs[1, 2].item(), abs=1e-5)
 
 

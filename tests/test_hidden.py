@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from numbers_of import numbers_at
 from reasoning_guard import hidden
 from reasoning_guard.hidden import Hidden, largest
 from reasoning_guard.logits import Logits
@@ -48,7 +49,7 @@ def test_numbers_equal_the_formulas(kind: str, vocabulary: int, width: int, monk
     tolerance = 1e-5 if kind != "far" else 1e-2  # float32 has steps of .002 there
     targets = [1, vocabulary - 1, 0, int(exact(asked, 1, 2).argmax()), vocabulary // 2]
     for (logprob, greedy, entropy, margin), (row, column), target in zip(
-        asked.numbers(PLACES, targets), PLACES, targets, strict=True
+        numbers_at(asked, PLACES, targets), PLACES, targets, strict=True
     ):
         logprobs = exact(asked, row, column)
         two = logprobs.topk(2).values
@@ -58,13 +59,13 @@ def test_numbers_equal_the_formulas(kind: str, vocabulary: int, width: int, monk
             -(logprobs.exp() * logprobs).nan_to_num(0).sum().item(), abs=max(1e-4, tolerance)
         )
         assert margin == pytest.approx((two[0] - two[1]).item(), abs=tolerance)
-    assert asked.numbers([(1, 2)], targets[3:4])[0][1], "the best token is greedy"
+    assert numbers_at(asked, [(1, 2)], targets[3:4])[0][1], "the best token is greedy"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_logits_are_rounded_as_the_head_rounds_them(dtype: torch.dtype) -> None:
     asked = made(700, dtype=dtype)
-    [(logprob, _, _, _)] = asked.numbers([(1, 0)], [7])
+    [(logprob, _, _, _)] = numbers_at(asked, [(1, 0)], [7])
     assert logprob == pytest.approx(exact(asked, 1, 0)[7].item(), abs=1e-5)
 
 
@@ -73,15 +74,15 @@ def test_under_autocast_weights_are_rounded_too() -> None:
     coarse = Hidden(asked.states, asked.head, torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         expected = asked.head(asked.states[1, 0]).double().log_softmax(-1)
-    assert coarse.numbers([(1, 0)], [7])[0][0] == pytest.approx(expected[7].item(), abs=1e-5)
-    assert asked.numbers([(1, 0)], [7])[0][0] != pytest.approx(expected[7].item(), abs=1e-5)
+    assert numbers_at(coarse, [(1, 0)], [7])[0][0] == pytest.approx(expected[7].item(), abs=1e-5)
+    assert numbers_at(asked, [(1, 0)], [7])[0][0] != pytest.approx(expected[7].item(), abs=1e-5)
 
 
 def test_two_best_that_are_equal_leave_no_margin() -> None:
     asked = made(40)
     asked.head.weight[30] = asked.head.weight[3]
     asked.states[0, 0] = asked.head.weight[3] * 5
-    [(first, one, _, margin), (second, other, _, _)] = asked.numbers([(0, 0), (0, 0)], [3, 30])
+    [(first, one, _, margin), (second, other, _, _)] = numbers_at(asked, [(0, 0), (0, 0)], [3, 30])
     assert first == second == pytest.approx(-0.6931, abs=1e-3)
     assert margin == 0.0
     assert one != other, "one of them is chosen"
@@ -109,7 +110,7 @@ def test_the_same_numbers_as_of_logits_that_were_made() -> None:
     asked = made(900)
     logits = Logits(asked.head(asked.states), range(3))
     targets = [5, 600, 899, 0, 77]
-    for ours, theirs in zip(asked.numbers(PLACES, targets), logits.numbers(PLACES, targets), strict=True):
+    for ours, theirs in zip(numbers_at(asked, PLACES, targets), numbers_at(logits, PLACES, targets), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert torch.allclose(asked.logits([(1, 2), (0, 0)]), logits.logits([(1, 2), (0, 0)]), atol=1e-5)
 
@@ -129,14 +130,14 @@ class Largest(TorchDispatchMode):
 def test_no_logits_over_the_whole_vocabulary_exist() -> None:
     asked = Hidden(torch.randn(1, 300, 16), made(50_000).head, torch.float32)
     with Largest() as seen:
-        asked.numbers([(0, i) for i in range(300)], [0] * 300)
+        numbers_at(asked, [(0, i) for i in range(300)], [0] * 300)
     assert 300 * 512 <= seen.elements <= 2**20 < 300 * 50_000
 
 
 def test_numbers_that_are_broken_stay_broken() -> None:
     asked = made(600)
     asked.states[0, 0] = torch.nan
-    (broken, _, entropy, _), (sound, _, _, _) = asked.numbers([(0, 0), (0, 1)], [1, 1])
+    (broken, _, entropy, _), (sound, _, _, _) = numbers_at(asked, [(0, 0), (0, 1)], [1, 1])
     assert broken != broken
     assert entropy != entropy
     assert sound == sound
@@ -145,4 +146,4 @@ def test_numbers_that_are_broken_stay_broken() -> None:
 @pytest.mark.parametrize("target", [-1, 600, 601, 5000])
 def test_tokens_that_the_head_does_not_know_are_refused(target: int) -> None:
     with pytest.raises(IndexError, match=f"0 to 599; got .*{target}"):
-        made(600).numbers([(0, 0), (0, 1)], [5, target])
+        numbers_at(made(600), [(0, 0), (0, 1)], [5, target])

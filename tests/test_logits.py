@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from numbers_of import numbers_in
 from reasoning_guard import logits as logits_module
-from reasoning_guard.logits import best_two, token_numbers
+from reasoning_guard.logits import best_two
 
 
 def table(vocabulary: int, kind: str) -> torch.Tensor:
@@ -27,7 +28,7 @@ def test_numbers_equal_the_formulas(vocabulary: int, kind: str) -> None:
     flat, targets = [4, 0, 4, 5], [1, 2, 4, int(exact[5].argmax())]
     tolerance = 1e-5 if kind != "far" else 1e-2  # float32 has steps of .002 there
     for (logprob, greedy, entropy, margin), row, target in zip(
-        token_numbers(logits, flat, targets), exact[flat], targets, strict=True
+        numbers_in(logits, flat, targets), exact[flat], targets, strict=True
     ):
         p = row.exp()
         two = row.topk(2).values
@@ -35,14 +36,14 @@ def test_numbers_equal_the_formulas(vocabulary: int, kind: str) -> None:
         assert greedy == (int(row.argmax()) == target)
         assert entropy == pytest.approx(-(p * row).nan_to_num(0).sum().item(), abs=max(1e-4, tolerance))
         assert margin == pytest.approx((two[0] - two[1]).item(), abs=tolerance)
-    assert token_numbers(logits, [5], [targets[-1]])[0][1], "the best token is greedy"
+    assert numbers_in(logits, [5], [targets[-1]])[0][1], "the best token is greedy"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_numbers_of_half_precision_logits_are_made_in_float32(dtype: torch.dtype) -> None:
     logits = table(3000, "usual").to(dtype)
     exact = logits.double().flatten(0, 1).log_softmax(-1)
-    [(logprob, _, _, _)] = token_numbers(logits, [3], [7])
+    [(logprob, _, _, _)] = numbers_in(logits, [3], [7])
     assert logprob == pytest.approx(exact[3, 7].item(), abs=1e-5)
 
 
@@ -61,10 +62,10 @@ def test_best_two_equal_topk_with_ties_too(seed: int) -> None:
 def test_blocks_of_any_size_give_the_same_numbers(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = (torch.randn(3, 7, 300, generator=torch.Generator().manual_seed(0)) * 8).to(dtype)
     flat, targets = [20, 3, 3, 0, 11, 7, 12, 19, 5], [5, 1, 2, 7, 299, 0, 8, 9, 10]
-    whole = token_numbers(logits, flat, targets)
+    whole = numbers_in(logits, flat, targets)
     assert len(set(whole)) == len(whole)
     for rows in (1, 2, 3):
         monkeypatch.setattr(logits_module, "_CPU_BLOCK", rows * 300)
         before = logits.clone()
-        assert token_numbers(logits, flat, targets) == whole
+        assert numbers_in(logits, flat, targets) == whole
         assert torch.equal(logits, before), "what is compared later must still be there"

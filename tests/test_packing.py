@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan, visible
-from reasoning_guard.packing import PackedBatch, PackedRow, Query, anchored, batch_rows, pack, pad_right, parts
+from reasoning_guard.packing import PackedBatch, PackedRow, anchored, batch_rows, pack, pad_right, parts
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.trie import Trie
 
@@ -38,12 +40,28 @@ def packed(*trees: TraceTree) -> tuple[list[PackedRow], PackedBatch, int]:
     return rows, batch_rows(rows), max(len(tree.trunk) for tree in trees)
 
 
+class Query(NamedTuple):
+    """One scored token: where in its row it is asked for, its id, and its place among all scored ones of the tree."""
+
+    place: int
+    target: int
+    slot: int
+
+
+def queries(row: PackedRow) -> list[Query]:
+    """What is asked of a row, in the order of the scored tokens."""
+    return sorted((Query(*each) for each in row.asked.T.tolist()), key=lambda query: query.slot)
+
+
+def positions(row: PackedRow) -> list[int]:
+    """Positions of a row's tokens."""
+    return row.columns[1].tolist()
+
+
 def by_branch(row: PackedRow, tree: TraceTree) -> list[list[Query]]:
-    """The queries of a row, branch by branch, in the order of the branch's tokens."""
-    found: list[list[Query]] = [[] for _ in tree.branches]
-    for query in sorted(row.queries, key=lambda query: query.index):
-        found[query.branch].append(query)
-    return found
+    """What is asked of a row that holds all, branch by branch."""
+    ends = accumulate((branch.scored[1] - branch.scored[0] for branch in tree.branches), initial=0)
+    return [queries(row)[slice(*each)] for each in pairwise(ends)]
 
 
 def seen_by(seen: torch.Tensor, tree: TraceTree, row: PackedRow, place: int, trunk_length: int) -> dict[int, int]:
@@ -52,7 +70,7 @@ def seen_by(seen: torch.Tensor, tree: TraceTree, row: PackedRow, place: int, tru
     found: dict[int, int] = {}
     for key in keys:
         on_trunk = key < trunk_length
-        position = key if on_trunk else row.positions[key - trunk_length]
+        position = key if on_trunk else positions(row)[key - trunk_length]
         assert position not in found, "two keys at one position: a branch sees the trunk or a sister beside itself"
         found[position] = tree.trunk[key] if on_trunk else row.ids[key - trunk_length]
     return found
@@ -69,7 +87,7 @@ def test_a_scored_token_sees_its_own_context_and_nothing_else(seed: int) -> None
             for i, query in zip(range(*branch.scored), queries, strict=True):
                 expected = dict(enumerate(context(tree, branch, i)))
                 assert seen_by(seen, tree, row, query.place, length) == expected
-                assert row.positions[query.place] == len(expected) - 1
+                assert positions(row)[query.place] == len(expected) - 1
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -81,10 +99,10 @@ def test_parts_hold_every_token_once_and_each_sees_what_it_sees_in_one_row(seed:
     [row], _, _ = packed(tree)
     divided = parts(Trie.of(anchored_tree.branches), width, max(1, width // 2))
     pieces = [piece for part in divided for piece in part.pieces]
-    assert sorted(node for piece in pieces for node in piece.enter) == sorted(row.enter)
-    assert sorted((q.branch, q.index, q.target) for piece in pieces for q in piece.queries) == sorted(
-        (q.branch, q.index, q.target) for q in row.queries
-    )
+    assert sorted(node for piece in pieces for node in piece.nodes) == sorted(row.nodes)
+    assert sorted((q.slot, q.target) for piece in pieces for q in queries(piece)) == [
+        (q.slot, q.target) for q in queries(row)
+    ]
     for part in divided:
         before: list[PackedBatch] = []
         keys: list[int] = []
@@ -92,13 +110,13 @@ def test_parts_hold_every_token_once_and_each_sees_what_it_sees_in_one_row(seed:
             assert len(piece.ids) <= width
             assert piece.n_wanted <= max(1, width // 2)
             batch = batch_rows([piece])
-            keys += piece.enter
+            keys += piece.nodes
             [seen] = visible(part.reach, batch, before)
-            for place, node in enumerate(piece.enter):
-                at = piece.at[place]
+            for place, node in enumerate(piece.nodes):
+                at = piece.columns[2, place]
                 assert seen[place, : part.reach].tolist() == [i < at for i in range(part.reach)]
                 assert at <= part.reach
-                expected = [row.enter[k] for k in ancestors(row, row.enter.index(node))]
+                expected = [row.nodes[k] for k in ancestors(row, row.nodes.index(node))]
                 found = [key for key, sees in zip(keys, seen[place, part.reach :].tolist(), strict=True) if sees]
                 assert sorted(found) == sorted(expected)
             before.append(batch)
@@ -108,7 +126,8 @@ def test_parts_hold_every_token_once_and_each_sees_what_it_sees_in_one_row(seed:
 
 def ancestors(row: PackedRow, place: int) -> list[int]:
     """Places of a token's own branch up to and with itself."""
-    return [other for other in range(len(row.ids)) if row.enter[other] <= row.enter[place] < row.leave[other]]
+    nodes, leave = row.nodes, row.columns[5].tolist()
+    return [other for other in range(len(row.ids)) if nodes[other] <= nodes[place] < leave[other]]
 
 
 def test_a_branch_that_hides_all_of_the_trunk_needs_none_of_it() -> None:
@@ -140,7 +159,7 @@ def test_every_shared_token_is_fed_once_and_wanted_ones_come_first(seed: int) ->
     fed, wanted = trie(tree)
     assert len(row.ids) == len(fed)
     assert row.n_wanted == len(wanted)
-    assert {query.place for query in row.queries} == set(range(row.n_wanted))
+    assert {query.place for query in queries(row)} == set(range(row.n_wanted))
 
 
 def test_sharing_saves_tokens_at_all() -> None:
@@ -218,7 +237,7 @@ def test_a_branch_of_thousands_of_tokens_needs_no_recursion() -> None:
     ids = tuple(range(5000))
     row = pack([Branch(1, ids, (1, 5000)), Branch(1, (*ids[:4000], 9), (4000, 4001))])
     assert len(row.ids) == 4999
-    assert row.positions == tuple(range(1, 5000))
+    assert positions(row) == list(range(1, 5000))
 
 
 def test_padding_on_the_right() -> None:

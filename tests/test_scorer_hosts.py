@@ -342,10 +342,26 @@ def test_the_budget_is_found_by_trying_and_then_kept() -> None:
     assert effort.tokens == 4096
 
 
+def test_budgets_are_compared_on_traces_of_a_length() -> None:
+    """Tokens of long traces take longer: a larger budget that has met them first would look as if it did not pay."""
+    effort = Effort(1024, trying=True)
+
+    def read(length: int) -> None:
+        sizes = [length] * max(1, effort.tokens // length)
+        effort.learn(sizes, seconds=(1e3 + sum(sizes) * (1 + length / 50)) / 1e6)
+
+    read(100)
+    assert (effort.tokens, effort.proven) == (2048, 1024)
+    read(1000)
+    assert (effort.tokens, effort.proven, effort.trying) == (1024, 1024, True), "timed again, at what is proven"
+    read(1000)
+    assert (effort.tokens, effort.proven, effort.trying) == (2048, 1024, True)
+
+
 def test_batches_that_do_not_fill_the_budget_teach_nothing() -> None:
     effort = Effort(1024, trying=True)
     effort.learn([100] * 3, seconds=1.0)
-    assert (effort.tokens, effort.trying, effort.speed) == (1024, True, 0.0)
+    assert (effort.tokens, effort.trying, effort.proven) == (1024, True, 1024)
     effort.learn([400, 400], seconds=1.0)
     assert effort.tokens == 2048
     effort.shrink([400, 400], shared=True)
