@@ -12,15 +12,18 @@ import gc
 import json
 import multiprocessing
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import LlamaForCausalLM
 
 from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of, together
@@ -72,6 +75,7 @@ class Record:
         peaks: Peak memory of each way that was watched, in MiB over what there was before.
         cache_mib: Keys and values of one trace with its branches; on a GPU, of as many as its plain forwards take.
         load: Load average of the machine when the cell began.
+        machine: What it was measured on, with what.
     """
 
     cell: Cell
@@ -80,6 +84,22 @@ class Record:
     peaks: dict[str, float] = field(default_factory=dict)
     cache_mib: float = float("nan")
     load: float = field(default_factory=lambda: os.getloadavg()[0])
+    machine: str = ""
+
+    def __post_init__(self) -> None:
+        """What is measured is measured here; what was read from disk says where."""
+        self.machine = self.machine or _machine(self.cell.device)
+
+
+@cache
+def _machine(device: str) -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    processor = f"one of {os.cpu_count()} cores of {names[0] if names else platform.processor()}"
+    name = torch.cuda.get_device_name() if device == "cuda" else processor
+    packages = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    return f"{name} ({platform.machine()}; {packages}, Python {platform.python_version()})"
 
 
 class Records:
@@ -93,6 +113,8 @@ class Records:
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else ():
             kept = json.loads(line)
             cell = kept.pop("cell")
+            if "once" not in cell or "machine" not in kept:
+                raise SystemExit(f"{self.path} has records of an earlier form: move it away, or go without --resume")
             cell |= {"size": Size(**cell["size"]), "ways": tuple(cell["ways"]), "once": tuple(cell["once"])}
             yield Record(Cell(**cell), **kept)
 
@@ -164,6 +186,8 @@ def timed(cell: Cell, model: LlamaForCausalLM, *, watched: bool = False) -> Reco
     record = Record(cell, {name: [] for name in ways})
     for name in ways.keys() - {*TRACE_BY_TRACE, *cell.once}:
         ways[name](model, trees if cell.device == "cuda" else trees[:2])  # what a GPU needs for many it reserves once
+    for name in cell.once:
+        ways[name](model, [TraceTree(trees[0].trunk, trees[0].branches[:2])])
     found: dict[str, list[float]] = {}
     peaks = {name: Peak(cell.device) for name in (ways if cell.device == "cuda" else cell.ways[-1:] if watched else ())}
     for i in range(cell.rounds):

@@ -4,8 +4,9 @@
                                  [--records FILE]
 
 On a CPU: one thread, float32, CPU seconds. On a GPU: Llamas of 0.5, 1.5 and 7 B parameters with random weights in
-bfloat16, wall seconds after a synchronisation. Peak memory is measured in a process of its own for each way, where the
-two slow ones are timed too. A difference from a forward a branch that rounding cannot explain ends the run.
+bfloat16, wall seconds after a synchronisation. Peak memory is what a GPU's allocator counts; on a CPU it is measured in
+a process of its own for each way, where the two slow ones are timed too. A difference from a forward a branch that
+rounding cannot explain ends the run.
 
 Every cell's numbers are kept as soon as it is measured, and ``--resume`` goes on from there. Cells come in the order of
 their worth. So the whole may be done in slices, on a machine that is lent for minutes too; each writes the tables of

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
-import torch
-import transformers
 from scipy.stats import quantile_test
 
 from benchmarks.cells import Cell, Record
 from benchmarks.ways import SAMPLED, TOGETHER, Size, work_of
 
 NOTHING = "–"
-LIMIT_GOAL = 1.10
+LIMIT_GOAL, _MANY = 1.10, 8
 
 
 def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ()) -> str:
@@ -36,21 +31,18 @@ def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ())
     if left_out:
         parts.append("## Not measured in this run\n\n" + "\n".join(f"- {each}" for each in left_out) + "\n")
     if device == "cpu":
-        parts.append(
-            "## On a GPU\n\nNot measured: `python -m benchmarks.scoring --device cuda --out FILE` is ready to.\n"
-        )
+        parts.append("## On a GPU\n\n`python -m benchmarks.scoring --device cuda`: [RESULTS-GPU.md](RESULTS-GPU.md).\n")
     return "\n".join(parts)
 
 
 def machine(records: Sequence[Record], device: str) -> str:
     """What was measured on what."""
-    where = torch.cuda.get_device_name() if device == "cuda" else f"one thread of {_processor()}"
+    where = "; ".join(dict.fromkeys(record.machine for record in records))
     dtype, time = ("bfloat16", "wall") if device == "cuda" else ("float32", "CPU")
     loads = [record.load for record in records]
     kept = "Memory that was freed stays the process's, as in one that has trained. " if device == "cpu" else ""
     return (
-        f"`python -m benchmarks.scoring --device {device}` on {where}: torch {torch.__version__}, transformers "
-        f"{transformers.__version__}, Python {platform.python_version()}. Llamas with random {dtype} weights, {time} "
+        f"`python -m benchmarks.scoring --device {device}` on {where}. Llamas with random {dtype} weights, {time} "
         "seconds. Prompts of 150 tokens and steps of 30 unless said. Ratios are taken within interleaved rounds: the "
         "median, with the smallest and the largest, or one number for one round. (a) is a forward a prefix with all "
         "logits, as the InfoGain authors do it; (b) a padded batch of all prefixes with answer logits only; (c) one "
@@ -60,16 +52,8 @@ def machine(records: Sequence[Record], device: str) -> str:
         "trace with all logits, as a training step makes it. Differences are from a forward a branch, in nats; the run "
         "fails where rounding cannot explain one. "
         f"{kept}"
-        f"The machine had {os.cpu_count()} cores and meanwhile a load of {min(loads):.1f} to {max(loads):.1f}, "
-        "this benchmark's own included."
+        f"The machine had meanwhile a load of {min(loads):.1f} to {max(loads):.1f}, this benchmark's own included."
     )
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()} ({platform.machine()})"
 
 
 def ratios(record: Record, one: str, other: str) -> list[float]:
@@ -307,8 +291,9 @@ def _long_reasoning(records: Sequence[Record]) -> Iterator[str]:
         if size.step != usual.step:
             own = [r for r in records if r.cell.size == size and len(r.cell.ways) == 1]
             took = ", ".join(f"{way} {r.seconds[way][0]:.0f} s" for r in own for way in r.cell.ways if r.seconds)
-            tokens = size.prompt + size.steps * size.step
-            yield f"n = {size.steps}: a prompt of {size.prompt} and steps of {size.step}, {tokens:,} tokens; {took}.\n"
+            tokens = f"{size.prompt + size.steps * size.step:,} tokens"
+            if took:
+                yield f"n = {size.steps}: a prompt of {size.prompt} and steps of {size.step}, {tokens}; {took}.\n"
 
 
 def evaluations(records: Sequence[Record]) -> Iterator[str]:
@@ -350,7 +335,9 @@ def _beyond_noise(records: Sequence[Record]) -> Iterator[str]:
     together = statistics.median(statistics.median(found) for _, found in cells)
     above = [(cell, found) for cell, found in cells if statistics.median(found) > LIMIT_GOAL]
     text = f"Half of the {len(cells)} medians beside the limit are at most {together:.2f}."
-    if above:
+    if len(above) > _MANY:
+        text += f" {len(above)} are above {LIMIT_GOAL:.2f}."
+    elif above:
         size = "; ".join(
             f"{_model(cell)}, {cell.size.steps} / {cell.size.answer}{_several(cell)}: {_interval(found)}"
             for cell, found in above

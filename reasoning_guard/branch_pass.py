@@ -75,7 +75,7 @@ Pass = tuple[Sequence[PackedRow], Distributions]
 def launch(branches: Sequence[Sequence[Branch]], tries: Sequence[Trie], passes: Iterable[Pass]) -> Pending:
     """Launch passes, a row a tree in each, and what reads the scores off them.
 
-    Nothing is fetched from the device: while it computes, the next batch can be made ready.
+    Nothing but comparisons is fetched from the device: while it computes, the next batch can be made ready.
     """
     places, numbers, compared = [], [], Compared(tries)
     before = np.cumsum([0, *(trie.asked.shape[1] for trie in tries)])
@@ -87,6 +87,8 @@ def launch(branches: Sequence[Sequence[Branch]], tries: Sequence[Trie], passes: 
             places.append(asked[2] + np.repeat(before[:-1], sizes))
         compared.note(rows, found)
         del found  # the next pass needs the room
+    if not numbers:
+        return lambda: [[] for _ in branches]
     found, order = torch.cat(numbers, dim=1), torch.from_numpy(np.argsort(np.concatenate(places)))
 
     def fetch() -> Scores:

@@ -172,6 +172,7 @@ class BranchScorer:
         pending = sorted((i for i, tree in enumerate(trees) if tree.branches), key=lambda i: sizes[i])
         bar = tqdm(total=len(pending), desc="scoring", leave=False, disable=not self.progress)
         launched: list[tuple[list[int], Pending]] = []
+        may_wait = device_of(self.model).type == "cuda"  # others may not say before that memory ran out
 
         def fetch(but: int) -> None:
             """Wait for what was launched, but for so many batches of it."""
@@ -182,14 +183,17 @@ class BranchScorer:
 
         while pending:
             batch = self._next_batch(sizes, pending)
-            fits = sizes[batch[-1]] < effort.alone_from
-            shared = fits and (self._masks or self._forks)
-            budget = effort.tokens if fits and self.verdict is not None and self.verdict.pads else 1
+            whole = sizes[batch[-1]] < effort.alone_from
+            shared = whole and (self._masks or self._forks)
+            at_once = shared and not beginning and self._goes_at_once([trees[i] for i in batch])
+            budget = effort.tokens if whole and self.verdict is not None and self.verdict.pads else 1
             started = time.perf_counter()
             try:
                 if shared and beginning and prompt is None and self._masks:
                     prompt = read_prompt(self.model, beginning, effort.elements)
-                scores = self._launch_batch([trees[i] for i in batch], shared, prompt, budget)
+                scores = self._launch_batch([trees[i] for i in batch], shared, prompt, budget, at_once)
+                if effort.trying or not may_wait:  # of a batch that is timed, all of it
+                    scores = _at_hand(scores())
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -197,10 +201,10 @@ class BranchScorer:
                 scores = None
             if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
                 empty_cache(device_of(self.model))
-                effort.shrink([sizes[i] for i in batch], shared, together=budget > 1)
+                effort.shrink([sizes[i] for i in batch], shared, together=budget > 1, at_once=at_once)
                 continue
             launched.append((batch, scores))
-            fetch(but=0 if effort.trying else 1)  # of a batch that is timed, all of it
+            fetch(but=1)
             effort.learn([sizes[i] for i in batch], time.perf_counter() - started)
             pending = pending[len(batch) :]
         fetch(but=0)
@@ -215,30 +219,39 @@ class BranchScorer:
     def _forks(self) -> bool:
         return self.verdict is not None and self.verdict.forks
 
-    def _launch_batch(self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None, budget: int) -> Pending:
+    def _goes_at_once(self, trees: Sequence[TraceTree]) -> bool:
+        verdict, effort = self.verdict, self.effort
+        if verdict is None or verdict.plan is None or not (verdict.at_once and effort.at_once):
+            return False
+        return worth_it(self.model, trees) and fits(self.model, trees, verdict.plan, effort.elements)
+
+    def _launch_batch(
+        self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None, budget: int, at_once: bool
+    ) -> Pending:
         assert self.verdict is not None
         if shared and self.verdict.plan is not None:
-            plan, limit = self.verdict.plan, self.effort.elements
-            at_once = self.verdict.at_once and prompt is None and worth_it(self.model, trees)
-            if at_once and fits(self.model, trees, plan, limit):
-                return launch_at_once(self.model, trees, plan)
-            return launch_shared(self.model, trees, plan, prompt=prompt, limit=limit)
+            if at_once:
+                return launch_at_once(self.model, trees, self.verdict.plan)
+            return launch_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=self.effort.elements)
         seeing = [_only(tree, _sees_all) for tree in trees]
         if shared:
             scores = score_forked(self.model, seeing, budget, limit=self.effort.elements)
         else:
             scores = score_independent(self.model, seeing, budget, limit=self.effort.elements)
-        filled = [_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)]
-        return lambda: filled
+        return _at_hand([_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)])
 
     def _next_batch(self, sizes: Sequence[int], pending: Sequence[int]) -> list[int]:
         """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
         effort = self.effort
         budget = effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
-        fits = sizes[pending[0]] < effort.alone_from  # those that don't are read in another way, by themselves
-        alike = [i for i in pending if (sizes[i] < effort.alone_from) == fits]
+        whole = sizes[pending[0]] < effort.alone_from  # those that don't fit are read in another way, by themselves
+        alike = [i for i in pending if (sizes[i] < effort.alone_from) == whole]
         fitting = [n for n, i in enumerate(alike, 1) if n * sizes[i] <= budget]
         return list(pending[: max(fitting, default=1)])
+
+
+def _at_hand(scores: Scores) -> Pending:
+    return lambda: scores
 
 
 @contextmanager

@@ -20,8 +20,9 @@ SMALLEST_PART = 2**19
 """Least ``elements`` of a pass before a trace is read branch by branch instead."""
 _PAYS = 1.05
 """A budget twice as large is kept if tokens pass this many times as fast."""
-_ALIKE = 0.1
-"""Share of their length by which traces may differ that are timed against each other."""
+_ALIKE, _MISSES = 0.5, 3
+"""Share of their length by which traces may differ that are timed against each other, and how often they may differ by
+more before the search ends."""
 
 
 @dataclass(slots=True)
@@ -29,11 +30,12 @@ class Effort:
     """What one forward may cost; every out-of-memory error makes it cheaper.
 
     Attributes:
-        tokens: Most tokens, padding included, in one batch of traces.
+        tokens: Most tokens, padding included, in one batch of traces; while trying, one that may prove too many.
         trying: Whether larger budgets are still to be tried.
         elements: The ``limit`` of a pass (see :data:`~reasoning_guard.forward.LIMIT`).
         alone_from: Traces of this size in tokens and longer are scored branch by branch, without a cache.
         proven: While trying, the largest budget that is known to pay.
+        at_once: Whether trunk and branches may go through in one pass.
     """
 
     tokens: int
@@ -41,7 +43,9 @@ class Effort:
     elements: int = LIMIT
     alone_from: float = float("inf")
     proven: int = field(init=False)
+    at_once: bool = True
     _at_proven: tuple[int, float] = field(default=(0, 0.0), repr=False)  # longest trace, and tokens a second
+    _misses: int = field(default=0, repr=False)
     _whole: tuple[int, int] = field(default=(0, 0), repr=False)  # a trace's size, and `elements` before it was too much
 
     def __post_init__(self) -> None:
@@ -52,7 +56,8 @@ class Effort:
         """While trying: double the budget after a batch that filled it, until that no longer pays.
 
         Traces come sorted by length, so neighbouring batches are alike and the work that is to be done anyway tells.
-        Where they are not alike, the smaller budget is timed again: long traces take longer a token.
+        Where they are far from it, the smaller budget is timed again, since long traces take longer a token; a few
+        times, then that one is kept.
 
         Args:
             sizes: Tokens of each trace in the batch.
@@ -63,7 +68,8 @@ class Effort:
         length, speed = max(sizes), sum(sizes) / seconds
         length_before, speed_before = self._at_proven
         if self.tokens > self.proven and abs(length - length_before) > _ALIKE * length_before:
-            self.tokens = self.proven
+            self._misses += 1
+            self.tokens, self.trying = self.proven, self._misses < _MISSES
             return
         pays = self.tokens == self.proven or speed > _PAYS * speed_before
         if pays:
@@ -74,13 +80,14 @@ class Effort:
         self.trying, self.tokens = False, self.proven
         logger.info("token budget found: %d tokens a batch", self.tokens)
 
-    def shrink(self, sizes: list[int], shared: bool, together: bool = False) -> None:
+    def shrink(self, sizes: list[int], shared: bool, together: bool = False, at_once: bool = False) -> None:
         """Ask for less after memory ran out: fewer traces, then smaller parts of one trace, then a branch at a time.
 
         Args:
             sizes: Tokens of each trace in the batch that failed.
             shared: Whether its branches shared what was read of the trunk.
             together: If not, whether several of them may have been padded to one batch.
+            at_once: Whether trunk and branches went through in one pass.
 
         Raises:
             torch.OutOfMemoryError: If there is nothing smaller left to try.
@@ -90,6 +97,11 @@ class Effort:
         if len(sizes) > 1:
             self.tokens = min(self.tokens, len(sizes) * size) // 2
             logger.warning("out of memory on %d traces: token budget halved to %d", len(sizes), self.tokens)
+        elif at_once:
+            self.at_once = False
+            logger.warning(
+                "out of memory on one trace of %d tokens in one pass: trunks are read first from now on", size
+            )
         elif not (shared or together):
             raise nothing_smaller(size)
         elif shared and self.elements > SMALLEST_PART:

@@ -1,10 +1,11 @@
 """Running a model for scores.
 
-Three ways to the same numbers:
+Four ways to the same numbers:
 
 * :func:`score_shared`: the trunk once through plain causal attention into a cache, then all branches in masked passes
   over that cache (:mod:`reasoning_guard.branch_pass`). Costs one forward over the unique tokens. Trees whose trunks
   begin alike (completions of one prompt) can share that beginning too: :func:`read_prompt` reads it once.
+* :mod:`reasoning_guard.one_pass`: trunk and branches in one masked pass, for short traces on a GPU.
 * :mod:`reasoning_guard.forking`: the trunk once, from stop to stop, and the branches from copies of the cache there.
   For layers that no mask can steer. As many tokens, in more passes.
 * :mod:`reasoning_guard.sequences`: every branch as a sequence of its own, padded on the right. Right for every causal
@@ -25,10 +26,11 @@ from torch import nn
 from transformers import DynamicCache
 
 from reasoning_guard.branch_pass import Pending, Scores, attention_heads, launch_branches
+from reasoning_guard.device_memory import on_device
 from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import device_of, text_config
-from reasoning_guard.packing import anchored, on_device, pad_right
+from reasoning_guard.packing import anchored, pad_right
 from reasoning_guard.tree import TraceTree
 
 LIMIT = 2**25

@@ -241,8 +241,12 @@ class Guard:
             self._left_out = step
             return None
         measure = partial(self._measurer.measure, model, step, self.reference, size=size, announce=not self.evaluations)
-        with memory_given_back(device_of(model)):
-            measured = or_failed(lambda: together(measure), step, self.on_error)
+
+        def measure_and_give_back() -> Evaluation:
+            with memory_given_back(device_of(model)):
+                return together(measure)
+
+        measured = or_failed(measure_and_give_back, step, self.on_error)
         evaluation = from_main_process(lambda: replace(measured, seconds=timed(measured, training)))
         self.evaluations.append(evaluation)
         or_failed(lambda: self._judge(evaluation), step, self.on_error)

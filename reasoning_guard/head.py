@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from reasoning_guard.device_memory import out_of_memory
+from reasoning_guard.device_memory import on_device, out_of_memory
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.hidden import Hidden
 from reasoning_guard.logits import Distributions, Logits
@@ -53,7 +53,7 @@ class Head:
     def keep(self, places: Sequence[int], device: torch.device) -> dict[str, Any]:
         """Arguments of a forward that wants logits at ``places``; where it can't pick, it makes them all."""
         some = places or (() if self.skips else (0,))
-        return {"logits_to_keep": torch.tensor(some, dtype=torch.long, device=device)} if self.picks else {}
+        return {"logits_to_keep": on_device(torch.tensor(some, dtype=torch.long), device)} if self.picks else {}
 
 
 _heads: WeakKeyDictionary[nn.Module, tuple[object, Head]] = WeakKeyDictionary()
@@ -96,7 +96,7 @@ def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **input
     if states.shape[:2] != inputs["input_ids"].shape:
         got, fed = tuple(states.shape[:2]), tuple(inputs["input_ids"].shape)
         raise RuntimeError(f"the head was given {got} tokens, the model {fed}")
-    return Hidden(states[:, torch.tensor(places, dtype=torch.long, device=states.device)], linear, given.dtype)
+    return Hidden(states[:, on_device(torch.tensor(places, dtype=torch.long), states.device)], linear, given.dtype)
 
 
 @contextmanager

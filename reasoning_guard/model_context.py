@@ -80,12 +80,14 @@ _walked: WeakKeyDictionary[nn.Module, _Walk] = WeakKeyDictionary()
 @contextmanager
 def _one_walk(model: nn.Module) -> Iterator[_Walk]:
     """Within the block nothing comes or goes, so that one walk serves all who ask."""
-    before, _walked[model] = _walked.get(model), _Walk(model)
+    walk = before = _walked.get(model)
+    if walk is None:
+        walk = _walked[model] = _Walk(model)
     try:
-        yield _walked[model]
+        yield walk
     finally:
         if before is None:
-            del _walked[model]
+            _walked.pop(model, None)
 
 
 def _walk_of(model: nn.Module) -> _Walk:

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from reasoning_guard.branch_pass import Pending, attention_heads, launch, mask_dtype, weights_of
+from reasoning_guard.device_memory import on_device
 from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import device_of, text_config
-from reasoning_guard.packing import anchored, batch_rows, on_device, pad_right, whole
+from reasoning_guard.packing import anchored, batch_rows, pad_right, whole
 from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.trie import Trie
 
@@ -25,6 +26,9 @@ _TWO_LAUNCHES = 2e-3
 
 _RATE, _MASKED_RATE = 4.5e14, 1.5e14
 """Operations a second of matrices, and of attention under a mask, on the same GPU in bfloat16."""
+
+_FLOAT32_TAKES = 8
+"""Times as long."""
 
 
 def launch_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan) -> Pending:
@@ -40,7 +44,7 @@ def launch_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan)
     """
     trees = [anchored(tree) for tree in trees]
     tries = [Trie.of(tree.branches) for tree in trees]
-    trunks = pad_right([tree.trunk[: max(b.reach for b in tree.branches)] for tree in trees], 0)
+    trunks = pad_right([tree.trunk[: max((b.reach for b in tree.branches), default=1)] for tree in trees], 0)
     rows, device, length = [whole(trie) for trie in tries], device_of(model), trunks.shape[1]
     batch = batch_rows(rows, device)
     found = read(
@@ -60,15 +64,20 @@ def is_launched(model: nn.Module) -> bool:
 
 
 def worth_it(model: nn.Module, trees: Sequence[TraceTree]) -> bool:
-    """Whether a GPU is through with one pass before Python would have launched two; on a CPU two are as quick."""
+    """Whether a GPU is through with one pass before Python would have launched two; on a CPU two are as quick.
+
+    Judged as if it were the one that was measured. A slower one may find more in one pass than two launches take, and
+    loses what attention to hidden pairs costs.
+    """
     config = text_config(model)
     layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
     if not is_launched(model) or not isinstance(layers, int) or not isinstance(width, int):
         return False
-    tokens = max(map(_tokens, trees))
+    tokens = _padded(trees)
     matrices = 2 * weights_of(model) / layers * len(trees) * tokens / _RATE
     attention = 4 * width * len(trees) * tokens**2 / _MASKED_RATE
-    return matrices + attention <= _TWO_LAUNCHES
+    slower = _FLOAT32_TAKES if mask_dtype(model) == torch.float32 else 1
+    return slower * (matrices + attention) <= _TWO_LAUNCHES
 
 
 def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: int) -> bool:
@@ -80,22 +89,26 @@ def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: in
         plan: How the model takes its masks.
         limit: Half of the elements that masks and logits may have together.
     """
-    masks = 2 * (plan.n_masks + attention_heads(model)) * len(trees) * max(map(_tokens, trees)) ** 2
-    head = head_of(model)
+    tokens, head = _padded(trees), head_of(model)
+    masks = 2 * (plan.n_masks + attention_heads(model)) * len(trees) * tokens**2
     if head.splits:  # what is compared is compared as logits
-        rows = sum(2 * _scored(branch) for tree in trees for branch in tree.branches if branch.against)
+        rows = sum(_made(branch) for tree in trees for branch in tree.branches if branch.against)
     elif head.picks:
-        rows = len(trees) * max(sum(map(_scored, tree.branches)) for tree in trees)
+        rows = len(trees) * max(sum(map(_made, tree.branches)) for tree in trees)
     else:
-        rows = len(trees) * max(map(_tokens, trees))
+        rows = len(trees) * tokens
     return masks <= limit // 2 and rows * text_config(model).vocab_size <= limit * 3 // 2
 
 
-def _tokens(tree: TraceTree) -> int:
-    """Tokens of a tree, those that branches share counted for each."""
-    both = (each for branch in tree.branches for each in (branch, branch.against) if each is not None)
-    return len(tree.trunk) + sum(len(each.ids) for each in both)
+def _padded(trees: Sequence[TraceTree]) -> int:
+    """Tokens of each tree in a pass, padding included, those that branches share counted for each."""
+    return max(len(tree.trunk) for tree in trees) + max(sum(map(_fed, tree.branches)) for tree in trees)
 
 
-def _scored(branch: Branch) -> int:
-    return branch.scored[1] - branch.scored[0]
+def _fed(branch: Branch) -> int:
+    return len(branch.ids) + (len(branch.against.ids) if branch.against else 0)
+
+
+def _made(branch: Branch) -> int:
+    """Distributions of a branch, and of what it is compared with."""
+    return (branch.scored[1] - branch.scored[0]) * (2 if branch.against else 1)

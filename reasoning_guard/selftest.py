@@ -8,9 +8,10 @@ local windows and chunks break one or the other, most of them silently. So befor
    rounding, and a window of 4,096 tokens cannot hide behind a short test.
 2. The **user's own model** is scored both ways on trees that it was asked about, within its dtype's noise.
 
-The first plan that passes on the twin is used if it passes on the user's model too. Where none passes on the twin,
-branches go on from copies of the cache if that passes both. Otherwise every branch is scored on its own, in padded
-batches where padding is seen to change nothing and one by one where it does, which is the definition itself.
+The first plan that passes on the twin is used if it passes on the user's model too, and so is one pass for trunk and
+branches together (on a GPU). Where none passes on the twin, branches go on from copies of the cache if that passes
+both. Otherwise every branch is scored on its own, in padded batches where padding is seen to change nothing and one by
+one where it does, which is the definition itself.
 """
 
 from __future__ import annotations
@@ -294,8 +295,7 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
         if difference > allowed and make_logits(model):
             difference = _try(model, sample, plan, truth, limit)
         if difference <= allowed:
-            asked = verdict.at_once and is_launched(model) and fits(model, sample, plan, limit)
-            at_once = asked and _try_at_once(model, sample, plan, truth) <= allowed
+            at_once = verdict.at_once and is_launched(model) and _at_once_is_exact(model, sample, plan, truth, allowed)
             reason = f"{verdict.reason} and within {difference:.2g} nats on this one"
             return Verdict(plan, reason, difference, at_once=at_once)
         reason = f"sharing the trunk changes scores on this model by {difference:.2g} nats"
@@ -308,6 +308,20 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
         reason = f"{verdict.reason}, and copies of its cache change scores on this model by {difference:.2g} nats"
         return replace(verdict, reason=reason, difference=difference, forks=False)
     return replace(verdict, reason=f"{verdict.reason}; copies are within {difference:.2g} nats", difference=difference)
+
+
+def _at_once_is_exact(
+    model: nn.Module, sample: Sequence[TraceTree], plan: MaskPlan, truth: Scores, allowed: float
+) -> bool:
+    """Whether one pass is within rounding, on all of the sample or, where that is too long for it, on its beginning.
+
+    What it may take is not what happens to be free: the verdict outlasts the moment.
+    """
+    if not fits(model, sample, plan, LIMIT):
+        branch = min(sample[0].branches, key=lambda each: each.at)
+        truth = [[truth[0][sample[0].branches.index(branch)]]]
+        sample = [TraceTree(sample[0].trunk[: branch.at], (branch,))]
+    return fits(model, sample, plan, LIMIT) and _try_at_once(model, sample, plan, truth) <= allowed
 
 
 def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Scores) -> float:

@@ -1,7 +1,7 @@
 """The branches of one tree as a trie: tokens that branches share are fed once and serve them all.
 
 Pure integers. A tree has thousands of tokens and a GPU reads them in the time that Python takes for one loop over them,
-so what is kept of them are arrays, and Python's own steps go by the branch.
+so what is kept of them are arrays, and Python's own steps go by the branch, and by the tokens that branches share.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def test_few_of_many_traces_stand_for_all_where_that_changes_nothing(
     assert seen == {"shared": 6, "loop": 1, "padded": 1, "plain": 6, "limit": 6}
     assert [r.seconds for r in records[:2]] == [{"shared": [1.0], way: [6.0]} for way in ("loop", "padded")]
     assert all(0 < r.worst < 1e-4 for r in records)
-    assert "| tiny, 300 | 4 | 2 | 6.00 | 6.00 | 1.00 | 1.00 | 1.00 |" in report(records, "cpu")
+    assert "| tiny, 300 | 4 | 2 | 6.00 | 6.00 | 1.00 | 1.00 | 1 | 1 | 1 |" in report(records, "cpu")
 
 
 def test_the_limit_reads_as_many_tokens_as_there_are_and_many_traces_together(
@@ -97,7 +97,7 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     for ways_, mib in ((("plain",), 10.0), (("shared",), 300.0), (("shared", "loop"), 40.0)):
         own = Cell("memory", "cpu", tiny, 300, SIZE, ways_)
         seconds = dict(zip(ways_, ([0.4], [1.6]), strict=False))
-        records.add(Record(own, seconds, mib=mib, cache_mib=20.0))
+        records.add(Record(own, seconds, peaks={ways_[-1]: mib}, cache_mib=20.0))
     every = ("plain", "all logits", "limit", "shared")
     records.add(timed(cell(tiny, Size(32, 8, prompt=12, step=7), every), model))
     records.add(timed(cell(tiny, ways=("limit", "limit again"), rounds=3), model))
@@ -133,7 +133,7 @@ def test_the_grid_has_every_size_for_every_device() -> None:
         assert wanted == {(n, a, v) for n in (8, 16, 32, 64) for a in (1, 5, 8) for v in (8_192, 151_936)}
         many = {(c.size.steps, c.size.answer, c.vocabulary) for c in grid(device, "many", quick=False)}
         assert many == wanted
-        for part, ways_ in (("loop", 1), ("padded", 1), ("memory", 3)):
+        for part, ways_ in (("loop", 1), ("padded", 1), ("memory", 3)) if device == "cpu" else ():
             asked = [c for c in grid(device, part, False) if c.size != REASONING]
             every = [(c.size.steps, c.size.answer, c.size.traces, c.vocabulary) for c in asked]
             models = len({c.shape for c in grid(device, "single", False)})
@@ -145,6 +145,9 @@ def test_the_grid_has_every_size_for_every_device() -> None:
         assert {(c.kind, c.ways) for c in long} == {("memory", (way,)) for way in ("plain", "limit", "shared")}
         keys = [c.key for part in PARTS for c in grid(device, part, quick=False)]
         assert len(keys) == len(set(keys))
+    for c in grid("cuda", "single", quick=False):
+        assert set(c.ways) == {"plain", "all logits", "limit", "loop", "padded", "shared"}
+        assert set(c.once) == {"loop", "padded"}
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
@@ -158,7 +161,7 @@ def test_peak_memory_is_that_of_the_last_way(tiny: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(cells, "_give_back_freed_memory", lambda: order.append("given back") or give_back())
     monkeypatch.setattr(cells, "WAYS", {"most": greedy(400), "more": greedy(100), "shared": ways.WAYS["shared"]})
     record = cells.in_this_process(Cell("memory", "cpu", tiny, 300, SIZE, ("most", "shared", "more"), rounds=2))
-    assert record.mib == pytest.approx(100, abs=20)
+    assert record.peaks == {"more": pytest.approx(100, abs=20)}
     assert record.cache_mib == pytest.approx(2 * 2 * 16 * 4 * SIZE.cached_tokens / 2**20)
     assert {way: len(seconds) for way, seconds in record.seconds.items()} == {"most": 2, "shared": 2, "more": 2}
     assert order[-3:] == [400, "given back", 100], "who comes after that pays for it"
@@ -199,7 +202,7 @@ def test_a_process_of_its_own_measures_a_cell() -> None:
     record = cells.in_own_process(small)
     assert record is not None
     assert record.cell == small
-    assert record.mib > 0
+    assert record.peaks["loop"] > 0
     assert 0 < record.worst < 1e-4
     assert {way: len(seconds) for way, seconds in record.seconds.items()} == {"shared": 1, "loop": 1}
 
@@ -244,7 +247,9 @@ def test_what_could_not_be_measured_is_not_kept(monkeypatch: pytest.MonkeyPatch,
     unknown = Cell("memory", "cpu", "9M", 300, SIZE, ("a way that the process of its own does not know",))
     assert cells.in_own_process(unknown) is None
     kept, out = tmp_path / "kept.jsonl", tmp_path / "RESULTS.md"
-    monkeypatch.setattr(scoring, "run", lambda cell: None if cell.size.steps == 8 else Record(cell, mib=1.0))
+    monkeypatch.setattr(
+        scoring, "run", lambda cell: None if cell.size.steps == 8 else Record(cell, peaks={cell.ways[-1]: 1.0})
+    )
     monkeypatch.setattr(scoring.signal, "signal", lambda *_: None)
     every = ["scoring", "--device", "cpu", "--quick", "--only", "memory", "--records", str(kept), "--out", str(out)]
     monkeypatch.setattr("sys.argv", every)
@@ -276,6 +281,54 @@ def test_an_interrupted_run_writes_what_there_is_and_goes_on(monkeypatch: pytest
 
 
 def test_cells_that_take_minutes_come_last() -> None:
-    slow = [c for part in PARTS for c in grid("cpu", part, False) if scoring.work(c) > scoring.SLOW["cpu"]]
+    slow = [c for part in PARTS for c in grid("cpu", part, False) if scoring.turn(c)]
     assert {c.size.steps for c in slow if "loop" in c.ways} == {32, 64}
     assert not [c for c in slow if "group" in c.ways or (c.size.steps <= 8 and c.size.traces == 1)]
+
+
+def test_on_a_gpu_what_a_cpu_has_not_told_comes_first() -> None:
+    every = [c for part in PARTS for c in grid("cuda", part, False)]
+    first = [c for c in every if scoring.turn(c) == 0]
+    assert {c.vocabulary for c in first} == {scoring.LARGE}
+    assert {(c.size.steps, c.size.answer) for c in first if c.size.traces == 1} >= {(8, 1), (64, 8)}
+    assert {c.shape for c in first if c.kind == "evaluation"} == {"0.5B", "1.5B", "7B"}
+    assert {c.size.answer for c in first if c.size.traces == 32} == {8}
+
+
+def test_a_gpu_runs_slow_ways_once_and_watches_all(tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA's calls are stubbed; the cells are those of a GPU."""
+    peaks = iter(range(1, 100))
+    for name, value in {
+        "synchronize": lambda: None,
+        "reset_peak_memory_stats": lambda: None,
+        "memory_allocated": lambda: 0,
+        "max_memory_allocated": lambda: next(peaks) * 2**20,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    every = ("plain", "limit", "loop", "shared")
+    own = Cell("time", "cuda", tiny, 300, SIZE, every, rounds=3, once=("loop",))
+    record = timed(own, build_model(tiny, 300, "cpu").bfloat16())
+    assert {way: len(seconds) for way, seconds in record.seconds.items()} == {**dict.fromkeys(every, 3), "loop": 1}
+    assert record.peaks["loop"] == 3
+    assert sum(record.peaks.values()) == 10 + 9 + 8 + 3, "the largest of three rounds, of the loop that of the first"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    text = report([record], "cuda")
+    assert f"| tiny, 300 | {SIZE.steps} | {SIZE.answer} | 1 | 3 | – |" in text
+    assert "as the GPU's allocator counts" in text
+
+
+def test_records_of_an_earlier_form_are_refused_in_words(tiny: str, tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    records = Records(path)
+    records.add(Record(cell(tiny)))
+    assert Records(path).found.keys() == records.found.keys()
+    path.write_text(path.read_text().replace('"machine"', '"where"'))
+    with pytest.raises(SystemExit, match="records of an earlier form: move it away"):
+        Records(path)
+
+
+def test_what_was_measured_elsewhere_says_so(tiny: str, tmp_path: Path) -> None:
+    path = tmp_path / "bench.jsonl"
+    Records(path).add(Record(cell(tiny), {"plain": [1.0], "limit": [1.0], "shared": [1.0]}, machine="another machine"))
+    text = report(list(Records(path).found.values()), "cpu")
+    assert "`python -m benchmarks.scoring --device cpu` on another machine. Llamas" in text

@@ -18,6 +18,7 @@ from reasoning_guard.head import head_of
 from reasoning_guard.logits import Logits
 from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan
 from reasoning_guard.model_context import reading
+from reasoning_guard.one_pass import launch_at_once
 from reasoning_guard.packing import anchored, parts
 from reasoning_guard.selftest import verdict_of
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
@@ -111,9 +112,10 @@ def test_random_trees_score_as_a_masked_forward_a_branch(name: str, seed: int, m
         once = score_shared(model, trees, plan, prompt=prompt, limit=limit)
         found = score_shared(model, trees, plan, prompt=prompt, limit=limit)
         assert found == once, "what was read ahead is left as it was"
-        for tree, scores in zip(trees, found, strict=True):
-            for branch, score in zip(tree.branches, scores, strict=True):
+        for tree, scores, others in zip(trees, found, launch_at_once(model, trees, plan)(), strict=True):
+            for branch, score, other in zip(tree.branches, scores, others, strict=True):
                 assert_right(score, model, plan, tree, branch)
+                assert_right(other, model, plan, tree, branch)
 
 
 def test_random_trees_are_cut_compared_and_hidden_at_all() -> None:

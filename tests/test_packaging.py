@@ -31,8 +31,8 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "logits", "hidden", "head", "divergences", "branch_pass", "forward", "twins"),
-        *("sequences", "forking", "device_memory", "embeddings", "stopping"),
+        *("processes", "model_context", "device_memory", "logits", "hidden", "head", "divergences", "branch_pass"),
+        *("forward", "one_pass", "twins", "sequences", "forking", "embeddings", "stopping"),
         *("selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),
     "evaluating": ("gate", "evaluate", "faithfulness"),

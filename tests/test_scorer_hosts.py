@@ -358,6 +358,14 @@ def test_budgets_are_compared_on_traces_of_a_length() -> None:
     assert (effort.tokens, effort.proven, effort.trying) == (2048, 1024, True)
 
 
+def test_lengths_that_never_are_alike_end_the_search() -> None:
+    effort = Effort(1024, trying=True)
+    for i in range(9):
+        length = 100 * 2 ** (i % 4)
+        effort.learn([length] * max(1, effort.tokens // length), seconds=1.0)
+    assert (effort.tokens, effort.trying) == (1024, False)
+
+
 def test_batches_that_do_not_fill_the_budget_teach_nothing() -> None:
     effort = Effort(1024, trying=True)
     effort.learn([100] * 3, seconds=1.0)

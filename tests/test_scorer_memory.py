@@ -196,3 +196,27 @@ def test_smaller_parts_that_helped_are_kept() -> None:
     effort.shrink([70], shared=True)
     assert effort.alone_from == 70
     assert effort.elements == LIMIT // 8, "what the trace of 50 needed, and not what was no help to that of 70"
+
+
+def test_what_a_batch_brought_is_fetched_once_the_next_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where that is safe: CUDA says at launch that memory ran out. A launch that fails loses nothing of what waits."""
+    model, trees = tiny_model("llama"), [a_tree(length, length) for length in (12, 18, 24, 30, 36)]
+    expected = BranchScorer(model, token_budget=60).score_trees(trees)
+    monkeypatch.setattr(branch_scorer, "device_of", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(branch_scorer, "empty_cache", lambda _: None)
+    for failing in (None, 0, 2):
+        scorer, events = BranchScorer(model, token_budget=60), []
+        own = scorer._launch_batch
+
+        def spied(*inputs: Any, own: Any = own, events: list[str] = events, failing: int | None = failing) -> Any:
+            events.append("launch")
+            if failing is not None and events.count("launch") == failing + 1:
+                raise torch.OutOfMemoryError("full")
+            scores = own(*inputs)
+            return lambda: events.append("fetch") or scores()
+
+        monkeypatch.setattr(scorer, "_launch_batch", spied)
+        assert totals(scorer.score_trees(trees)) == pytest.approx(totals(expected), abs=1e-5)
+        assert events.count("fetch") == 5
+        if failing is None:
+            assert events == ["launch", *["launch", "fetch"] * 4, "fetch"]
