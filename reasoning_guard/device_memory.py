@@ -1,4 +1,4 @@
-"""A device's memory: what is sent there, that it ran out, in whichever words, and giving it back."""
+"""A device's memory: that it ran out, in whichever words, and giving it back."""
 
 from __future__ import annotations
 
@@ -41,10 +41,3 @@ def empty_cache(device: torch.device) -> None:
     """Give memory that PyTorch holds without using it back to the device."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def on_device(table: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Send a tensor of the CPU to a device, to be there when its turn comes: nobody waits for what runs there yet."""
-    if torch.device(device).type != "cuda":
-        return table.to(device)
-    return table.pin_memory().to(device, non_blocking=True)

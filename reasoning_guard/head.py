@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from reasoning_guard.device_memory import on_device, out_of_memory
+from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.hidden import Hidden
 from reasoning_guard.logits import Distributions, Logits
@@ -32,6 +32,7 @@ from reasoning_guard.model_context import (
     settings_of,
     text_config,
 )
+from reasoning_guard.packing import on_device
 
 _TRIAL, _PICKED = ((1, 2, 1, 2), (2, 1, 1, 2)), (0, 2)
 

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reasoning_guard.device_memory import on_device
 from reasoning_guard.logits import Place
+from reasoning_guard.packing import on_device
 from reasoning_guard.trie import Integers
 
 _CPU_SLICE, _GPU_SLICE = (2**19, 512, 2048), (2**24, 4096, 2**24)

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from reasoning_guard.device_memory import on_device
+from reasoning_guard.packing import on_device
 from reasoning_guard.trie import Integers
 
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**23

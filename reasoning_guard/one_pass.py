@@ -13,11 +13,10 @@ import torch
 from torch import nn
 
 from reasoning_guard.branch_pass import Pending, attention_heads, launch, mask_dtype, weights_of
-from reasoning_guard.device_memory import on_device
 from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import device_of, text_config
-from reasoning_guard.packing import anchored, batch_rows, pad_right, whole
+from reasoning_guard.packing import anchored, batch_rows, on_device, pad_right, whole
 from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.trie import Trie
 

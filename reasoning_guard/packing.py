@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from reasoning_guard.device_memory import on_device
 from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.trie import Integers, Stem, Trie
@@ -233,3 +232,10 @@ def pad_right(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
     for r, row in enumerate(rows):
         table[r, : len(row)] = row
     return torch.from_numpy(table)
+
+
+def on_device(table: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Send a tensor of the CPU to a device, to be there when its turn comes: nobody waits for what runs there yet."""
+    if torch.device(device).type != "cuda":
+        return table.to(device)
+    return table.pin_memory().to(device, non_blocking=True)
