@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,15 +93,17 @@ class _Growing:
     others: dict[int, list[int]] = field(default_factory=dict)
 
     def add_stem(
-        self, at: int, hide: tuple[int, int], alike: Iterable[tuple[tuple[int, ...], Branch, int, bool]]
+        self, at: int, hide: tuple[int, int], alike: Sequence[tuple[tuple[int, ...], Branch, int, bool]]
     ) -> None:
         """Add what begins with the same token at the same place of the trunk.
 
         In sorted order, what a branch shares with any before it, it shares with the one just before; and what that one
-        has beyond has no descendants to come.
+        has beyond has no descendants to come. Sorted by when a token was first seen, the latest first, and not by its
+        id: then what asks the same as other branches do, under other ids, stands in the same order and rounds alike.
         """
         start, before, path = len(self.token), (), []
-        for ids, branch, number, is_own in sorted(alike, key=lambda each: each[0]):
+        ranks = _first_seen(ids for ids, *_ in alike) if len(alike) > 1 else {}
+        for ids, branch, number, is_own in sorted(alike, key=lambda each: [-ranks.get(token, 0) for token in each[0]]):
             shared, size, clock = common_prefix(before, ids), len(ids), len(self.token)
             for node in path[shared:]:
                 self.leave[node] = clock
@@ -135,3 +138,8 @@ class _Growing:
             stems=tuple(sorted(self.stems, key=lambda stem: (-stem.reach, stem.size))),
             pairs=tuple((number, tuple(self.own[number]), tuple(other)) for number, other in self.others.items()),
         )
+
+
+def _first_seen(sequences: Iterable[Sequence[int]]) -> dict[int, int]:
+    """For each token its rank in the order of first appearance."""
+    return {token: rank for rank, token in enumerate(dict.fromkeys(chain.from_iterable(sequences)))}

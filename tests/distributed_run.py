@@ -178,7 +178,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "generator": (Generator, "complete"),
     "reader": (TraceReader, "read"),
     "scorer": (AnswerScorer, "score_trees"),
-    "one batch": (AnswerScorer, "_score_batch"),
+    "one batch": (AnswerScorer, "_launch_batch"),
     "gate": (sys.modules["reasoning_guard.evaluate"], "gate"),
     "probe": (FillerProbe, "read"),
     "records": (History, "append"),

@@ -73,7 +73,7 @@ def _trained(run: Path, resume: bool = False) -> dict[str, Any]:
 
 def killed(folder: Path) -> dict[str, Any]:
     """DDP: one process is killed while it scores its share."""
-    _dying(folder, AnswerScorer, "_score_batch", _killed, at=4)
+    _dying(folder, AnswerScorer, "_launch_batch", _killed, at=4)
     return _trained(folder / "run")
 
 
@@ -96,7 +96,7 @@ def silent(folder: Path) -> dict[str, Any]:
     processes.PATIENCE = timedelta(seconds=SILENT)
     distributed_run._connect()
     guard, model = distributed_run._guard(reference=None, max_new_tokens=12), distributed_run.varied()
-    _dying(folder, AnswerScorer, "_score_batch", _says_nothing, at=0)
+    _dying(folder, AnswerScorer, "_launch_batch", _says_nothing, at=0)
     guard.evaluate(model, 0)
     return {}
 

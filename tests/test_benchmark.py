@@ -303,6 +303,7 @@ def test_a_gpu_runs_slow_ways_once_and_watches_all(tiny: str, monkeypatch: pytes
         "reset_peak_memory_stats": lambda: None,
         "memory_allocated": lambda: 0,
         "max_memory_allocated": lambda: next(peaks) * 2**20,
+        "get_device_name": lambda: "a GPU",
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     every = ("plain", "limit", "loop", "shared")
@@ -311,7 +312,6 @@ def test_a_gpu_runs_slow_ways_once_and_watches_all(tiny: str, monkeypatch: pytes
     assert {way: len(seconds) for way, seconds in record.seconds.items()} == {**dict.fromkeys(every, 3), "loop": 1}
     assert record.peaks["loop"] == 3
     assert sum(record.peaks.values()) == 10 + 9 + 8 + 3, "the largest of three rounds, of the loop that of the first"
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
     text = report([record], "cuda")
     assert f"| tiny, 300 | {SIZE.steps} | {SIZE.answer} | 1 | 3 | – |" in text
     assert "as the GPU's allocator counts" in text
