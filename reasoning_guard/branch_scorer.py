@@ -19,7 +19,7 @@ from reasoning_guard.forking import score_forked
 from reasoning_guard.forward import Pending, Prompt, Scores, launch_shared, read_prompt
 from reasoning_guard.head import settled_head
 from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
-from reasoning_guard.one_pass import fits, launch_at_once, worth_it
+from reasoning_guard.one_pass import fits, launch_at_once
 from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
@@ -112,8 +112,9 @@ class BranchScorer:
         limit = context_length(self.model)
 
         def in_context(branch: Branch) -> bool:
-            both = filter(None, (branch, branch.against))
-            return limit is None or all(each.at + len(each.ids) - 1 <= limit for each in both)
+            if limit is None:
+                return True
+            return branch.at + len(branch.ids) - 1 <= limit and (branch.against is None or in_context(branch.against))
 
         asked = [[_only(tree, in_context) for tree in group] for group in groups]
         with (
@@ -223,7 +224,7 @@ class BranchScorer:
         verdict, effort = self.verdict, self.effort
         if verdict is None or verdict.plan is None or not (verdict.at_once and effort.at_once):
             return False
-        return worth_it(self.model, trees) and fits(self.model, trees, verdict.plan, effort.elements)
+        return fits(self.model, trees, verdict.plan, effort.elements)
 
     def _launch_batch(
         self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None, budget: int, at_once: bool
@@ -297,7 +298,8 @@ def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _size(tree: TraceTree) -> int:
-    return len(tree.trunk) + sum(len(branch.ids) for branch in tree.branches)
+    """Tokens that are fed, those that branches share counted for each: not the last one scored, nor what follows it."""
+    return len(tree.trunk) + sum(branch.scored[1] - 1 for branch in tree.branches)
 
 
 def _sees_all(branch: Branch) -> bool:
@@ -305,11 +307,14 @@ def _sees_all(branch: Branch) -> bool:
 
 
 def _only(tree: TraceTree, keep: Callable[[Branch], bool]) -> TraceTree:
-    return TraceTree(tree.trunk, tuple(filter(keep, tree.branches)))
+    kept = tuple(filter(keep, tree.branches))
+    return tree if len(kept) == len(tree.branches) else TraceTree(tree.trunk, kept)
 
 
 def _with_gaps(tree: TraceTree, kept: Callable[[Branch], bool], found: Sequence[BranchScore]) -> list[BranchScore]:
     """The scores in the order of the tree's own branches, NaN for those that were not kept."""
+    if len(found) == len(tree.branches):
+        return list(found)
     scored = iter(found)
     return [next(scored) if kept(branch) else _unscored(branch) for branch in tree.branches]
 

@@ -15,7 +15,9 @@ from reasoning_guard.model_context import device_of
 
 logger = logging.getLogger(__name__)
 
-_CPU_BUDGET, _FIRST_TRY, _WITHOUT_TRYING, _LARGEST = 2_048, 8_192, 16_384, 131_072
+_CPU_BUDGET, _FIRST_TRY, _WITHOUT_TRYING, _LARGEST = 2_048, 8_192, 16_384, 16_384
+"""Tokens. At the largest, an H200 has more to do than Python in a model of .5 B parameters already; in larger batches
+less would be made ready while it computes, and what a pass holds grows with them."""
 SMALLEST_PART = 2**19
 """Least ``elements`` of a pass before a trace is read branch by branch instead."""
 _PAYS = 1.05
@@ -45,6 +47,7 @@ class Effort:
     proven: int = field(init=False)
     at_once: bool = True
     _at_proven: tuple[int, float] = field(default=(0, 0.0), repr=False)  # longest trace, and tokens a second
+    _warm: int = field(default=0, repr=False)  # the budget of the last batch that filled it
     _misses: int = field(default=0, repr=False)
     _whole: tuple[int, int] = field(default=(0, 0), repr=False)  # a trace's size, and `elements` before it was too much
 
@@ -53,7 +56,9 @@ class Effort:
         self.proven = self.tokens
 
     def learn(self, sizes: list[int], seconds: float) -> None:
-        """While trying: double the budget after a batch that filled it, until that no longer pays.
+        """While trying: double the budget after two batches that filled it, until that no longer pays.
+
+        The first is not timed: what a device does for the first time in some size, it prepares.
 
         Traces come sorted by length, so neighbouring batches are alike and the work that is to be done anyway tells.
         Where they are far from it, the smaller budget is timed again, since long traces take longer a token; a few
@@ -65,11 +70,15 @@ class Effort:
         """
         if not self.trying or len(sizes) * max(sizes) < self.tokens / 2:
             return
+        if self._warm != self.tokens:
+            self._warm = self.tokens
+            return
         length, speed = max(sizes), sum(sizes) / seconds
         length_before, speed_before = self._at_proven
         if self.tokens > self.proven and abs(length - length_before) > _ALIKE * length_before:
             self._misses += 1
-            self.tokens, self.trying = self.proven, self._misses < _MISSES
+            self._warm = self.tokens = self.proven
+            self.trying = self._misses < _MISSES
             return
         pays = self.tokens == self.proven or speed > _PAYS * speed_before
         if pays:

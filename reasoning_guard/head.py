@@ -97,6 +97,8 @@ def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **input
     if states.shape[:2] != inputs["input_ids"].shape:
         got, fed = tuple(states.shape[:2]), tuple(inputs["input_ids"].shape)
         raise RuntimeError(f"the head was given {got} tokens, the model {fed}")
+    if isinstance(places, range) and places.step == 1:  # neighbours need no places sent to the device
+        return Hidden(states[:, places.start : places.stop], linear, given.dtype)
     return Hidden(states[:, on_device(torch.tensor(places, dtype=torch.long), states.device)], linear, given.dtype)
 
 

@@ -9,8 +9,10 @@ https://arxiv.org/abs/2411.09009).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -21,9 +23,12 @@ from reasoning_guard.logits import Place
 from reasoning_guard.packing import on_device
 from reasoning_guard.trie import Integers
 
-_CPU_SLICE, _GPU_SLICE = (2**19, 512, 2048), (2**24, 4096, 2**24)
+logger = logging.getLogger(__name__)
+
+_CPU_SLICE, _GPU_SLICE, _FUSED_SLICE = (2**19, 512, 2048), (2**24, 4096, 2**24), (2**25, 4096, 2**25)
 """Elements of a slice's logits, and its least and greatest width in tokens. On a CPU what stays in its second-level
-cache; narrower ones would bring the hidden states into the multiplication's order too often."""
+cache; narrower ones would bring the hidden states into the multiplication's order too often. On a GPU that reads them
+with one kernel nothing beside them is written, and they stay as coarse as the model makes them."""
 
 _CHUNK = 64
 """Tokens among whose maxima the largest logit is looked for first; slices are whole numbers of them wide."""
@@ -45,27 +50,30 @@ class Hidden:
 
     def numbers(self, rows: Integers, columns: Integers, targets: Integers) -> torch.Tensor:
         """The numbers of each asked token (see :class:`logits.Distributions`)."""
-        order = np.argsort(targets, kind="stable")  # so that a slice of the vocabulary has neighbours
-        asked = targets[order]
-        distinct, which = np.unique((rows * self.states.shape[1] + columns)[order], return_inverse=True)
-        device = self.states.device
-        first, which, wanted = (on_device(torch.from_numpy(each), device) for each in (distinct, which, asked))
-        states = self.states.flatten(0, 1)[first].to(self.dtype)
-        if not 0 <= asked[0] <= asked[-1] < self.head.out_features:
+        if not 0 <= targets.min() <= targets.max() < self.head.out_features:
             raise IndexError(
-                f"expected tokens that the head knows, 0 to {self.head.out_features - 1}; got {asked[0]} to {asked[-1]}"
+                f"expected tokens that the head knows, 0 to {self.head.out_features - 1}; got {targets.min()} to "
+                f"{targets.max()}"
             )
-        own = torch.empty(len(asked), dtype=torch.float32, device=device)
-        found, width = [], _width(len(states), device)
+        distinct, which = np.unique(rows * self.states.shape[1] + columns, return_inverse=True)
+        order = np.argsort(targets, kind="stable")  # so that a slice of the vocabulary has neighbours
+        asked, device = targets[order], self.states.device
+        sent = np.concatenate([distinct, which, targets, which[order], asked, order])
+        first, which, wanted, place, token, turn = on_device(torch.from_numpy(sent), device).split(
+            [len(distinct), *[len(targets)] * 5]
+        )
+        states = self.states.flatten(0, 1)[first].to(self.dtype)
+        own = torch.empty(len(targets), dtype=torch.float32, device=device)
+        fused = fused_reading(device)
+        found, width = [], _width(len(states), device, fused is not None)
         for start in range(0, self.head.out_features, width):
-            logits = self._logits(states, start, start + width).float()
+            logits = self._logits(states, start, start + width)
             a, b = np.searchsorted(asked, [start, start + width]).tolist()
             if a < b:
-                own[a:b] = logits[which[a:b], wanted[a:b] - start]
-            found.append(_read_slice(logits, start))
-        top, second, best, log_total, entropy = _together(torch.stack(found))[:, which]
-        numbers = torch.stack([own - top - log_total, (best == wanted).float(), entropy, top - second])
-        return numbers[:, on_device(torch.from_numpy(np.argsort(order)), device)]
+                own[turn[a:b]] = logits[place[a:b], token[a:b] - start].float()
+            found.append(fused(logits, start) if fused else _read_slice(logits.float(), start))
+        top, second, best, log_total, entropy = _together(found)[:, which]
+        return torch.stack([own - top - log_total, (best == wanted).float(), entropy, top - second])
 
     def logits(self, places: Sequence[Place]) -> torch.Tensor:
         """``[M, V]`` logits at some places, made now."""
@@ -80,9 +88,25 @@ class Hidden:
             return F.linear(states, weight, bias)
 
 
-def _width(rows: int, device: torch.device) -> int:
-    elements, least, greatest = _CPU_SLICE if device.type == "cpu" else _GPU_SLICE
+def _width(rows: int, device: torch.device, fused: bool) -> int:
+    elements, least, greatest = _CPU_SLICE if device.type == "cpu" else _FUSED_SLICE if fused else _GPU_SLICE
     return max(least, min(greatest, elements // rows // _CHUNK * _CHUNK))
+
+
+@cache
+def fused_reading(device: torch.device) -> Callable[[torch.Tensor, int], torch.Tensor] | None:
+    """One kernel in place of :func:`_read_slice`'s many, where a GPU has Triton and what it compiles is right."""
+    if device.type != "cuda":
+        return None
+    try:
+        from reasoning_guard.slice_kernel import read_slice
+
+        trial = torch.linspace(-9, 9, 3 * 5001, device=device).view(5001, 3).T.contiguous().sin().mul_(30)
+        torch.testing.assert_close(read_slice(trial, 7), _read_slice(trial.clone(), 7), rtol=1e-4, atol=1e-4)
+    except Exception as error:  # no Triton, no C compiler for it, a card that it does not know
+        logger.info("logits are read in several steps, since one kernel for them could not be made: %s", error)
+        return None
+    return read_slice
 
 
 def _read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:
@@ -101,11 +125,11 @@ def _read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:
 def largest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest of each row of ``[M, C]``, and where it first stands.
 
-    What ``max(-1)`` says in a third to a half of its time on a CPU, where only maxima without places are quick: the
+    On a CPU, what ``max(-1)`` says in a third to a half of its time; there only maxima without places are quick: the
     largest stands in the first chunk whose maximum is largest.
     """
     rows, length = logits.shape
-    if length % _CHUNK:
+    if length % _CHUNK or logits.is_cuda:
         top, best = logits.max(-1)
         return top, best
     chunks = logits.unflatten(1, (-1, _CHUNK))
@@ -114,9 +138,12 @@ def largest(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return top, chunk * _CHUNK + inside
 
 
-def _together(slices: torch.Tensor) -> torch.Tensor:
-    """The same of all slices, ``[n, 5, M]`` to ``[5, M]``; in the last place the entropy, ``log Z - sum(p x)``."""
-    tops, seconds, bests, totals, means = slices.unbind(1)
+def _together(slices: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The same of all slices, ``[5, M]`` each, to ``[5, M]``; in the last place the entropy, ``log Z - sum(p x)``."""
+    if len(slices) == 1:
+        top, second, best, log_total, mean = slices[0]
+        return torch.stack([top, second, best, log_total, log_total + (top - mean)])
+    tops, seconds, bests, totals, means = torch.stack([*slices], dim=1)
     top, leading = tops.max(0)
     second = torch.cat([tops.scatter(0, leading[None], -torch.inf), seconds]).amax(0)
     ruled_out = tops == -torch.inf  # a slice without a token that can come

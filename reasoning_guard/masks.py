@@ -7,13 +7,18 @@ layers restrict that further *by position distance*, because a packed token's in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from reasoning_guard.packing import PackedBatch
+
+_Rows = tuple[torch.Tensor, torch.Tensor]
+"""What tokens see, ``[R, N, K]``, and their positions, ``[R, N]``."""
+
+_Restriction = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
@@ -37,6 +42,10 @@ class MaskPlan:
         """How many masks :meth:`build` makes."""
         return 1 + self.by_layer_type * ((self.window is not None) + (self.chunk is not None))
 
+    def reaches(self, length: int) -> bool:
+        """Whether every layer sees all of ``length`` tokens."""
+        return all(reach is None or reach >= length for _, reach in self._kinds().values())
+
     def build(
         self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype, before: Sequence[PackedBatch] = ()
     ) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -48,33 +57,68 @@ class MaskPlan:
             dtype: The dtype in which the model computes.
             before: What of the same branches is in the cache already behind the trunk, ``P`` tokens; ``K = T + P + B``.
         """
-        keys = _key_positions(trunk_length, (*before, batch))
-        return self._restricted(visible(trunk_length, batch, before), keys, batch.positions, dtype)
+
+        def rows(_: int | None) -> _Rows:
+            return visible(trunk_length, batch, before), batch.positions
+
+        return self._masks(rows, trunk_length, (*before, batch), dtype)
 
     def build_with_trunk(
-        self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype
+        self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype, apart: bool = False
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive masks ``[R, 1, T + B, T + B]`` for rows that are read together with their trunks before them."""
-        on_branch = visible(trunk_length, batch)
-        positions = _key_positions(trunk_length, (batch,))
-        on_trunk = torch.ones(trunk_length, on_branch.shape[-1], dtype=torch.bool, device=on_branch.device).tril()
-        seen = torch.cat([on_trunk.expand(len(on_branch), -1, -1), on_branch], dim=1)
-        return self._restricted(seen, positions, positions, dtype)
+        """Additive masks for rows that are read together with their trunks before them.
 
-    def _restricted(
-        self, seen: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, dtype: torch.dtype
+        Args:
+            trunk_length: ``T``, how many tokens of trunk stand before the ``B`` of each row.
+            batch: The rows.
+            dtype: The dtype in which the model computes.
+            apart: Leave out the trunks' tokens where they see all that comes before them
+                (:mod:`reasoning_guard.trunk_attention`).
+
+        Returns:
+            ``[R, 1, T + B, T + B]``, or ``[R, 1, B, T + B]`` for layers in which trunks are left out.
+        """
+        on_branch = visible(trunk_length, batch)
+
+        def rows(reach: int | None) -> _Rows:
+            if apart and (reach is None or reach >= trunk_length):
+                return on_branch, batch.positions
+            on_trunk = torch.ones(trunk_length, on_branch.shape[-1], dtype=torch.bool, device=on_branch.device).tril()
+            seen = torch.cat([on_trunk.expand(len(on_branch), -1, -1), on_branch], dim=1)
+            return seen, _key_positions(trunk_length, (batch,))
+
+        return self._masks(rows, trunk_length, (batch,), dtype)
+
+    def _masks(
+        self, rows: Callable[[int | None], _Rows], trunk_length: int, packed: Sequence[PackedBatch], dtype: torch.dtype
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """What is seen, within what the layers' windows and chunks leave of it, as the model wants it."""
-        if self.window is None and self.chunk is None:
-            return {FULL: additive(seen, dtype)} if self.by_layer_type else additive(seen, dtype)
+        """What is seen, within what each kind of layer leaves of it, as the model wants it.
+
+        Args:
+            rows: For how far back a layer reaches, in tokens (None: to the first), what is seen and from where.
+            trunk_length: How many trunk tokens are among the keys.
+            packed: The other keys.
+            dtype: The dtype in which the model computes.
+        """
+        masks = {}
+        for name, (restrict, reach) in self._kinds().items():
+            seen, queries = rows(reach)
+            if restrict is not None and reach is not None:
+                seen = seen & restrict(_key_positions(trunk_length, packed), queries, reach)
+            masks[name] = additive(seen, dtype)
+        return masks if self.by_layer_type else masks[FULL]
+
+    def _kinds(self) -> dict[str, tuple[_Restriction | None, int | None]]:
+        """For each kind of layer, what restricts it further and how far back it reaches."""
+        sliding = (None, None) if self.window is None else (_near, self.window)
         if not self.by_layer_type:
-            return additive(seen if self.window is None else seen & _near(keys, queries, self.window), dtype)
-        masks = {FULL: additive(seen, dtype)}
+            return {FULL: sliding}
+        kinds: dict[str, tuple[_Restriction | None, int | None]] = {FULL: (None, None)}
         if self.window is not None:
-            masks[SLIDING] = additive(seen & _near(keys, queries, self.window), dtype)
+            kinds[SLIDING] = sliding
         if self.chunk is not None:
-            masks[CHUNKED] = additive(seen & _same_chunk(keys, queries, self.chunk), dtype)
-        return masks
+            kinds[CHUNKED] = (_same_chunk, self.chunk)
+        return kinds
 
 
 def mask_plans(config: Any) -> tuple[MaskPlan, ...]:

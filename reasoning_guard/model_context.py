@@ -26,7 +26,8 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
     global random state of the CPU and of the model's CUDA devices, and the attention implementation of every part.
     Gradients are off by ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that
-    training cannot use. What was compiled runs as it was written: each new length would compile it anew.
+    training cannot use. What was compiled runs as it was written, and cuDNN does not attend: each new length would be
+    compiled or planned anew.
 
     Eval flags matter beyond dropout: with gradient checkpointing, a model in training mode silently drops its cache,
     and greedy generation is wrong from the second token on.
@@ -42,7 +43,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     with _one_walk(model) as walk:
         flags = [(module, module.training) for module in walk.modules]
         attention = _attention(model) if dense_masks else []
-        with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled():
+        with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled(), _unplanned():
             try:
                 if any(training for _, training in flags):
                     model.eval()
@@ -64,14 +65,30 @@ class _Walk:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = _all_modules(model)
+        self.text_config: Any = None
+        self._having: dict[str, list[nn.Module]] = {}
+
+    @cached_property
+    def kinds(self) -> frozenset[type[nn.Module]]:
+        """Their classes."""
+        return frozenset(map(type, self.modules))
 
     @cached_property
     def parameters(self) -> tuple[nn.Parameter, ...]:
-        """All parameters."""
-        own = (
-            vars(module).get("_parameters") or dict(module.named_parameters(recurse=False)) for module in self.modules
-        )
-        return tuple(dict.fromkeys(p for each in own for p in each.values() if p is not None))
+        """All parameters, each once; by ``id``, since hashing a tensor is a call of Python's."""
+        owned = ((module, vars(module).get("_parameters")) for module in self.modules)
+        named = (dict(module.named_parameters(recurse=False)) if own is None else own for module, own in owned)
+        return tuple({id(each): each for own in named if own for each in own.values() if each is not None}.values())
+
+    def having(self, name: str) -> list[nn.Module]:
+        """Those that have an attribute of their own or of their class.
+
+        Not by asking each: ``nn.Module`` searches long for what it lacks, as long as launching a kernel takes.
+        """
+        if name not in self._having:
+            kinds = {kind for kind in self.kinds if hasattr(kind, name)}
+            self._having[name] = [each for each in self.modules if name in vars(each) or type(each) in kinds]
+        return self._having[name]
 
 
 _walked: WeakKeyDictionary[nn.Module, _Walk] = WeakKeyDictionary()
@@ -97,24 +114,21 @@ def _walk_of(model: nn.Module) -> _Walk:
 def _all_modules(model: nn.Module) -> tuple[nn.Module, ...]:
     """What ``model.modules()`` yields, in a fraction of its time: that makes up a name for each, to no purpose here."""
     found: dict[nn.Module, None] = {}
-    pending = [model]
+    pending: list[nn.Module | None] = [model]
     while pending:
         module = pending.pop()
-        if module not in found:
+        if module is not None and module not in found:
             found[module] = None
-            own: dict[str, nn.Module | None] = vars(module).get("_modules") or dict(module.named_children())
-            pending += [each for each in reversed(own.values()) if each is not None]
+            own: dict[str, nn.Module | None] | None = vars(module).get("_modules")
+            children = dict(module.named_children()) if own is None else own
+            if children:
+                pending += reversed(children.values())
     return tuple(found)
 
 
 def modules_with(model: nn.Module, name: str) -> list[nn.Module]:
-    """The modules that have an attribute of their own or of their class.
-
-    Not by asking each: ``nn.Module`` searches long for what it lacks, as long as launching a kernel takes.
-    """
-    modules = _walk_of(model).modules
-    kinds = {kind for kind in set(map(type, modules)) if hasattr(kind, name)}
-    return [module for module in modules if type(module) in kinds or name in vars(module)]
+    """The modules that have an attribute of their own or of their class."""
+    return _walk_of(model).having(name)
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -146,9 +160,40 @@ def attention_name(model: nn.Module) -> str:
     return str(getattr(text_config(model), "_attn_implementation", None) or "eager")
 
 
+@contextmanager
+def attending_by(model: nn.Module, name: str) -> Iterator[None]:
+    """Within the block, what attends by ``sdpa`` attends by another function that Transformers knows by its name."""
+    changed = [config for config, own in _attention(model) if own == "sdpa"]
+    try:
+        for config in changed:
+            config._attn_implementation = name
+        yield
+    finally:
+        for config in changed:
+            config._attn_implementation = "sdpa"
+
+
 def _uncompiled() -> AbstractContextManager[object]:
     stance = getattr(torch.compiler, "set_stance", None)
     return nullcontext() if stance is None else stance("force_eager")
+
+
+@contextmanager
+def _unplanned() -> Iterator[None]:
+    """Keep scaled-dot-product attention from cuDNN's kernels where there are others.
+
+    cuDNN plans for every shape that it has not met: 60 ms each on an H200, several times what a forward takes. Traces
+    are of all lengths, and each token that is generated makes them longer. PyTorch's own kernels plan nothing.
+    """
+    sdp = torch.backends.cuda
+    if not (sdp.cudnn_sdp_enabled() and sdp.flash_sdp_enabled() and sdp.mem_efficient_sdp_enabled()):
+        yield
+        return
+    sdp.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        sdp.enable_cudnn_sdp(True)
 
 
 def runs_as_written() -> bool:
@@ -188,8 +233,13 @@ def _weakly(function: object) -> object:
 
 def text_config(model: nn.Module) -> Any:
     """The configuration of the language model inside ``model``."""
-    config: Any = model.config
-    return config.get_text_config(decoder=True)
+    walk = _walked.get(model)
+    if walk is None:
+        config: Any = model.config
+        return config.get_text_config(decoder=True)
+    if walk.text_config is None:
+        walk.text_config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
+    return walk.text_config
 
 
 def settings_of(model: nn.Module) -> str:
@@ -210,7 +260,7 @@ def context_length(model: nn.Module) -> int | None:
 def is_sharded(model: nn.Module) -> bool:
     """Whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
     walk = _walk_of(model)
-    if any(issubclass(kind, (FSDPModule, FullyShardedDataParallel)) for kind in set(map(type, walk.modules))):
+    if any(issubclass(kind, (FSDPModule, FullyShardedDataParallel)) for kind in walk.kinds):
         return True
     return any("ds_id" in vars(parameter) for parameter in walk.parameters)
 

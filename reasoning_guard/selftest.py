@@ -45,7 +45,7 @@ from reasoning_guard.model_context import (
     takes_dense_masks,
     text_config,
 )
-from reasoning_guard.one_pass import fits, is_launched, launch_at_once
+from reasoning_guard.one_pass import fits, is_launched, launch_at_once, may_go_apart
 from reasoning_guard.processes import broke_off
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
@@ -240,9 +240,10 @@ def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Sc
 
 
 def _try_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores) -> float:
-    """Largest difference from the truth of trunks and branches in one pass."""
+    """Largest difference from the truth of trunks and branches in one pass, with trunks masked and without."""
+    ways = (False, True) if may_go_apart(model) else (False,)
     try:
-        return largest_difference(launch_at_once(model, trees, plan)(), truth)
+        return max(largest_difference(launch_at_once(model, trees, plan, apart)(), truth) for apart in ways)
     except Exception as error:  # what takes a mask behind a cache may refuse one without
         if out_of_memory(error):
             raise

@@ -89,8 +89,8 @@ class _Growing:
     hide: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
     leave: list[int] = field(default_factory=list)
     stems: list[Stem] = field(default_factory=list)
-    own: dict[int, list[int]] = field(default_factory=dict)
-    others: dict[int, list[int]] = field(default_factory=dict)
+    own: dict[int, Sequence[int]] = field(default_factory=dict)
+    others: dict[int, Sequence[int]] = field(default_factory=dict)
 
     def add_stem(
         self, at: int, hide: tuple[int, int], alike: Sequence[tuple[tuple[int, ...], Branch, int, bool]]
@@ -101,10 +101,12 @@ class _Growing:
         has beyond has no descendants to come. Sorted by when a token was first seen, the latest first, and not by its
         id: then what asks the same as other branches do, under other ids, stands in the same order and rounds alike.
         """
-        start, before, path = len(self.token), (), []
-        ranks = _first_seen(ids for ids, *_ in alike) if len(alike) > 1 else {}
-        for ids, branch, number, is_own in sorted(alike, key=lambda each: [-ranks.get(token, 0) for token in each[0]]):
-            shared, size, clock = common_prefix(before, ids), len(ids), len(self.token)
+        start, before, path = len(self.token), (), range(0)
+        if len(alike) > 1:
+            ranks = _first_seen(ids for ids, *_ in alike)
+            alike = sorted(alike, key=lambda each: [-ranks[token] for token in each[0]])
+        for ids, branch, number, is_own in alike:
+            shared, size, clock = common_prefix(before, ids) if before else 0, len(ids), len(self.token)
             for node in path[shared:]:
                 self.leave[node] = clock
             more = size - shared
@@ -130,7 +132,7 @@ class _Growing:
         wanted = np.zeros(len(self.token), dtype=bool)
         wanted[nodes] = True
         for other in self.others.values():
-            wanted[other] = True
+            wanted[list(other)] = True
         return Trie(
             columns=np.array([self.token, self.position, self.at, *self.hide, self.leave], dtype=np.int64),
             wanted=wanted,

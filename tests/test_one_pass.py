@@ -11,8 +11,8 @@ from benchmarks.architectures import plain_loop
 from reasoning_guard import one_pass, selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.forward import LIMIT, score_shared
-from reasoning_guard.masks import MaskPlan
-from reasoning_guard.one_pass import fits, launch_at_once, worth_it
+from reasoning_guard.masks import MaskPlan, mask_plans
+from reasoning_guard.one_pass import fits, launch_at_once, trunks_go_apart
 from reasoning_guard.packing import anchored, batch_rows, pack
 from reasoning_guard.tree import Branch, TraceTree
 from tiny_models import tiny_model
@@ -95,12 +95,47 @@ def test_a_model_that_takes_masks_behind_a_cache_only_is_not_read_at_once(
     assert [p for score in found for p in score.logprobs] == pytest.approx(plain_loop(model, tree), abs=1e-4)
 
 
-def test_long_traces_and_large_models_are_read_in_two_passes(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trunks_attend_without_a_mask_where_a_gpu_has_more_to_do_than_to_launch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tiny_model("llama")
-    assert worth_it(model, [a_tree(0)])
-    assert not worth_it(model, [a_tree(0, length=200_000)]), "attention to all pairs takes longer than a launch"
+    assert not trunks_go_apart(model, [a_tree(0)])
+    assert trunks_go_apart(model, [a_tree(0, length=20_000)]), "attention under a mask grows with the square"
+    assert trunks_go_apart(model, [a_tree(0, length=200)] * 10_000), "all rows of a batch count"
     monkeypatch.setattr(one_pass, "weights_of", lambda _: 7_000_000_000)
-    assert not worth_it(model, [a_tree(0, length=2_000)])
+    assert trunks_go_apart(model, [a_tree(0, length=200)])
+    model.set_attn_implementation("eager")
+    assert not trunks_go_apart(model, [a_tree(0, length=20_000)]), "eager attention has no other way"
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3", "llama4", "gpt2"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_trunks_with_and_without_a_mask_score_the_same(name: str, apart: bool, launched: None) -> None:
+    """Windows and chunks of these models are shorter than one trunk and longer than the other."""
+    model, [plan, *_] = tiny_model(name).eval(), mask_plans(tiny_model(name).config)
+    for trees in [a_tree(0), a_tree(1, length=31)], [a_tree(2, length=4, n=1), a_tree(3, length=4, n=2)]:
+        with torch.no_grad():
+            found = launch_at_once(model, trees, plan, apart)()
+        truth = [p for tree in trees for p in plain_loop(model, tree)]
+        assert [p for scores in found for score in scores for p in score.logprobs] == pytest.approx(truth, abs=1e-4)
+        assert model.config._attn_implementation == "sdpa"
+
+
+def test_kernels_without_a_mask_are_given_the_trunks(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, object]] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def noted(query: torch.Tensor, *inputs: object, **settings: object) -> torch.Tensor:
+        mask = settings["attn_mask"]
+        asked.append((query.shape[2], None if mask is None else tuple(mask.shape)))  # type: ignore[attr-defined]
+        return attend(query, *inputs, **settings)  # type: ignore[arg-type]
+
+    model, tree = tiny_model("llama").eval(), a_tree(0)
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
+    with torch.no_grad():
+        launch_at_once(model, [tree], MaskPlan(), apart=True)
+    assert {(24, None), (28, (1, 1, 28, 52))} <= set(asked)
+    assert not any(queries == 52 for queries, _ in asked)
 
 
 def test_masks_and_logits_must_fit() -> None:

@@ -351,7 +351,10 @@ def test_budgets_are_compared_on_traces_of_a_length() -> None:
         effort.learn(sizes, seconds=(1e3 + sum(sizes) * (1 + length / 50)) / 1e6)
 
     read(100)
+    assert (effort.tokens, effort.proven) == (1024, 1024), "the first of a size is not timed"
+    read(100)
     assert (effort.tokens, effort.proven) == (2048, 1024)
+    read(1000)
     read(1000)
     assert (effort.tokens, effort.proven, effort.trying) == (1024, 1024, True), "timed again, at what is proven"
     read(1000)
@@ -360,7 +363,7 @@ def test_budgets_are_compared_on_traces_of_a_length() -> None:
 
 def test_lengths_that_never_are_alike_end_the_search() -> None:
     effort = Effort(1024, trying=True)
-    for i in range(9):
+    for i in range(12):
         length = 100 * 2 ** (i % 4)
         effort.learn([length] * max(1, effort.tokens // length), seconds=1.0)
     assert (effort.tokens, effort.trying) == (1024, False)
@@ -370,6 +373,8 @@ def test_batches_that_do_not_fill_the_budget_teach_nothing() -> None:
     effort = Effort(1024, trying=True)
     effort.learn([100] * 3, seconds=1.0)
     assert (effort.tokens, effort.trying, effort.proven) == (1024, True, 1024)
+    effort.learn([400, 400], seconds=9.0)
+    assert (effort.tokens, effort.proven) == (1024, 1024)
     effort.learn([400, 400], seconds=1.0)
     assert effort.tokens == 2048
     effort.shrink([400, 400], shared=True)

@@ -86,7 +86,7 @@ def test_a_single_forward_that_does_not_fit_is_an_error() -> None:
     model = tiny_model("llama")
     scorer = BranchScorer(model)
     full_when(model, lambda kwargs: True)
-    with pytest.raises(torch.OutOfMemoryError, match="on a single trace of 60 tokens"):
+    with pytest.raises(torch.OutOfMemoryError, match="on a single trace of 54 tokens"):
         scorer.score_trees([a_tree(30)])
     assert scorer.effort == Effort(2_048), "nothing that would last"
 
@@ -123,7 +123,7 @@ def test_a_long_trace_makes_only_traces_as_long_slow() -> None:
     shapes: list[int] = []
     full_when(model, lambda kwargs: shapes.append(kwargs["input_ids"].shape[1]) or _long(kwargs))
     assert totals(scorer.score_trees(trees)) == pytest.approx(expected, abs=1e-4)
-    assert (scorer.effort.alone_from, scorer.effort.elements) == (90, LIMIT)
+    assert (scorer.effort.alone_from, scorer.effort.elements) == (84, LIMIT)
     shapes.clear()
     assert totals(scorer.score_trees(trees)) == pytest.approx(expected, abs=1e-4)
     assert len(shapes) == 2 + 6, "trunks and branches of the two short ones, then the long one's branches"

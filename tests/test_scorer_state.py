@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import types
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -187,6 +188,29 @@ def test_one_walk_finds_what_torch_finds(name: str) -> None:
         assert walk.modules == tuple(model.modules())
         assert list(map(id, walk.parameters)) == list(map(id, model.parameters()))
         assert device_of(model) == next(model.parameters()).device
+
+
+def test_attention_that_plans_for_every_shape_rests_while_a_model_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's, which is on by default; unless nothing else is left."""
+    sdp, model = torch.backends.cuda, tiny_model("llama")
+    assert sdp.cudnn_sdp_enabled()
+    with suppress(KeyError), reading(model):
+        assert not sdp.cudnn_sdp_enabled()
+        with reading(model):
+            pass
+        assert not sdp.cudnn_sdp_enabled()
+        raise KeyError
+    assert sdp.cudnn_sdp_enabled()
+    monkeypatch.setattr(sdp, "flash_sdp_enabled", lambda: False)
+    with reading(model):
+        assert sdp.cudnn_sdp_enabled()
+    sdp.enable_cudnn_sdp(False)
+    try:
+        with reading(model):
+            pass
+        assert not sdp.cudnn_sdp_enabled(), "who turned it off wants it off"
+    finally:
+        sdp.enable_cudnn_sdp(True)
 
 
 def test_a_walk_ends_with_the_reading() -> None:

@@ -1,0 +1,42 @@
+"""Run by test_slice_kernel.py: the kernel under Triton's interpreter, chosen before Triton is imported."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+
+from reasoning_guard.hidden import _read_slice
+from reasoning_guard.slice_kernel import read_slice
+
+
+def slices(dtype: torch.dtype, width: int, device: str = "cpu") -> torch.Tensor:
+    """Ordinary rows, one with a tie for the best, one with a token that is ruled out, one that all but one are."""
+    logits = torch.randn(5, width, generator=torch.Generator().manual_seed(width)).mul_(8).to(dtype)
+    logits[1, 7] = -torch.inf
+    logits[2] = -torch.inf
+    logits[2, 5] = 1.0
+    logits[3, 3] = logits[3, width - 10] = 60.0
+    return logits.to(device)
+
+
+def main() -> None:
+    """Compare the kernel with the steps that it stands for, and look at what it makes of rows that say nothing."""
+    for dtype in torch.float32, torch.bfloat16, torch.float16:
+        for width in 64, 4096, 9000:
+            logits = slices(dtype, width)
+            found, steps = read_slice(logits, 300), _read_slice(logits.float(), 300)
+            torch.testing.assert_close(found, steps, rtol=1e-5, atol=2e-5, msg=f"{dtype}, {width} wide")
+            assert found[2, 3] == 303, "the first of two that are best"
+    logits = torch.zeros(2, 100)
+    logits[0], logits[1, 3] = -torch.inf, torch.nan
+    ruled_out, unknown = read_slice(logits, 0).unbind(1)
+    assert ruled_out[0] == ruled_out[1] == ruled_out[3] == -torch.inf
+    assert unknown[[0, 3, 4]].isnan().all()
+    print("compared")
+
+
+if __name__ == "__main__":
+    main()
