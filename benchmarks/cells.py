@@ -27,6 +27,7 @@ import transformers
 from transformers import LlamaForCausalLM
 
 from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of, together
+from reasoning_guard.model_context import unplanned
 from reasoning_guard.selftest import noise
 from reasoning_guard.tree import TraceTree
 
@@ -198,7 +199,9 @@ def timed(cell: Cell, model: LlamaForCausalLM, *, watched: bool = False) -> Reco
             if cell.device == "cpu":
                 gc.collect()  # for a GPU it would take longer than most ways do
             own = run_of(name, trees)
-            with peaks[name] if name in peaks and (last or cell.device == "cuda") else nullcontext():
+            watching = peaks[name] if name in peaks and (last or cell.device == "cuda") else nullcontext()
+            # The slow ways run once: each of their lengths would be a new one to cuDNN's attention, which plans.
+            with watching, unplanned() if name in TRACE_BY_TRACE else nullcontext():
                 started = clock(cell.device)
                 found[name] = ways[name](model, own) or []
                 record.seconds[name].append((clock(cell.device) - started) * len(trees) / len(own))

@@ -40,7 +40,11 @@ def machine(records: Sequence[Record], device: str) -> str:
     where = "; ".join(dict.fromkeys(record.machine for record in records))
     dtype, time = ("bfloat16", "wall") if device == "cuda" else ("float32", "CPU")
     loads = [record.load for record in records]
-    kept = "Memory that was freed stays the process's, as in one that has trained. " if device == "cpu" else ""
+    kept = {
+        "cpu": "Memory that was freed stays the process's, as in one that has trained. ",
+        "cuda": "(c), (d) and (e) may use cuDNN's attention, which has its plan for each length by then; the scorer, "
+        "(a) and (b), to whom each length would be a new one, run without. ",
+    }[device]
     return (
         f"`python -m benchmarks.scoring --device {device}` on {where}. Llamas with random {dtype} weights, {time} "
         "seconds. Prompts of 150 tokens and steps of 30 unless said. Ratios are taken within interleaved rounds: the "

@@ -43,7 +43,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     with _one_walk(model) as walk:
         flags = [(module, module.training) for module in walk.modules]
         attention = _attention(model) if dense_masks else []
-        with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled(), _unplanned():
+        with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled(), unplanned():
             try:
                 if any(training for _, training in flags):
                     model.eval()
@@ -179,7 +179,7 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 
 @contextmanager
-def _unplanned() -> Iterator[None]:
+def unplanned() -> Iterator[None]:
     """Keep scaled-dot-product attention from cuDNN's kernels where there are others.
 
     cuDNN plans for every shape that it has not met: 60 ms each on an H200, several times what a forward takes. Traces
