@@ -9,7 +9,6 @@ https://arxiv.org/abs/2411.09009).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,11 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from reasoning_guard.compiled import compiled_kernel
 from reasoning_guard.logits import Place
 from reasoning_guard.packing import on_device
 from reasoning_guard.trie import Integers
-
-logger = logging.getLogger(__name__)
 
 _CPU_SLICE, _GPU_SLICE, _FUSED_SLICE = (2**19, 512, 2048), (2**24, 4096, 2**24), (2**25, 4096, 2**25)
 """Elements of a slice's logits, and its least and greatest width in tokens. On a CPU what stays in its second-level
@@ -93,20 +91,23 @@ def _width(rows: int, device: torch.device, fused: bool) -> int:
     return max(least, min(greatest, elements // rows // _CHUNK * _CHUNK))
 
 
+Reader = Callable[[torch.Tensor, int], torch.Tensor]
+
+
 @cache
-def fused_reading(device: torch.device) -> Callable[[torch.Tensor, int], torch.Tensor] | None:
+def fused_reading(device: torch.device) -> Reader | None:
     """One kernel in place of :func:`_read_slice`'s many, where a GPU has Triton and what it compiles is right."""
-    if device.type != "cuda":
-        return None
-    try:
+
+    def load() -> Reader:
         from reasoning_guard.slice_kernel import read_slice
 
+        return read_slice
+
+    def check(read: Reader) -> None:
         trial = torch.linspace(-9, 9, 3 * 5001, device=device).view(5001, 3).T.contiguous().sin().mul_(30)
-        torch.testing.assert_close(read_slice(trial, 7), _read_slice(trial.clone(), 7), rtol=1e-4, atol=1e-4)
-    except Exception as error:  # no Triton, no C compiler for it, a card that it does not know
-        logger.info("logits are read in several steps, since one kernel for them could not be made: %s", error)
-        return None
-    return read_slice
+        torch.testing.assert_close(read(trial, 7), _read_slice(trial.clone(), 7), rtol=1e-4, atol=1e-4)
+
+    return compiled_kernel(device, load, check, "logits are read in several steps")
 
 
 def _read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:

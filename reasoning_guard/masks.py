@@ -7,18 +7,13 @@ layers restrict that further *by position distance*, because a packed token's in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from reasoning_guard.packing import PackedBatch
-
-_Rows = tuple[torch.Tensor, torch.Tensor]
-"""What tokens see, ``[R, N, K]``, and their positions, ``[R, N]``."""
-
-_Restriction = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
@@ -42,10 +37,6 @@ class MaskPlan:
         """How many masks :meth:`build` makes."""
         return 1 + self.by_layer_type * ((self.window is not None) + (self.chunk is not None))
 
-    def reaches(self, length: int) -> bool:
-        """Whether every layer sees all of ``length`` tokens."""
-        return all(reach is None or reach >= length for _, reach in self._kinds().values())
-
     def build(
         self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype, before: Sequence[PackedBatch] = ()
     ) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -57,68 +48,38 @@ class MaskPlan:
             dtype: The dtype in which the model computes.
             before: What of the same branches is in the cache already behind the trunk, ``P`` tokens; ``K = T + P + B``.
         """
+        keys = _key_positions(trunk_length, (*before, batch))
+        return self._restricted(visible(trunk_length, batch, before), keys, batch.positions, dtype)
 
-        def rows(_: int | None) -> _Rows:
-            return visible(trunk_length, batch, before), batch.positions
+    def everywhere(self, mask: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """One mask for layers of every kind, as the model wants it."""
+        return dict.fromkeys(self._reaches(), mask) if self.by_layer_type else mask
 
-        return self._masks(rows, trunk_length, (*before, batch), dtype)
+    def reaches(self, length: int) -> bool:
+        """Whether every layer sees back over ``length`` tokens."""
+        return all(reach is None or reach >= length for reach in self._reaches().values())
 
-    def build_with_trunk(
-        self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype, apart: bool = False
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive masks for rows that are read together with their trunks before them.
-
-        Args:
-            trunk_length: ``T``, how many tokens of trunk stand before the ``B`` of each row.
-            batch: The rows.
-            dtype: The dtype in which the model computes.
-            apart: Leave out the trunks' tokens where they see all that comes before them
-                (:mod:`reasoning_guard.trunk_attention`).
-
-        Returns:
-            ``[R, 1, T + B, T + B]``, or ``[R, 1, B, T + B]`` for layers in which trunks are left out.
-        """
-        on_branch = visible(trunk_length, batch)
-
-        def rows(reach: int | None) -> _Rows:
-            if apart and (reach is None or reach >= trunk_length):
-                return on_branch, batch.positions
-            on_trunk = torch.ones(trunk_length, on_branch.shape[-1], dtype=torch.bool, device=on_branch.device).tril()
-            seen = torch.cat([on_trunk.expand(len(on_branch), -1, -1), on_branch], dim=1)
-            return seen, _key_positions(trunk_length, (batch,))
-
-        return self._masks(rows, trunk_length, (batch,), dtype)
-
-    def _masks(
-        self, rows: Callable[[int | None], _Rows], trunk_length: int, packed: Sequence[PackedBatch], dtype: torch.dtype
-    ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """What is seen, within what each kind of layer leaves of it, as the model wants it.
-
-        Args:
-            rows: For how far back a layer reaches, in tokens (None: to the first), what is seen and from where.
-            trunk_length: How many trunk tokens are among the keys.
-            packed: The other keys.
-            dtype: The dtype in which the model computes.
-        """
-        masks = {}
-        for name, (restrict, reach) in self._kinds().items():
-            seen, queries = rows(reach)
-            if restrict is not None and reach is not None:
-                seen = seen & restrict(_key_positions(trunk_length, packed), queries, reach)
-            masks[name] = additive(seen, dtype)
-        return masks if self.by_layer_type else masks[FULL]
-
-    def _kinds(self) -> dict[str, tuple[_Restriction | None, int | None]]:
-        """For each kind of layer, what restricts it further and how far back it reaches."""
-        sliding = (None, None) if self.window is None else (_near, self.window)
+    def _reaches(self) -> dict[str, int | None]:
+        """How far back each kind of layer sees, in tokens; None to the first."""
         if not self.by_layer_type:
-            return {FULL: sliding}
-        kinds: dict[str, tuple[_Restriction | None, int | None]] = {FULL: (None, None)}
+            return {FULL: self.window}
+        restricted = {SLIDING: self.window, CHUNKED: self.chunk}
+        return {FULL: None, **{name: reach for name, reach in restricted.items() if reach is not None}}
+
+    def _restricted(
+        self, seen: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, dtype: torch.dtype
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What is seen, within what the layers' windows and chunks leave of it, as the model wants it."""
+        if self.window is None and self.chunk is None:
+            return {FULL: additive(seen, dtype)} if self.by_layer_type else additive(seen, dtype)
+        if not self.by_layer_type:
+            return additive(seen if self.window is None else seen & _near(keys, queries, self.window), dtype)
+        masks = {FULL: additive(seen, dtype)}
         if self.window is not None:
-            kinds[SLIDING] = sliding
+            masks[SLIDING] = additive(seen & _near(keys, queries, self.window), dtype)
         if self.chunk is not None:
-            kinds[CHUNKED] = (_same_chunk, self.chunk)
-        return kinds
+            masks[CHUNKED] = additive(seen & _same_chunk(keys, queries, self.chunk), dtype)
+        return masks
 
 
 def mask_plans(config: Any) -> tuple[MaskPlan, ...]:
@@ -153,6 +114,22 @@ def visible(trunk_length: int, batch: PackedBatch, before: Sequence[PackedBatch]
     query = batch.enter[:, :, None]
     on_branch = [(each.enter[:, None, :] <= query) & (query < each.leave[:, None, :]) for each in (*before, batch)]
     return torch.cat([on_trunk, *on_branch], dim=-1)
+
+
+def table_of(batch: PackedBatch) -> torch.Tensor:
+    """What branch tokens see of a trunk and of each other, ``[R, 1, B, 5]`` int32, in place of a mask.
+
+    How much of the trunk; where the slice of it begins and ends that they do not see; one past their last descendant's
+    number, and their own. For :mod:`reasoning_guard.table_attention`.
+    """
+    columns = (batch.at, batch.hide_start, batch.hide_stop, batch.leave, batch.enter)
+    return torch.stack(columns, dim=-1).clamp_(max=torch.iinfo(torch.int32).max).to(torch.int32)[:, None]
+
+
+def visible_by(table: torch.Tensor, trunk_length: int) -> torch.Tensor:
+    """What :func:`visible` says, ``[R, B, T + B]`` bool, from a table."""
+    at, hide_start, hide_stop, leave, enter = table[:, 0].unbind(-1)
+    return visible(trunk_length, PackedBatch(at, at, at, hide_start, hide_stop, leave, enter, n_wanted=0, hides=True))
 
 
 def _key_positions(trunk_length: int, packed: Sequence[PackedBatch]) -> torch.Tensor:

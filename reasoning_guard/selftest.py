@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -45,7 +46,7 @@ from reasoning_guard.model_context import (
     takes_dense_masks,
     text_config,
 )
-from reasoning_guard.one_pass import fits, is_launched, launch_at_once, may_go_apart
+from reasoning_guard.one_pass import fits, is_launched, launch_at_once
 from reasoning_guard.processes import broke_off
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
@@ -217,7 +218,7 @@ def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> 
     for plan in mask_plans(text_config(twin)):
         difference = max(_try(twin, trees, plan, truth), _try(twin, trees, plan, truth, _CROWDED))
         if difference <= _TWIN_TOLERANCE:
-            at_once = _try_at_once(twin, trees, plan, truth) <= _TWIN_TOLERANCE
+            at_once = _try_at_once(twin, *_within_reach(trees, truth, plan), plan) <= _TWIN_TOLERANCE
             return Verdict(plan, "sharing the trunk is exact on a small model of its kind", difference, at_once=at_once)
         nearest = min(nearest, difference)
     return Verdict(
@@ -239,12 +240,22 @@ def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Sc
         return float("inf")
 
 
-def _try_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores) -> float:
-    """Largest difference from the truth of trunks and branches in one pass, with trunks masked and without."""
-    ways = (False, True) if may_go_apart(model) else (False,)
+def _within_reach(trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> tuple[list[TraceTree], Scores]:
+    """What layers of every kind see back over, as one pass asks."""
+    kept = [[plan.reaches(branch.at + len(branch.ids)) for branch in tree.branches] for tree in trees]
+    short = [
+        TraceTree(tree.trunk, tuple(compress(tree.branches, keep))) for tree, keep in zip(trees, kept, strict=True)
+    ]
+    return short, [list(compress(scores, keep)) for scores, keep in zip(truth, kept, strict=True)]
+
+
+def _try_at_once(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> float:
+    """Largest difference from the truth of trunks and branches in one pass."""
+    if attention_name(model) != "sdpa":
+        return float("inf")
     try:
-        return max(largest_difference(launch_at_once(model, trees, plan, apart)(), truth) for apart in ways)
-    except Exception as error:  # what takes a mask behind a cache may refuse one without
+        return largest_difference(launch_at_once(model, trees, plan)(), truth)
+    except Exception as error:  # what takes a mask may refuse a table, or look into it
         if out_of_memory(error):
             raise
         logger.debug("one pass with mask plan %s failed on %s: %s", plan, type(model).__name__, error)
@@ -320,9 +331,12 @@ def _at_once_is_exact(
     """
     if not fits(model, sample, plan, LIMIT):
         branch = min(sample[0].branches, key=lambda each: each.at)
-        truth = [[truth[0][sample[0].branches.index(branch)]]]
-        sample = [TraceTree(sample[0].trunk[: branch.at], (branch,))]
-    return fits(model, sample, plan, LIMIT) and _try_at_once(model, sample, plan, truth) <= allowed
+        at = branch.at
+        while at > 1 and not plan.reaches(at + len(branch.ids)):
+            at //= 2
+        sample = [TraceTree(sample[0].trunk[:at], (replace(branch, at=at),))]
+        truth = score_independent(model, sample, token_budget=1, split=False)
+    return fits(model, sample, plan, LIMIT) and _try_at_once(model, sample, truth, plan) <= allowed
 
 
 def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Scores) -> float:

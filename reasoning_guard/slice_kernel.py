@@ -4,6 +4,10 @@ Operation by operation, a GPU would read and write a slice some ten times, and P
 Triton, which comes with PyTorch's builds for GPUs.
 """
 
+# Triton's language has types of its own, which Python's do not describe.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
+# pyright: reportMissingParameterType=false, reportUnknownParameterType=false
+
 from __future__ import annotations
 
 import torch
@@ -14,7 +18,7 @@ _BLOCK, _WARPS = 4096, 8
 
 
 @triton.jit(do_not_specialize=["start", "rows"])
-def _read(logits, numbers, stride, width, start, rows, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _read(logits, numbers, stride, width, start, rows, BLOCK: tl.constexpr):  # noqa: N803
     row = tl.program_id(0).to(tl.int64)
     inside = tl.arange(0, BLOCK)
     never = float("-inf")
@@ -48,5 +52,6 @@ def read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:
     numbers = torch.empty(5, len(logits), dtype=torch.float32, device=logits.device)
     grid = (len(logits),)
     sizes = logits.stride(0), logits.shape[1], start, len(logits)
-    _read[grid](logits, numbers, *sizes, BLOCK=_BLOCK, num_warps=_WARPS)  # pyright: ignore[reportCallIssue]
+    with torch.cuda.device_of(logits):  # else Triton takes the current one
+        _read[grid](logits, numbers, *sizes, BLOCK=_BLOCK, num_warps=_WARPS)
     return numbers

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AttentionInterface
 
 from benchmarks.architectures import plain_loop
 from reasoning_guard import one_pass, selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.forward import LIMIT, score_shared
-from reasoning_guard.masks import MaskPlan, mask_plans
-from reasoning_guard.one_pass import fits, launch_at_once, trunks_go_apart
+from reasoning_guard.masks import MaskPlan, table_of, visible, visible_by
+from reasoning_guard.one_pass import fits, launch_at_once
 from reasoning_guard.packing import anchored, batch_rows, pack
+from reasoning_guard.table_attention import BY_TABLE, attend_by_table
 from reasoning_guard.tree import Branch, TraceTree
 from tiny_models import tiny_model
 
@@ -40,16 +43,19 @@ def passes_of(model: torch.nn.Module) -> list[tuple[int, ...]]:
     return fed
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "gemma2", "gemma3", "gpt_oss", "llama4", "gpt2"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "mixtral", "gpt2", "mistral", "gemma3", "llama4", "gemma2", "gpt_oss"]
+)
 def test_it_is_taken_where_passes_are_launched_and_scores_the_same(name: str, launched: None) -> None:
+    """By a table, which takes layers that see back to the first token, and scaled-dot-product attention."""
     model, trees = tiny_model(name), [a_tree(0), a_tree(1, length=31)]
     scorer = BranchScorer(model)
     scorer.score_trees(trees)
     assert scorer.verdict is not None
-    assert scorer.verdict.at_once
+    assert scorer.verdict.at_once == (name not in ("gemma2", "gpt_oss"))
     fed = passes_of(model)
     found = scorer.score_trees(trees)
-    assert len(fed) == 1
+    assert len(fed) == (2 if scorer.verdict.plan != MaskPlan() or not scorer.verdict.at_once else 1)
     model.eval()
     truth = [p for tree in trees for p in plain_loop(model, tree)]
     assert [p for scores in found for score in scores for p in score.logprobs] == pytest.approx(truth, abs=1e-4)
@@ -78,12 +84,7 @@ def test_every_token_is_fed_once(launched: None) -> None:
 def test_a_model_that_takes_masks_behind_a_cache_only_is_not_read_at_once(
     launched: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = MaskPlan.build_with_trunk
-
-    def shifted(self: MaskPlan, *inputs: object) -> object:
-        return right(self, *inputs).roll(1, -1)  # type: ignore[arg-type, union-attr]
-
-    monkeypatch.setattr(MaskPlan, "build_with_trunk", shifted)
+    monkeypatch.setattr(one_pass, "table_of", lambda batch: table_of(batch).roll(1, 2))
     monkeypatch.setattr(selftest, "_twins", {})
     model, tree = tiny_model("llama"), a_tree(0)
     scorer = BranchScorer(model)
@@ -95,33 +96,20 @@ def test_a_model_that_takes_masks_behind_a_cache_only_is_not_read_at_once(
     assert [p for score in found for p in score.logprobs] == pytest.approx(plain_loop(model, tree), abs=1e-4)
 
 
-def test_trunks_attend_without_a_mask_where_a_gpu_has_more_to_do_than_to_launch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = tiny_model("llama")
-    assert not trunks_go_apart(model, [a_tree(0)])
-    assert trunks_go_apart(model, [a_tree(0, length=20_000)]), "attention under a mask grows with the square"
-    assert trunks_go_apart(model, [a_tree(0, length=200)] * 10_000), "all rows of a batch count"
-    monkeypatch.setattr(one_pass, "weights_of", lambda _: 7_000_000_000)
-    assert trunks_go_apart(model, [a_tree(0, length=200)])
-    model.set_attn_implementation("eager")
-    assert not trunks_go_apart(model, [a_tree(0, length=20_000)]), "eager attention has no other way"
+@pytest.mark.parametrize("name", ["mistral", "gemma3", "llama4"])
+def test_short_traces_are_within_every_window(name: str, launched: None) -> None:
+    model, tree = tiny_model(name), a_tree(0, length=4, n=1)
+    tree = TraceTree(tree.trunk, (Branch(4, (5, 6, 7), (1, 3)),))
+    scorer = BranchScorer(model)
+    [found] = scorer.score_trees([tree])
+    fed = passes_of(model)
+    assert scorer.score_trees([tree]) == [found]
+    assert len(fed) == 1
+    assert [p for score in found for p in score.logprobs] == pytest.approx(plain_loop(model.eval(), tree), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3", "llama4", "gpt2"])
-@pytest.mark.parametrize("apart", [False, True])
-def test_trunks_with_and_without_a_mask_score_the_same(name: str, apart: bool, launched: None) -> None:
-    """Windows and chunks of these models are shorter than one trunk and longer than the other."""
-    model, [plan, *_] = tiny_model(name).eval(), mask_plans(tiny_model(name).config)
-    for trees in [a_tree(0), a_tree(1, length=31)], [a_tree(2, length=4, n=1), a_tree(3, length=4, n=2)]:
-        with torch.no_grad():
-            found = launch_at_once(model, trees, plan, apart)()
-        truth = [p for tree in trees for p in plain_loop(model, tree)]
-        assert [p for scores in found for score in scores for p in score.logprobs] == pytest.approx(truth, abs=1e-4)
-        assert model.config._attn_implementation == "sdpa"
-
-
-def test_kernels_without_a_mask_are_given_the_trunks(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_without_a_mask_are_given_the_trunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no kernel knows tables."""
     asked: list[tuple[int, object]] = []
     attend = torch.nn.functional.scaled_dot_product_attention
 
@@ -133,45 +121,74 @@ def test_kernels_without_a_mask_are_given_the_trunks(launched: None, monkeypatch
     model, tree = tiny_model("llama").eval(), a_tree(0)
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", noted)
     with torch.no_grad():
-        launch_at_once(model, [tree], MaskPlan(), apart=True)
+        launch_at_once(model, [tree], MaskPlan())
     assert {(24, None), (28, (1, 1, 28, 52))} <= set(asked)
     assert not any(queries == 52 for queries, _ in asked)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_what_attention_by_a_table_does_not_know_is_refused() -> None:
+    """A cap on the weights, say: the self-test then finds another way."""
+    query = torch.randn(1, 2, 5, 4)
+    table = table_of(batch_rows([pack([Branch(3, (7, 8, 9), (1, 3))])]))
+    with pytest.raises(NotImplementedError, match="does not know softcap=30"):
+        attend_by_table(torch.nn.Module(), query, query, query, table, softcap=30.0, dropout=0.0)
+
+
+def test_a_model_that_caps_its_attention_is_read_in_two_passes(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selftest, "_twins", {})
+
+    def capped(*inputs: object, **settings: object) -> object:
+        return attend_by_table(*inputs, softcap=30.0, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, BY_TABLE, capped)
+    model, tree = tiny_model("llama"), a_tree(0)
+    scorer = BranchScorer(model)
+    [found] = scorer.score_trees([tree])
+    assert scorer.verdict is not None
+    assert scorer.verdict.plan is not None
+    assert not scorer.verdict.at_once
+    assert [p for score in found for p in score.logprobs] == pytest.approx(plain_loop(model.eval(), tree), abs=1e-4)
 
 
 def test_masks_and_logits_must_fit() -> None:
+    """A mask in place of the table, should no kernel know tables."""
     model, plan = tiny_model("llama"), MaskPlan()
-    tokens = 24 + 4 * 8
+    fed = 4 * 8
+    mask = 4 * fed * (24 + fed)
     assert fits(model, [a_tree(0)], plan, LIMIT)
-    assert fits(model, [a_tree(0)], plan, 4 * tokens**2)
-    assert not fits(model, [a_tree(0)], plan, 4 * tokens**2 - 2)
-    assert not fits(model, [a_tree(0), a_tree(1)], plan, 4 * tokens**2)
+    assert fits(model, [a_tree(0)], plan, mask)
+    assert not fits(model, [a_tree(0)], plan, mask - 2)
+    assert not fits(model, [a_tree(0), a_tree(1)], plan, mask)
     against = Branch(24, (5, 6, 7, 8, 9, 10), (1, 6))
     compared = [a_tree(0, against=against)]
     vocabulary = model.config.vocab_size
-    enough = max(4 * (tokens + 4 * 6) ** 2, 4 * 2 * 5 * vocabulary * 2 // 3 + 1)
+    fed += 4 * 6
+    enough = max(4 * fed * (24 + fed), 4 * 2 * 5 * vocabulary * 2 // 3 + 1)
     assert fits(model, compared, plan, enough)
     model.lm_head.register_forward_hook(lambda *_: None)  # who watches the head wants to see it at work
     assert not fits(model, [a_tree(0)], plan, 4 * 5 * vocabulary * 2 // 3 - 2)
 
 
-@pytest.mark.parametrize("plan", [MaskPlan(), MaskPlan(window=7), MaskPlan(by_layer_type=True, window=7, chunk=5)])
-def test_branches_see_what_they_see_behind_a_cache_and_trunks_what_causal_attention_sees(plan: MaskPlan) -> None:
-    trees = [a_tree(0, hide=(1, 3)), a_tree(1)]
+def test_windows_that_hide_some_of_a_trace_and_other_attention_do_not_fit() -> None:
+    model, tree = tiny_model("llama"), a_tree(0)
+    assert not fits(model, [tree], MaskPlan(window=24 + 4 * 8 - 1), LIMIT)
+    assert fits(model, [tree], MaskPlan(window=24 + 4 * 8), LIMIT)
+    mixed = MaskPlan(by_layer_type=True, window=500, chunk=30)
+    assert not fits(model, [tree], mixed, LIMIT)
+    assert fits(model, [tree], replace(mixed, chunk=60), LIMIT)
+    model.set_attn_implementation("eager")
+    assert not fits(model, [tree], MaskPlan(), LIMIT)
+
+
+def test_a_table_says_what_a_mask_says() -> None:
+    trees = [a_tree(0, hide=(1, 3)), a_tree(1, length=19)]
     batch = batch_rows([pack(anchored(tree).branches) for tree in trees])
-    whole, behind = plan.build_with_trunk(24, batch, torch.float32), plan.build(24, batch, torch.float32)
-    if isinstance(whole, torch.Tensor):
-        whole, behind = {"full_attention": whole}, {"full_attention": behind}
-    assert isinstance(behind, dict)
-    places = torch.arange(24)
-    causal = places[None] <= places[:, None]
-    near = causal & (places[None] > places[:, None] - 7) if plan.window else causal
-    same = causal & (places[None] // 5 == places[:, None] // 5)
-    expected = {"full_attention": causal if plan.by_layer_type else near, "sliding_attention": near}
-    for name, mask in whole.items():
-        assert torch.equal(mask[:, :, 24:], behind[name])
-        seen = mask[:, 0, :24] == 0
-        assert not seen[:, :, 24:].any(), "no trunk sees a branch"
-        assert torch.equal(seen[0, :, :24], expected.get(name, same))
+    assert torch.equal(visible_by(table_of(batch), 24), visible(24, batch))
+    assert MaskPlan(by_layer_type=True, window=99).everywhere(batch.at).keys() == {
+        "full_attention",
+        "sliding_attention",
+    }
 
 
 def test_the_longest_trunk_and_the_longest_row_may_be_of_two_trees() -> None:
@@ -179,10 +196,10 @@ def test_the_longest_trunk_and_the_longest_row_may_be_of_two_trees() -> None:
     model, plan = tiny_model("llama"), MaskPlan()
     long = TraceTree(tuple(range(3, 53)) * 4, (Branch(200, (5, 6), (1, 2)),))
     wide = TraceTree((5, 6, 7), tuple(Branch(3, (i, 9, 8, 7), (1, 4)) for i in range(3, 53)))
-    width = 200 + 50 * 4
-    assert not fits(model, [long, wide], plan, 4 * 2 * width**2 - 2)
-    assert fits(model, [long, wide], plan, 4 * 2 * width**2)
-    assert fits(model, [long], plan, 4 * 202**2)
+    mask = 2 * (50 * 4) * (200 + 50 * 4)
+    assert not fits(model, [long, wide], plan, 2 * 2 * mask - 2)
+    assert fits(model, [long, wide], plan, 2 * 2 * mask)
+    assert fits(model, [long], plan, 2 * 2 * 2 * 202)
 
 
 def test_memory_that_runs_out_in_one_pass_leads_to_two(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Run by test_slice_kernel.py: the kernel under Triton's interpreter, chosen before Triton is imported."""
+"""Run by test_kernels.py: the kernels under Triton's interpreter, chosen before Triton is imported."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
+from reasoning_guard.attention_kernel import attend
 from reasoning_guard.hidden import _read_slice
 from reasoning_guard.slice_kernel import read_slice
+from reasoning_guard.table_attention import _compare
 
 
 def slices(dtype: torch.dtype, width: int, device: str = "cpu") -> torch.Tensor:
@@ -23,7 +25,7 @@ def slices(dtype: torch.dtype, width: int, device: str = "cpu") -> torch.Tensor:
 
 
 def main() -> None:
-    """Compare the kernel with the steps that it stands for, and look at what it makes of rows that say nothing."""
+    """Compare the kernels with what they stand for; look at what one makes of rows that say nothing."""
     for dtype in torch.float32, torch.bfloat16, torch.float16:
         for width in 64, 4096, 9000:
             logits = slices(dtype, width)
@@ -35,6 +37,8 @@ def main() -> None:
     ruled_out, unknown = read_slice(logits, 0).unbind(1)
     assert ruled_out[0] == ruled_out[1] == ruled_out[3] == -torch.inf
     assert unknown[[0, 3, 4]].isnan().all()
+    for dtype, size in (torch.float32, 16), (torch.float32, 64), (torch.float16, 32), (torch.float16, 128):
+        _compare(attend, torch.device("cpu"), dtype, size)
     print("compared")
 
 
