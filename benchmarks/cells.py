@@ -28,7 +28,7 @@ from transformers import LlamaForCausalLM
 
 from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of, together
 from reasoning_guard.model_context import unplanned
-from reasoning_guard.selftest import noise
+from reasoning_guard.rounding import noise
 from reasoning_guard.tree import TraceTree
 
 MIB = 2**20

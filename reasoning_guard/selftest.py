@@ -48,6 +48,7 @@ from reasoning_guard.model_context import (
 )
 from reasoning_guard.one_pass import fits, is_launched, launch_at_once
 from reasoning_guard.processes import broke_off
+from reasoning_guard.rounding import rounding_of
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import VOCABULARY, build_twin, shrink, twin_trees
@@ -58,7 +59,6 @@ _TWIN_TOLERANCE = 1e-4
 _COPIES_TOLERANCE = 1e-3
 """Layers that normalise a state of small numbers magnify rounding; what forgets a state is wrong by tenths of a nat."""
 
-_COARSE = 0.03
 _CROWDED = 2**14
 """Elements of masks and logits that make a twin's branches be read in several parts and pieces."""
 _PASSES = (0, 8)
@@ -293,7 +293,7 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
     """
     sample = _sample(trees)
     truth = score_independent(model, sample, token_budget=1, split=False)
-    rounding = _COARSE if _is_quantised(model) else noise(working_dtype(model))
+    rounding = rounding_of(model)
     _refuse_bidirectional(model, sample, truth, rounding)
     worst = max(abs(p) for scores in truth for score in scores for p in score.logprobs)
     allowed = rounding * (1 + worst)
@@ -384,40 +384,6 @@ def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: S
             f"{type(model).__name__} reads tokens behind the one that it predicts ({alone.total:.3g} nats without "
             f"them, {within:.3g} with them): expected a causal language model (an encoder needs `is_decoder=True`)"
         )
-
-
-def noise(dtype: torch.dtype) -> float:
-    """Difference in log-probability that rounding alone may cause, in nats per (1 + |log-probability|)."""
-    return 1e-4 if dtype in (torch.float32, torch.float64) else _COARSE
-
-
-def _is_quantised(model: nn.Module) -> bool:
-    """Whether numbers are rounded to a few bits on the way; with one scale for all tokens, each moves all others."""
-    return getattr(inner_model(model), "is_quantized", False) is True or any(
-        type(module).__module__.startswith("torch.ao.nn") for module in model.modules()
-    )
-
-
-def working_dtype(model: nn.Module) -> torch.dtype:
-    """The coarsest floating dtype that any layer of the model puts out; the caller has put it in evaluation.
-
-    Weights do not tell it: autocast, whether from outside or wrapped around the forward by a host, and quantisation
-    compute in other dtypes than they store. Hosts wrap the forward for other reasons too, so a wrapper tells nothing.
-    """
-    seen: set[torch.dtype] = set()
-
-    def note(_module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.dtype.is_floating_point:
-            seen.add(output.dtype)
-
-    hooks: list[Any] = []
-    try:
-        hooks += (module.register_forward_hook(note) for module in model.modules())
-        model(input_ids=torch.tensor([[1, 2]], device=device_of(model)), use_cache=False)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return min(seen, key=lambda dtype: dtype.itemsize, default=torch.float32)
 
 
 def largest_difference(scores: Scores, truth: Scores) -> float:

@@ -33,7 +33,7 @@ ROOMS = {
     "models": (
         *("processes", "model_context", "device_memory", "compiled", "logits", "slice_kernel", "hidden", "head"),
         *("divergences", "branch_pass", "forward", "attention_kernel", "table_attention", "one_pass", "twins"),
-        *("sequences", "forking", "embeddings", "stopping"),
+        *("sequences", "forking", "embeddings", "stopping", "rounding"),
         *("selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),
     "evaluating": ("gate", "evaluate", "faithfulness"),

@@ -26,7 +26,7 @@ from reasoning_guard.effort import Effort
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.head import head_of
 from reasoning_guard.model_context import reading
-from reasoning_guard.selftest import working_dtype
+from reasoning_guard.rounding import working_dtype
 from reasoning_guard.tree import Branch, TraceTree
 from tiny_models import tiny_model
 
