@@ -256,28 +256,41 @@ def _truth(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> list[float | 
 
 
 def _off(
-    cell: Cell, model: LlamaForCausalLM, found: Sequence[float], truth: Sequence[float | None], rounding: float = 0.0
+    cell: Cell,
+    model: LlamaForCausalLM,
+    found: Sequence[float],
+    truth: Sequence[float | None],
+    rounding: Sequence[float | None] | None = None,
 ) -> float:
-    """Largest difference in nats; a way that stands for all of many traces has numbers for the first of them only."""
-    pairs = [(a, b) for a, b in zip(found, truth, strict=False) if b is not None]
-    worst = max(abs(a - b) for a, b in pairs)
-    each = noise(model.dtype)
-    within = (each if model.dtype == torch.float32 else each * (1 + abs(b)) for _, b in pairs)
-    if not all(abs(a - b) <= max(bound, 4 * rounding) for (a, b), bound in zip(pairs, within, strict=True)):
-        raise OutOfBoundsError(f"{cell}: {worst:.2g} nats off a forward a branch")
+    """Largest difference in nats; a way that stands for all of many traces has numbers for the first of them only.
+
+    Where it is known how far rounding moves the truth itself, four times that may be allowed, up to ``_ROUNDING``.
+    """
+    moved_by = [None] * len(truth) if rounding is None else rounding
+    pairs = [(a, b, c or 0.0) for a, b, c in zip(found, truth, moved_by, strict=False) if b is not None]
+    worst, each = max(abs(a - b) for a, b, _ in pairs), noise(model.dtype)
+    for a, b, moved in pairs:
+        bound = each if model.dtype == torch.float32 else each * (1 + abs(b))
+        if not abs(a - b) <= max(bound, min(4 * moved, _ROUNDING)):
+            raise OutOfBoundsError(f"{cell}: {worst:.2g} nats off a forward a branch")
     return worst
 
 
+_ROUNDING = 2.5e-4
+"""Nats. What a wrong mask does begins above: one token too many that a branch sees of another moved 3e-4 in a model of
+34 M, one of the trunk 2e-2."""
+
+
 class OutOfBoundsError(SystemExit):
-    """Numbers are off by more than rounding explains, or than it is supposed to."""
+    """Numbers are off by more than rounding is supposed to explain."""
 
 
-def _rounding(model: LlamaForCausalLM, trees: Sequence[TraceTree], truth: Sequence[float | None]) -> float:
-    """How far the loop's own numbers in float32 are from those in float64, in nats."""
+def _rounding(model: LlamaForCausalLM, trees: Sequence[TraceTree], truth: Sequence[float | None]) -> list[float | None]:
+    """How far the loop's own numbers in float32 are from those with matrices in float64, in nats."""
     model.double()
-    exact = _truth(model, trees)
+    finer = _truth(model, trees)
     model.float()
-    return max(abs(a - b) for a, b in zip(truth, exact, strict=True) if a is not None and b is not None)
+    return [None if a is None or b is None else abs(a - b) for a, b in zip(truth, finer, strict=True)]
 
 
 _processes = multiprocessing.get_context("forkserver")

@@ -51,7 +51,8 @@ def _attend(
     QUERIES: tl.constexpr, KEYS: tl.constexpr, PRECISION: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     blocks = tl.cdiv(length, QUERIES)
-    row, head = (tl.program_id(0) // blocks // HEADS).to(tl.int64), tl.program_id(0) // blocks % HEADS
+    row, head = tl.program_id(0) // blocks // HEADS, tl.program_id(0) // blocks % HEADS
+    row, head = row.to(tl.int64), head.to(tl.int64)
     # The last tokens see most and take longest: they begin first.
     own = (blocks - 1 - tl.program_id(0) % blocks) * QUERIES + tl.arange(0, QUERIES)
     size, there = tl.arange(0, SIZE), own < length
@@ -67,8 +68,8 @@ def _attend(
     number = tl.load(numbers + 4, mask=branch, other=-1)  # no trunk token sees a branch
     reach = tl.where(branch, reach, tl.where(there, own + 1, 1))
 
-    keys_at = key + row * key_row + (head // GROUP).to(tl.int64) * key_head + size[None, :]
-    values_at = value + row * value_row + (head // GROUP).to(tl.int64) * value_head + size[None, :]
+    keys_at = key + row * key_row + (head // GROUP) * key_head + size[None, :]
+    values_at = value + row * value_row + (head // GROUP) * value_head + size[None, :]
     kept = tl.zeros([QUERIES, SIZE], tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     top = tl.full([QUERIES], -1.0e30, tl.float32)

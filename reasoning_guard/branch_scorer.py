@@ -188,21 +188,25 @@ class BranchScorer:
             shared = whole and (self._masks or self._forks)
             at_once = shared and not beginning and self._goes_at_once([trees[i] for i in batch])
             budget = effort.tokens if whole and self.verdict is not None and self.verdict.pads else 1
-            started = time.perf_counter()
+            started, full, reason = time.perf_counter(), False, ""
             try:
                 if shared and beginning and prompt is None and self._masks:
                     prompt = read_prompt(self.model, beginning, effort.elements)
                 scores = self._launch_batch([trees[i] for i in batch], shared, prompt, budget, at_once)
                 if effort.trying or not may_wait:  # of a batch that is timed, all of it
                     scores = _at_hand(scores())
-            except RuntimeError as error:
-                if not out_of_memory(error):
+            except Exception as error:
+                scores, full, reason = None, out_of_memory(error), str(error)
+                if not (full or at_once):
                     raise
                 broke_off()
-                scores = None
             if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
                 empty_cache(device_of(self.model))
-                effort.shrink([sizes[i] for i in batch], shared, together=budget > 1, at_once=at_once)
+                if full:
+                    effort.shrink([sizes[i] for i in batch], shared, together=budget > 1, at_once=at_once)
+                else:  # two passes know whether it was the one pass's fault
+                    effort.at_once = False
+                    logger.warning("one pass failed: trunks are read first from now on (%s)", reason)
                 continue
             launched.append((batch, scores))
             fetch(but=1)
@@ -298,8 +302,11 @@ def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
 
 
 def _size(tree: TraceTree) -> int:
-    """Tokens that are fed, those that branches share counted for each: not the last one scored, nor what follows it."""
-    return len(tree.trunk) + sum(branch.scored[1] - 1 for branch in tree.branches)
+    """Tokens that are fed, those that branches share counted for each.
+
+    Not the last one scored, nor what follows it; before a first token that is scored, one of the trunk again.
+    """
+    return len(tree.trunk) + sum(branch.scored[1] - (branch.scored[0] > 0) for branch in tree.branches)
 
 
 def _sees_all(branch: Branch) -> bool:

@@ -1,10 +1,15 @@
-"""Kernels that are compiled on the spot, where a device has what that takes and they turn out right."""
+"""Kernels that are compiled on the spot, where a device has what that takes and they turn out right.
+
+Each is tried once a device, and may fail all the same: Triton compiles another variant for other sizes and formats, and
+loads it when it is first called. So whoever calls one knows another way.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -15,12 +20,20 @@ logger = logging.getLogger(__name__)
 _LEAST = (8, 0)
 """Compute capability of the oldest cards of NVIDIA for which Triton compiles products of matrices in 16 bits."""
 
-Kernel = TypeVar("Kernel")
+Inputs = ParamSpec("Inputs")
+Output = TypeVar("Output")
+
+
+class KernelFailedError(RuntimeError):
+    """A kernel that was right when it was tried has failed since; it isn't called again."""
 
 
 def compiled_kernel(
-    device: torch.device, load: Callable[[], Kernel], check: Callable[[Kernel], None], otherwise: str
-) -> Kernel | None:
+    device: torch.device,
+    load: Callable[[], Callable[Inputs, Output]],
+    check: Callable[[Callable[Inputs, Output]], None],
+    otherwise: str,
+) -> Callable[Inputs, Output] | None:
     """A kernel in Triton, compiled and tried.
 
     Args:
@@ -30,7 +43,8 @@ def compiled_kernel(
         otherwise: What is done without, for the log.
 
     Returns:
-        The kernel, or None: no GPU, no Triton, no C compiler for it, a card that it does not know, wrong numbers.
+        The kernel, or None: no GPU, no Triton, no C compiler for it, a card that it does not know, wrong numbers. Once
+        a call of it fails, it raises :class:`KernelFailedError`, then and ever after.
 
     Raises:
         torch.OutOfMemoryError: Memory ran out meanwhile, which says nothing about the kernel.
@@ -45,4 +59,23 @@ def compiled_kernel(
             raise
         logger.info("%s, since a kernel for it could not be had: %s", otherwise, error)
         return None
-    return kernel
+    return _guarded(kernel, otherwise)
+
+
+def _guarded(kernel: Callable[Inputs, Output], otherwise: str) -> Callable[Inputs, Output]:
+    works = True
+
+    @wraps(kernel)
+    def call(*inputs: Inputs.args, **settings: Inputs.kwargs) -> Output:
+        nonlocal works
+        if works:
+            try:
+                return kernel(*inputs, **settings)
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                works = False
+                logger.warning("%s from now on, since the kernel for it failed: %s", otherwise, error)
+        raise KernelFailedError(otherwise)
+
+    return call

@@ -14,13 +14,17 @@ def out_of_memory(error: BaseException) -> bool:
 
     >>> out_of_memory(torch.OutOfMemoryError("full")), out_of_memory(RuntimeError("MPS backend out of memory."))
     (True, True)
+    >>> out_of_memory(RuntimeError("Triton Error [CUDA]: out of memory"))
+    True
     >>> out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")), out_of_memory(ValueError())
     (True, False)
     """
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    words = isinstance(error, RuntimeError) and should_reduce_batch_size(error)
-    return bool(words) or (isinstance(error, RuntimeError) and "ALLOC_FAILED" in str(error))
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error)
+    return bool(should_reduce_batch_size(error)) or "ALLOC_FAILED" in said or "out of memory" in said.lower()
 
 
 @contextmanager

@@ -56,9 +56,9 @@ class Effort:
         self.proven = self.tokens
 
     def learn(self, sizes: list[int], seconds: float) -> None:
-        """While trying: double the budget after two batches that filled it, until that no longer pays.
+        """While trying: double the budget after batches that filled it, until that no longer pays.
 
-        The first is not timed: what a device does for the first time in some size, it prepares.
+        The first of a size is not timed: what a device does for the first time, it prepares.
 
         Traces come sorted by length, so neighbouring batches are alike and the work that is to be done anyway tells.
         Where they are far from it, the smaller budget is timed again, since long traces take longer a token; a few

@@ -5,7 +5,7 @@ Four ways to the same numbers:
 * :func:`score_shared`: the trunk once through plain causal attention into a cache, then all branches in masked passes
   over that cache (:mod:`reasoning_guard.branch_pass`). Costs one forward over the unique tokens. Trees whose trunks
   begin alike (completions of one prompt) can share that beginning too: :func:`read_prompt` reads it once.
-* :mod:`reasoning_guard.one_pass`: trunk and branches in one masked pass, for short traces on a GPU.
+* :mod:`reasoning_guard.one_pass`: trunk and branches in one pass, on a GPU.
 * :mod:`reasoning_guard.forking`: the trunk once, from stop to stop, and the branches from copies of the cache there.
   For layers that no mask can steer. As many tokens, in more passes.
 * :mod:`reasoning_guard.sequences`: every branch as a sequence of its own, padded on the right. Right for every causal

@@ -10,6 +10,7 @@ https://arxiv.org/abs/2411.09009).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from reasoning_guard.compiled import compiled_kernel
+from reasoning_guard.compiled import KernelFailedError, compiled_kernel
 from reasoning_guard.logits import Place
 from reasoning_guard.packing import on_device
 from reasoning_guard.trie import Integers
@@ -69,7 +70,7 @@ class Hidden:
             a, b = np.searchsorted(asked, [start, start + width]).tolist()
             if a < b:
                 own[turn[a:b]] = logits[place[a:b], token[a:b] - start].float()
-            found.append(fused(logits, start) if fused else _read_slice(logits.float(), start))
+            found.append(_read(logits, start, fused))
         top, second, best, log_total, entropy = _together(found)[:, which]
         return torch.stack([own - top - log_total, (best == wanted).float(), entropy, top - second])
 
@@ -104,10 +105,23 @@ def fused_reading(device: torch.device) -> Reader | None:
         return read_slice
 
     def check(read: Reader) -> None:
-        trial = torch.linspace(-9, 9, 3 * 5001, device=device).view(5001, 3).T.contiguous().sin().mul_(30)
+        trial = (
+            torch.linspace(-9, 9, 3 * 5001, dtype=torch.float32, device=device)
+            .view(5001, 3)
+            .T.contiguous()
+            .sin()
+            .mul_(30)
+        )
         torch.testing.assert_close(read(trial, 7), _read_slice(trial.clone(), 7), rtol=1e-4, atol=1e-4)
 
     return compiled_kernel(device, load, check, "logits are read in several steps")
+
+
+def _read(logits: torch.Tensor, start: int, fused: Reader | None) -> torch.Tensor:
+    if fused is not None:
+        with suppress(KernelFailedError):
+            return fused(logits, start)
+    return _read_slice(logits.float(), start)
 
 
 def _read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:

@@ -163,14 +163,14 @@ def attention_name(model: nn.Module) -> str:
 @contextmanager
 def attending_by(model: nn.Module, name: str) -> Iterator[None]:
     """Within the block, what attends by ``sdpa`` attends by another function that Transformers knows by its name."""
-    changed = [config for config, own in _attention(model) if own == "sdpa"]
+    before = _attention(model)
     try:
-        for config in changed:
-            config._attn_implementation = name
+        for config, own in before:  # each, since a whole sets its parts, and comes before them
+            config._attn_implementation = name if own == "sdpa" else own
         yield
     finally:
-        for config in changed:
-            config._attn_implementation = "sdpa"
+        for config, own in before:
+            config._attn_implementation = own
 
 
 def _uncompiled() -> AbstractContextManager[object]:
@@ -217,10 +217,10 @@ def inner_model(model: nn.Module) -> nn.Module:
 def forward_identity(model: nn.Module) -> tuple[object, object]:
     """Differs once a host has patched the forward of the model or of its class."""
     own = vars(model).get("forward")
-    return _weakly(type(model).forward), _weakly(getattr(own, "__func__", own))
+    return weakly(type(model).forward), weakly(getattr(own, "__func__", own))
 
 
-def _weakly(function: object) -> object:
+def weakly(function: object) -> object:
     """Equal as long as it is the same one; by ``id`` alone, a later function in a freed one's place would pass for it.
 
     Not the function itself: it may hold the model, and what is known of a model must not keep it alive.
@@ -243,8 +243,12 @@ def text_config(model: nn.Module) -> Any:
 
 
 def settings_of(model: nn.Module) -> str:
-    """All settings of the language model inside ``model``, as text that differs once one of them was changed."""
-    return repr(vars(text_config(model)))
+    """All settings of the language model inside ``model``, as text that differs once one of them was changed.
+
+    But how it attends (:func:`attention_name`).
+    """
+    settings = vars(text_config(model)).items()
+    return repr([(name, value) for name, value in settings if not name.startswith("_attn_implementation")])
 
 
 def context_length(model: nn.Module) -> int | None:

@@ -45,11 +45,13 @@ from reasoning_guard.model_context import (
     settings_of,
     takes_dense_masks,
     text_config,
+    weakly,
 )
 from reasoning_guard.one_pass import fits, is_launched, launch_at_once
 from reasoning_guard.processes import broke_off
 from reasoning_guard.rounding import rounding_of
 from reasoning_guard.sequences import score_independent
+from reasoning_guard.table_attention import sdpa
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import VOCABULARY, build_twin, shrink, twin_trees
 
@@ -140,7 +142,8 @@ def _state(model: nn.Module) -> Hashable:
     )
     device = device_of(model).type
     formats = device, mask_dtype(model), torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return attention_name(model), takes_dense_masks(model), forwards, settings_of(model), adapters, formats
+    attends = attention_name(model), takes_dense_masks(model), weakly(sdpa())
+    return attends, forwards, settings_of(model), adapters, formats
 
 
 def verdict_of_twin(model: nn.Module) -> Verdict:

@@ -9,6 +9,7 @@ knows by a name.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -16,8 +17,10 @@ import torch
 from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from reasoning_guard.compiled import compiled_kernel
+from reasoning_guard.compiled import KernelFailedError, compiled_kernel
 from reasoning_guard.masks import additive, visible_by
 
 BY_TABLE = "reasoning_guard_by_table"
@@ -65,10 +68,10 @@ def attend_by_table(
         raise NotImplementedError(f"attention by a table expects {query.shape[2]} keys; the model has {key.shape[2]}")
     if not attention_mask.shape[2]:  # no branches
         return _attend(module, query, key, value, None, **settings)
-    kernel = _kernel_for(query, key, value)
-    if kernel is not None:
-        scale = settings.get("scaling")
-        return kernel(query, key, value, attention_mask, query.shape[-1] ** -0.5 if scale is None else scale), None
+    with suppress(KernelFailedError):
+        found = _by_kernel(query, key, value, attention_mask, settings.get("scaling"))
+        if found is not None:
+            return found, None
     trunk = query.shape[2] - attention_mask.shape[2]
     ahead = [each[:, :, :trunk] for each in (query, key, value)]
     on_trunk, _ = _attend(module, *ahead, attention_mask=None, **{**settings, "is_causal": True})
@@ -80,9 +83,13 @@ def attend_by_table(
 AttentionInterface.register(BY_TABLE, attend_by_table)
 
 
+def sdpa() -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+    """What models take for scaled-dot-product attention: Transformers' own, or what a host has put in its place."""
+    return ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+
 def _attend(*inputs: Any, **settings: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """As Transformers does, or whoever has put another function in its place."""
-    return AttentionInterface()["sdpa"](*inputs, **settings)
+    return sdpa()(*inputs, **settings)
 
 
 _masks = WeakTensorKeyDictionary()
@@ -98,16 +105,22 @@ def _mask_of(table: torch.Tensor, trunk: int, dtype: torch.dtype) -> torch.Tenso
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
-def _kernel_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Kernel | None:
-    """One kernel for all of it, where there is one for these heads."""
-    three = (query, key, value)
-    if not query.is_cuda or key.shape != value.shape or query.shape[1] % key.shape[1]:
+def _by_kernel(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, table: torch.Tensor, scale: float | None
+) -> torch.Tensor | None:
+    """All of it by one kernel, where there is one for these heads and it stands for what the model would do."""
+    if not query.is_cuda or sdpa() is not sdpa_attention_forward:
         return None
-    if not query.dtype == key.dtype == value.dtype:  # autocast's business, which does not reach into a kernel
+    if torch.is_autocast_enabled(query.device.type):  # which reaches into PyTorch's kernels, but not into this one
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    three = (query, key, value)
+    if key.shape != value.shape or query.shape[1] % key.shape[1] or not query.dtype == key.dtype == value.dtype:
         return None
     if any(each.stride(3) != 1 or each.stride(2) * each.shape[2] >= _LARGEST_OFFSET for each in three):
         return None
-    return _tried_kernel(query.device, query.dtype, query.shape[3])
+    kernel = _tried_kernel(query.device, query.dtype, query.shape[3])
+    return None if kernel is None else kernel(*three, table, query.shape[3] ** -0.5 if scale is None else scale)
 
 
 @cache
@@ -125,24 +138,31 @@ def _tried_kernel(device: torch.device, dtype: torch.dtype, size: int) -> Kernel
 
 
 def _compare(attend: Kernel, device: torch.device, dtype: torch.dtype, size: int) -> None:
-    """See that a kernel says what attention under a mask does, on a hundred branches of all kinds.
+    """See that a kernel says what attention under a mask does, for tokens that see all before them, less, or nothing.
 
     Raises:
         AssertionError: It does not.
     """
-    trunk, rows, heads, groups, branches = 200, 2, 4, 2, 100
-    generator = torch.Generator().manual_seed(0)
-    at = torch.randint(1, trunk + 1, (rows, branches), generator=generator)
-    start, stop = (torch.rand(2, rows, branches, generator=generator).sort(0).values * at).long()
-    enter = torch.stack([torch.randperm(branches, generator=generator) for _ in range(rows)])
-    leave = (enter // 10 + 1) * 10  # ten chains of ten
-    table = torch.stack([at, start, torch.where(at % 3 == 0, stop, start), leave, enter], dim=-1)[:, None].int()
+    trunk, rows, heads, groups, branches = 200, 2, 4, 2, 150
+    settings = {"generator": torch.Generator().manual_seed(0), "device": "cpu"}  # whatever the defaults are
+    at = torch.randint(1, trunk + 1, (rows, branches), **settings)
+    at[:, -20:] = trunk
+    shares = torch.rand(2, rows, branches, dtype=torch.float32, **settings).sort(0).values
+    shares[1, :, ::6] = 1.0
+    start, stop = (shares * at).long()
+    stop = torch.where((torch.arange(branches, device="cpu") % 3 == 0) & (at > 0), stop, start)
+    stop[0] = start[0]  # in one row nothing is hidden
+    enter = torch.stack([torch.randperm(branches, **settings) for _ in range(rows)])
+    leave = (enter // 10 + 1) * 10  # chains of ten
+    table = torch.stack([at, start, stop, leave, enter], dim=-1)
+    table[0, 70:75] = torch.tensor([1, 0, 0, 0, torch.iinfo(torch.int32).max], device="cpu")  # padding
+    table = table[:, None].int()
     query, key, value = (
-        torch.randn(rows, trunk + branches, n, size, generator=generator).to(device, dtype).transpose(1, 2)
+        torch.randn(rows, trunk + branches, n, size, dtype=torch.float32, **settings).to(device, dtype).transpose(1, 2)
         for n in (heads, groups, groups)
     )
     found = attend(query, key, value, table.to(device), size**-0.5).double()
-    places = torch.arange(trunk + branches)
+    places = torch.arange(trunk + branches, device="cpu")
     causal = (places[None, :] <= places[:trunk, None]).expand(rows, -1, -1)
     seen = torch.cat([causal, visible_by(table, trunk)], dim=1)[:, None].to(device)
     keys, values = (each.double().repeat_interleave(heads // groups, dim=1) for each in (key, value))

@@ -7,10 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from reasoning_guard.hidden import _read_slice, fused_reading
+from reasoning_guard import hidden, table_attention
+from reasoning_guard.compiled import KernelFailedError, _guarded
+from reasoning_guard.hidden import Hidden, _read_slice, fused_reading
 from reasoning_guard.table_attention import Kernel, _compare, _tried_kernel, attend_by_table
 
 
@@ -54,6 +57,55 @@ def test_what_a_kernel_gets_wrong_is_found() -> None:
     for wrong in see_all, one_more, later:
         with pytest.raises(AssertionError):
             _compare(by_mask(wrong), cpu, torch.float32, 16)
+
+
+def test_a_kernel_that_fails_is_not_called_again(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[int] = []
+
+    def kernel(number: int) -> int:
+        calls.append(number)
+        if number == 2:
+            raise torch.OutOfMemoryError("full")
+        if number == 3:
+            raise ValueError("no room for so many registers")
+        return number
+
+    guarded = _guarded(kernel, "numbers are read in several steps")
+    assert guarded(1) == 1
+    with pytest.raises(torch.OutOfMemoryError):
+        guarded(2)
+    assert guarded(1) == 1, "memory that runs out is not the kernel's fault"
+    for _ in range(2):
+        with pytest.raises(KernelFailedError):
+            guarded(3)
+    with pytest.raises(KernelFailedError):
+        guarded(1)
+    assert calls == [1, 2, 1, 3]
+    assert len(caplog.records) == 1
+
+
+def test_numbers_are_read_in_steps_where_the_kernel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise KernelFailedError("gone")
+
+    asked = Hidden(torch.randn(1, 3, 16), torch.nn.Linear(16, 50), torch.float32)
+    places = np.array([0, 0]), np.array([1, 2]), np.array([7, 49])
+    with torch.no_grad():
+        expected = asked.numbers(*places)
+        monkeypatch.setattr(hidden, "fused_reading", lambda _: fail)
+        assert torch.equal(asked.numbers(*places), expected)
+
+
+def test_branches_attend_under_a_mask_where_the_kernel_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise KernelFailedError("gone")
+
+    query = torch.randn(1, 2, 9, 4)
+    table = torch.tensor([[[[3, 0, 0, 2, 0], [3, 0, 0, 2, 1]]]], dtype=torch.int32)
+    expected, _ = attend_by_table(torch.nn.Module(), query, query, query, table)
+    monkeypatch.setattr(table_attention, "_by_kernel", fail)
+    found, _ = attend_by_table(torch.nn.Module(), query, query, query, table)
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.gpu

@@ -7,13 +7,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AttentionInterface
+from transformers import (
+    AttentionInterface,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from benchmarks.architectures import plain_loop
 from reasoning_guard import one_pass, selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.forward import LIMIT, score_shared
 from reasoning_guard.masks import MaskPlan, table_of, visible, visible_by
+from reasoning_guard.model_context import attending_by
 from reasoning_guard.one_pass import fits, launch_at_once
 from reasoning_guard.packing import anchored, batch_rows, pack
 from reasoning_guard.table_attention import BY_TABLE, attend_by_table
@@ -221,6 +229,74 @@ def test_memory_that_runs_out_in_one_pass_leads_to_two(launched: None, monkeypat
     fed = passes_of(model)
     scorer.score_trees([tree])
     assert len(fed) == 2
+
+
+def test_one_pass_that_fails_after_its_test_leads_to_two(
+    launched: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, tree = tiny_model("llama"), a_tree(0)
+    scorer = BranchScorer(model)
+    [expected] = scorer.score_trees([tree])
+
+    def refuse(*_: object) -> object:
+        raise NotImplementedError("attention by a table does not know that")
+
+    monkeypatch.setattr("reasoning_guard.branch_scorer.launch_at_once", refuse)
+    for _ in range(2):
+        [found] = scorer.score_trees([tree])
+        assert [p for s in found for p in s.logprobs] == pytest.approx(
+            [p for s in expected for p in s.logprobs], abs=1e-4
+        )
+    assert [r.message for r in caplog.records if "one pass failed" in r.message] == [
+        "one pass failed: trunks are read first from now on (attention by a table does not know that)"
+    ]
+
+
+def test_what_two_passes_refuse_too_is_raised(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tree = tiny_model("llama"), a_tree(0)
+    scorer = BranchScorer(model)
+    scorer.score_trees([tree])
+
+    def broken(*_: object, **__: object) -> object:
+        raise ValueError("a layer of its own")
+
+    monkeypatch.setattr(model.model.layers[0], "forward", broken)
+    with pytest.raises(ValueError, match="a layer of its own"):
+        scorer.score_trees([tree])
+
+
+def test_attention_that_a_host_replaces_is_tested_anew(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tree = tiny_model("llama"), a_tree(0)
+    scorer = BranchScorer(model)
+    [before] = scorer.score_trees([tree])
+    plain = ALL_ATTENTION_FUNCTIONS["sdpa"]
+
+    def sharper(*inputs: object, scaling: float, **settings: object) -> object:
+        return plain(*inputs, scaling=3 * scaling, **settings)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._local_mapping, "sdpa", sharper)
+    [found] = scorer.score_trees([tree])
+    truth = plain_loop(model.eval(), tree)
+    assert [p for s in found for p in s.logprobs] == pytest.approx(truth, abs=1e-4)
+    assert [p for s in before for p in s.logprobs] != pytest.approx(truth, abs=1e-2)
+
+
+def test_parts_that_attend_differently_do_so_afterwards() -> None:
+    text = LlamaConfig(vocab_size=64, hidden_size=48, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4)
+    vision = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8
+    )
+    config = LlavaConfig(text_config=text, vision_config=vision, image_token_index=5)
+    parts = {"": "sdpa", "text_config": "sdpa", "vision_config": "eager"}
+    model = LlavaForConditionalGeneration._from_config(config, attn_implementation=parts)
+
+    def attention() -> tuple[str, ...]:
+        wholes = model.config, model.config.text_config, model.config.vision_config
+        return tuple(each._attn_implementation for each in wholes)
+
+    with attending_by(model, BY_TABLE):
+        assert attention() == (BY_TABLE, BY_TABLE, "eager")
+    assert attention() == ("sdpa", "sdpa", "eager")
 
 
 def test_traces_too_long_for_one_pass_do_not_decide_for_short_ones(

@@ -107,6 +107,19 @@ def test_branches_that_go_alone_are_read_fewer_at_once_when_memory_runs_out(capl
     assert totals(found) == pytest.approx(truth(model, trees), abs=1e-4)
 
 
+def test_groups_of_single_tokens_are_read_fewer_at_once_when_memory_runs_out() -> None:
+    """Behind a beginning that is all of their trunks, little is left to count: but something."""
+    model, trunk = tiny_model("llama"), tuple(range(3, 43))
+    group = [TraceTree(trunk, (Branch(40, (50 + i,), (0, 1)),)) for i in range(4)]
+    group.append(TraceTree(trunk, (Branch(40, (5, 6, 7), (1, 3)),)))
+    scorer = BranchScorer(model)
+    [expected] = scorer.score_tree_groups([group])
+    full_when(model, lambda kwargs: kwargs["input_ids"].shape[0] > 1)
+    [found] = scorer.score_tree_groups([group])
+    assert totals(found) == pytest.approx(totals(expected), abs=1e-4)
+    assert 1 <= scorer.token_budget < 10
+
+
 def test_padding_that_does_not_fit_is_left_out() -> None:
     model, trees = tiny_model("mamba"), [a_tree(30), a_tree(40)]
     scorer = BranchScorer(model)
