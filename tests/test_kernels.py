@@ -125,3 +125,12 @@ def test_a_gpu_reads_with_the_kernel(dtype: torch.dtype) -> None:
     for width in (64, 9000, 100_000):
         logits = torch.randn(300, width, device="cuda").mul_(8).to(dtype)
         torch.testing.assert_close(read(logits, 300), _read_slice(logits.float(), 300), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp32"])
+def test_kernels_compile_for_gpus_that_are_not_here(dtype: str) -> None:
+    """Down to the machine code of an H100: what its compiler refuses would be found on a GPU alone."""
+    pytest.importorskip("triton", reason="needs Triton")
+    script = Path(__file__).with_name("compiled_kernels.py")
+    done = subprocess.run([sys.executable, str(script), dtype], capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("compiled\n"), done.stderr
