@@ -127,8 +127,11 @@ def attend(
         ``[R, T + B, H, D]``.
     """
     rows, heads, length, size = query.shape
-    if table.shape[2] > length or table.shape[3] != COLUMNS:
-        raise ValueError(f"expected a table of {COLUMNS} numbers for at most {length} tokens; got {tuple(table.shape)}")
+    if table.shape[2] > length or table.shape[0] != rows or table.shape[3] != COLUMNS or not table.is_contiguous():
+        raise ValueError(
+            f"expected a contiguous table of {COLUMNS} numbers for at most {length} tokens in {rows} rows; got "
+            f"{tuple(table.shape)}"
+        )
     found = torch.empty(rows, length, heads, size, dtype=query.dtype, device=query.device)
     exact = query.dtype == torch.float32
     queries, keys, warps, stages = _EXACT_BLOCKS if exact else _BLOCKS[max(64, size)]

@@ -119,6 +119,7 @@ def _by_kernel(
         return None
     if any(each.stride(3) != 1 or each.stride(2) * each.shape[2] >= _LARGEST_OFFSET for each in three):
         return None
+    table = table.to(query.device)  # layers may be spread over several
     kernel = _tried_kernel(query.device, query.dtype, query.shape[3])
     return None if kernel is None else kernel(*three, table, query.shape[3] ** -0.5 if scale is None else scale)
 

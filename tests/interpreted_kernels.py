@@ -6,6 +6,7 @@ import os
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import pytest
 import torch
 
 from reasoning_guard.attention_kernel import attend
@@ -39,6 +40,9 @@ def main() -> None:
     assert unknown[[0, 3, 4]].isnan().all()
     for dtype, size in (torch.float32, 16), (torch.float32, 64), (torch.float16, 32), (torch.float16, 128):
         _compare(attend, torch.device("cpu"), dtype, size)
+    for shape in (1, 1, 4, 4), (1, 1, 9, 5), (2, 1, 4, 5):
+        with pytest.raises(ValueError, match="expected a contiguous table of 5 numbers"):
+            attend(*[torch.zeros(1, 2, 8, 16)] * 3, torch.zeros(shape, dtype=torch.int32), 1.0)
     print("compared")
 
 
