@@ -8,7 +8,7 @@ https://arxiv.org/abs/2307.08691). Needs Triton, which comes with PyTorch's buil
 
 # Triton's language has types of its own, which Python's do not describe.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
-# pyright: reportMissingParameterType=false, reportUnknownParameterType=false
+# pyright: reportMissingParameterType=false, reportUnknownParameterType=false, reportMissingImports=false
 
 from __future__ import annotations
 

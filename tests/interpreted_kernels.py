@@ -1,10 +1,6 @@
-"""Run by test_kernels.py: the kernels under Triton's interpreter, chosen before Triton is imported."""
+"""Run by test_kernels.py: the kernels under Triton's interpreter (``TRITON_INTERPRET=1``)."""
 
 from __future__ import annotations
-
-import os
-
-os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 import torch

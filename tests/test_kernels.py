@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,10 +18,16 @@ from reasoning_guard.hidden import Hidden, _read_slice, fused_reading
 from reasoning_guard.table_attention import Kernel, _compare, _tried_kernel, attend_by_table
 
 
+def run(script: str, *options: str, interpret: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: Triton settles whether to interpret when it is imported."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), *options]
+    environment = {**os.environ, "TRITON_INTERPRET": interpret}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
 def test_kernels_say_what_they_stand_for() -> None:
     pytest.importorskip("triton", reason="needs Triton")
-    script = Path(__file__).with_name("interpreted_kernels.py")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    done = run("interpreted_kernels.py", interpret="1")
     assert done.stdout.endswith("compared\n"), done.stderr
 
 
@@ -131,6 +138,5 @@ def test_a_gpu_reads_with_the_kernel(dtype: torch.dtype) -> None:
 def test_kernels_compile_for_gpus_that_are_not_here(dtype: str) -> None:
     """Down to the machine code of an H100: what its compiler refuses would be found on a GPU alone."""
     pytest.importorskip("triton", reason="needs Triton")
-    script = Path(__file__).with_name("compiled_kernels.py")
-    done = subprocess.run([sys.executable, str(script), dtype], capture_output=True, text=True, check=False)
+    done = run("compiled_kernels.py", dtype, interpret="0")
     assert done.stdout.endswith("compiled\n"), done.stderr
