@@ -57,15 +57,15 @@ def attend_by_table(
         ``[R, T + B, H, D]``, and nothing in place of attention's weights.
 
     Raises:
-        NotImplementedError: The model asks for what attention by a table does not know, or has keys of its own.
+        ValueError: The model asks for what attention by a table does not know, or has keys of its own.
     """
     if attention_mask is None or attention_mask.dtype.is_floating_point or attention_mask.dtype == torch.bool:
         return _attend(module, query, key, value, attention_mask, **settings)
     for name, asked in settings.items():
         if not (asked is None or asked is False or name in _WITHOUT_EFFECT):
-            raise NotImplementedError(f"attention by a table does not know {name}={asked!r}")
+            raise ValueError(f"attention by a table does not know {name}={asked!r}")
     if key.shape[2] != query.shape[2]:
-        raise NotImplementedError(f"attention by a table expects {query.shape[2]} keys; the model has {key.shape[2]}")
+        raise ValueError(f"attention by a table expects {query.shape[2]} keys; the model has {key.shape[2]}")
     if not attention_mask.shape[2]:  # no branches
         return _attend(module, query, key, value, None, **settings)
     with suppress(KernelFailedError):
@@ -151,7 +151,7 @@ def _compare(attend: Kernel, device: torch.device, dtype: torch.dtype, size: int
     shares = torch.rand(2, rows, branches, dtype=torch.float32, **settings).sort(0).values
     shares[1, :, ::6] = 1.0
     start, stop = (shares * at).long()
-    stop = torch.where((torch.arange(branches, device="cpu") % 3 == 0) & (at > 0), stop, start)
+    stop = torch.where(torch.arange(branches, device="cpu") % 3 == 0, stop, start)
     stop[0] = start[0]  # in one row nothing is hidden
     enter = torch.stack([torch.randperm(branches, **settings) for _ in range(rows)])
     leave = (enter // 10 + 1) * 10  # chains of ten

@@ -89,19 +89,24 @@ def test_every_token_is_fed_once(launched: None) -> None:
     assert fed == [(1, 24 + 4 * 7)]
 
 
+def assert_two_passes_are_right(model: torch.nn.Module, tree: TraceTree) -> None:
+    """The self-test finds masks exact and one pass not; scores are those of a forward a branch."""
+    scorer = BranchScorer(model)
+    [found] = scorer.score_trees([tree])
+    assert scorer.verdict is not None
+    assert scorer.verdict.plan is not None
+    assert not scorer.verdict.at_once
+    truth = plain_loop(model.eval(), tree)
+    assert [p for score in found for p in score.logprobs] == pytest.approx(truth, abs=1e-4)
+
+
 def test_a_model_that_takes_masks_behind_a_cache_only_is_not_read_at_once(
     launched: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_pass, "table_of", lambda batch: table_of(batch).roll(1, 2))
     monkeypatch.setattr(selftest, "_twins", {})
     model, tree = tiny_model("llama"), a_tree(0)
-    scorer = BranchScorer(model)
-    [found] = scorer.score_trees([tree])
-    assert scorer.verdict is not None
-    assert scorer.verdict.plan is not None
-    assert not scorer.verdict.at_once
-    model.eval()
-    assert [p for score in found for p in score.logprobs] == pytest.approx(plain_loop(model, tree), abs=1e-4)
+    assert_two_passes_are_right(model, tree)
 
 
 @pytest.mark.parametrize("name", ["mistral", "gemma3", "llama4"])
@@ -139,7 +144,7 @@ def test_what_attention_by_a_table_does_not_know_is_refused() -> None:
     """A cap on the weights, say: the self-test then finds another way."""
     query = torch.randn(1, 2, 5, 4)
     table = table_of(batch_rows([pack([Branch(3, (7, 8, 9), (1, 3))])]))
-    with pytest.raises(NotImplementedError, match="does not know softcap=30"):
+    with pytest.raises(ValueError, match="does not know softcap=30"):
         attend_by_table(torch.nn.Module(), query, query, query, table, softcap=30.0, dropout=0.0)
 
 
@@ -151,12 +156,7 @@ def test_a_model_that_caps_its_attention_is_read_in_two_passes(launched: None, m
 
     monkeypatch.setitem(AttentionInterface._global_mapping, BY_TABLE, capped)
     model, tree = tiny_model("llama"), a_tree(0)
-    scorer = BranchScorer(model)
-    [found] = scorer.score_trees([tree])
-    assert scorer.verdict is not None
-    assert scorer.verdict.plan is not None
-    assert not scorer.verdict.at_once
-    assert [p for score in found for p in score.logprobs] == pytest.approx(plain_loop(model.eval(), tree), abs=1e-4)
+    assert_two_passes_are_right(model, tree)
 
 
 def test_masks_and_logits_must_fit() -> None:
@@ -239,7 +239,7 @@ def test_one_pass_that_fails_after_its_test_leads_to_two(
     [expected] = scorer.score_trees([tree])
 
     def refuse(*_: object) -> object:
-        raise NotImplementedError("attention by a table does not know that")
+        raise ValueError("attention by a table does not know that")
 
     monkeypatch.setattr("reasoning_guard.branch_scorer.launch_at_once", refuse)
     for _ in range(2):
