@@ -175,11 +175,13 @@ def with_all_logits(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None
         model(input_ids=torch.tensor([tree.trunk], device=model.device), use_cache=False)
 
 
+@torch.inference_mode()
 def limit(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
     """(d) Causal forwards over as many tokens as the trees have unique ones, logits for scored positions only.
 
     Several trees go together, as many as make a batch of the scorer's: one at a time, a large head would be read anew
-    for each, and short ones would leave a core half idle.
+    for each, and short ones would leave a core half idle. Past autograd's layers, as the scorer goes; the other ways
+    turn gradients off, as evaluation loops do.
     """
     sizes = [_unique(tree) for tree in trees]
     n, wanted = max(sizes)

@@ -25,9 +25,9 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
 
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
     global random state of the CPU and of the model's CUDA devices, and the attention implementation of every part.
-    Gradients are off by ``no_grad``; ``inference_mode`` would turn lazily made buffers into inference tensors that
-    training cannot use. What was compiled runs as it was written, and cuDNN does not attend: each new length would be
-    compiled or planned anew.
+    Gradients are off, in a way that leaves training all that a model makes for itself meanwhile
+    (:func:`_without_autograd`). What was compiled runs as it was written, and cuDNN does not attend: each new length
+    would be compiled or planned anew.
 
     Eval flags matter beyond dropout: with gradient checkpointing, a model in training mode silently drops its cache,
     and greedy generation is wrong from the second token on.
@@ -49,7 +49,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                     model.eval()
                 if any(name not in _MASKED for _, name in attention):
                     _take_dense_masks(model)
-                with torch.no_grad():
+                with _without_autograd(model):
                     yield model
             finally:
                 for module, training in flags:  # first, because it cannot fail
@@ -60,13 +60,37 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                         config._attn_implementation = name
 
 
+@contextmanager
+def _without_autograd(model: nn.Module) -> Iterator[None]:
+    """Compute no gradients, and pass PyTorch's autograd by, as ``inference_mode`` does.
+
+    Under ``no_grad`` alone every operation still goes through autograd's layers: a sixth of what Python takes to launch
+    a forward pass, and a token. But what a model makes under ``inference_mode`` and keeps, a buffer that grows with the
+    longest text, training can't use. Here such tensors are as any others.
+
+    What those layers note is what was changed in place, for a backward pass that is still to come. No host reads a
+    model between a forward and its backward pass, and reading changes no weights.
+
+    Parameters of other kinds, sharded or quantised ones, have operations taken apart in these layers; there they stay.
+    """
+    plain = set(map(type, _walk_of(model).parameters)) <= {nn.Parameter} and not is_sharded(model)
+    # Private, and the only name for it.
+    below = getattr(torch._C, "_AutoDispatchBelowADInplaceOrView", nullcontext)  # pyright: ignore[reportPrivateUsage]
+    with torch.no_grad(), below() if plain else nullcontext():
+        yield
+
+
 class _Walk:
     """All that a model is made of, each once. A pass over few tokens would notice if everybody looked for himself."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = _all_modules(model)
-        self.text_config: Any = None
+        self._model = model
         self._having: dict[str, list[nn.Module]] = {}
+
+    @cached_property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """All modules, the model itself first."""
+        return _all_modules(self._model)
 
     @cached_property
     def kinds(self) -> frozenset[type[nn.Module]]:
@@ -76,9 +100,33 @@ class _Walk:
     @cached_property
     def parameters(self) -> tuple[nn.Parameter, ...]:
         """All parameters, each once; by ``id``, since hashing a tensor is a call of Python's."""
-        owned = ((module, vars(module).get("_parameters")) for module in self.modules)
-        named = (dict(module.named_parameters(recurse=False)) if own is None else own for module, own in owned)
-        return tuple({id(each): each for own in named if own for each in own.values() if each is not None}.values())
+        found: dict[int, nn.Parameter] = {}
+        for module in self.modules:
+            own = vars(module).get("_parameters")
+            for each in (dict(module.named_parameters(recurse=False)) if own is None else own).values():
+                if each is not None:
+                    found[id(each)] = each
+        return tuple(found.values())
+
+    @cached_property
+    def text_config(self) -> Any:
+        """The configuration of the language model inside."""
+        config: Any = self._model.config
+        return config.get_text_config(decoder=True)
+
+    @cached_property
+    def settings(self) -> str:
+        """All that the configuration says, but how the model attends."""
+        settings = vars(self.text_config).items()
+        return repr([(name, value) for name, value in settings if not name.startswith("_attn_implementation")])
+
+    @cached_property
+    def attending(self) -> list[Any]:
+        """Every configuration that decides how a part of the model attends."""
+        found: list[Any] = [getattr(module, "config", None) for module in self.having("config")]
+        found += [self.text_config] if hasattr(self._model, "config") else []
+        configs = {id(config): config for config in found}.values()  # every layer has the same one, and asking is slow
+        return [config for config in configs if hasattr(config, "_attn_implementation")]
 
     def having(self, name: str) -> list[nn.Module]:
         """Those that have an attribute of their own or of their class.
@@ -233,13 +281,7 @@ def weakly(function: object) -> object:
 
 def text_config(model: nn.Module) -> Any:
     """The configuration of the language model inside ``model``."""
-    walk = _walked.get(model)
-    if walk is None:
-        config: Any = model.config
-        return config.get_text_config(decoder=True)
-    if walk.text_config is None:
-        walk.text_config = model.config.get_text_config(decoder=True)  # type: ignore[union-attr, operator]
-    return walk.text_config
+    return _walk_of(model).text_config
 
 
 def settings_of(model: nn.Module) -> str:
@@ -247,8 +289,7 @@ def settings_of(model: nn.Module) -> str:
 
     But how it attends (:func:`attention_name`).
     """
-    settings = vars(text_config(model)).items()
-    return repr([(name, value) for name, value in settings if not name.startswith("_attn_implementation")])
+    return _walk_of(model).settings
 
 
 def context_length(model: nn.Module) -> int | None:
@@ -281,10 +322,7 @@ def _cuda_devices(model: nn.Module) -> list[int]:
 
 def _attention(model: nn.Module) -> list[tuple[Any, str | None]]:
     """Every configuration that decides how a part of the model attends, with what it says."""
-    found: list[Any] = [getattr(module, "config", None) for module in modules_with(model, "config")]
-    found += [text_config(model)] if hasattr(model, "config") else []
-    configs = {id(config): config for config in found}.values()  # every layer has the same one, and looking takes long
-    return [(config, config._attn_implementation) for config in configs if hasattr(config, "_attn_implementation")]
+    return [(config, config._attn_implementation) for config in _walk_of(model).attending]
 
 
 def _take_dense_masks(model: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import types
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -13,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, modeling_utils
 
 from benchmarks.architectures import plain_loop
-from reasoning_guard import model_context, selftest
+from reasoning_guard import selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.model_context import device_of, forward_identity, reading
+from reasoning_guard.model_context import forward_identity, reading
 from reasoning_guard.selftest import largest_difference, verdict_of, verdict_of_twin
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import build_twin
@@ -177,46 +176,3 @@ def test_tokens_that_cannot_come_are_no_difference() -> None:
     never = BranchScore((-float("inf"), -1.0), (False, True), (0.0, 0.0), (0.0, 0.0))
     near = BranchScore((-float("inf"), -1.5), (False, True), (0.0, 0.0), (0.0, 0.0))
     assert largest_difference([[never]], [[near]]) == 0.5
-
-
-@pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "qwen3_5"])
-def test_one_walk_finds_what_torch_finds(name: str) -> None:
-    model = get_peft_model(tiny_model(name), LoraConfig(target_modules="all-linear"))
-    model.shared = model.get_input_embeddings()  # a module and a parameter that two places have
-    with reading(model):
-        walk = model_context._walk_of(model)
-        assert walk.modules == tuple(model.modules())
-        assert list(map(id, walk.parameters)) == list(map(id, model.parameters()))
-        assert device_of(model) == next(model.parameters()).device
-
-
-def test_attention_that_plans_for_every_shape_rests_while_a_model_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """cuDNN's, which is on by default; unless nothing else is left."""
-    sdp, model = torch.backends.cuda, tiny_model("llama")
-    assert sdp.cudnn_sdp_enabled()
-    with suppress(KeyError), reading(model):
-        assert not sdp.cudnn_sdp_enabled()
-        with reading(model):
-            pass
-        assert not sdp.cudnn_sdp_enabled()
-        raise KeyError
-    assert sdp.cudnn_sdp_enabled()
-    monkeypatch.setattr(sdp, "flash_sdp_enabled", lambda: False)
-    with reading(model):
-        assert sdp.cudnn_sdp_enabled()
-    sdp.enable_cudnn_sdp(False)
-    try:
-        with reading(model):
-            pass
-        assert not sdp.cudnn_sdp_enabled(), "who turned it off wants it off"
-    finally:
-        sdp.enable_cudnn_sdp(True)
-
-
-def test_a_walk_ends_with_the_reading() -> None:
-    model = tiny_model("llama")
-    with reading(model), reading(model):
-        before = model_context._walk_of(model)
-    model.more = torch.nn.Linear(2, 2)
-    assert model.more in model_context._walk_of(model).modules
-    assert model.more not in before.modules
