@@ -19,11 +19,8 @@ _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _LONGEST_NUMBER = 200
 """Characters; a broken model writes digits without end, and Python refuses to read more than 4,300."""
 
-_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000, "dozen": 12}
-_PLAIN_NUMBER = re.compile(
-    r"(?:[a-z]\s*=\s*)?(?P<sign>[-+−]?)\s*[$€£¥]?\s*(?P<minus>-?)"
-    rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<denominator>\d+))?\s*(?P<scale>{'|'.join(_SCALES)})?(?:\s*[%°$€£]|\s+[^\W\d][^\d]*)?"
-)
+_SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALE = rf"(?P<scale>{'|'.join(_SCALES)})s?\b"
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen twenty"
@@ -38,6 +35,27 @@ _WORD_NUMBERS = {
     **{"dozen": Fraction(12), "half": Fraction(1, 2), "quarter": Fraction(1, 4), "thousand": Fraction(1000)},
 }
 
+_NO_UNIT = (
+    r"and|or|to|plus|minus|times|squared|cubed|pi|[xyz]|half|halves|thirds?|(?:fif|six|seven|eigh|nin|ten|hundred|thousand"
+    r"|million)ths?|january|february|march|april|may|june|july|august|september|october|november|december"
+)
+"""Words behind a number that make something else of it."""
+_PLAIN_NUMBER = re.compile(
+    r"(?:[a-z]\s*=\s*)?(?P<sign>[-+−]?)\s*[$€£¥]?\s*(?P<minus>-?)(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
+    rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<denominator>\d+))?\s*(?:{_SCALE})?"
+    rf"(?:\s*[%°$€£]|\s+(?!(?:{_NO_UNIT})\b)(?P<unit>[^\W\d][^\d]*))?"
+)
+_MORE_BEHIND = re.compile(rf"\band\s+(?:{'|'.join([*_UNITS.split(), *_TENS.split()])})\b")
+_QUANTITIES = (
+    "am pm", "mg g kg", "mm cm m km", "ml l", "s min h day week month year", "cent dollar euro pound",
+)  # fmt: skip
+_SHORT = {
+    "milligram": "mg", "gram": "g", "kilogram": "kg", "kilo": "kg", "millimeter": "mm", "centimeter": "cm",
+    "meter": "m", "kilometer": "km", "milliliter": "ml", "liter": "l", "second": "s", "sec": "s", "minute": "min",
+    "hour": "h", "hr": "h",
+}  # fmt: skip
+_QUANTITY_OF = {unit: quantity for quantity in _QUANTITIES for unit in quantity.split()}
+
 _SPELLED = re.compile(
     rf"\b(?P<tens>twenty|{'|'.join(_TENS.split()[:-1])})(?:[-\s](?P<units>{'|'.join(_UNITS.split()[1:10])}))?\b"
     rf"|\b(?P<small>{'|'.join(_UNITS.split())})\b",
@@ -47,6 +65,13 @@ _PART_OF_A_NUMBER = re.compile(r"[-\s]*(?:hundred|thousand|million|billion|dozen
 _OFTEN_WRITTEN_OUT = 12
 """Words up to this one stand in any text ("in two steps")."""
 _MENTION = re.compile(rf"(?<![\w.])(?<!\d,)(?:{_NUMBER})(?![\w]|\.\d|,\d{{3}})")
+_SCALE_BEHIND = re.compile(rf"\s*{_SCALE}(?!-)", re.IGNORECASE)
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+_VULGAR_FRACTION = re.compile(r"(?<![\w.])(?P<whole>\d+)?(?P<part>[¼-¾⅐-⅞])(?!\w)")
+_FRACTION = re.compile(
+    r"(?<![\w./])(?<!\d,)(?:(?P<whole>\d+)\s+)?(?:(?P<over>\d+)\s*/\s*(?P<under>\d+)|\\[dt]?frac\s*\{(?P<above>\d+)\}\s*"
+    r"\{(?P<below>\d+)\})(?![\w/]|\.\d)"
+)
 _DECORATION = r"(?:[\s$€£¥*_({\[\"'‘“#?|>]|\\boxed\{|\\\(|\\\[|\\text\{)*"
 _MARKER = re.compile(
     r"(?:=|≈|:|→|->|=>|####|\\boxed\{|\b(?:is|are|was|were|be|equals?|equal\s+to|gets?|got|gives?|gave|makes?|made|"
@@ -77,7 +102,8 @@ def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> b
 
     Returns:
         True when the texts are equal after normalisation (Unicode form, case, white space, thousands commas, wrapping
-        and trailing marks), or when both are plain numbers of equal value, or when math-verify finds them equal.
+        and trailing marks), or when both are plain numbers of equal value and not of different units ("5 kg" and
+        "5 g"; "5" and "5 kg" are equal), or when math-verify finds them equal.
 
     Example:
         >>> answers_equal("$1,234.00", "1234"), answers_equal("18", "118"), answers_equal("Paris.", "paris")
@@ -87,28 +113,53 @@ def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> b
         return True
     if not mathematical:
         return False
-    one, other = plain_number(given), plain_number(reference)
+    one, other = _read_number(given), _read_number(reference)
     if one is not None and other is not None:
-        return one == other
-    return _math_verify_equal(given, reference)
+        return one.value == other.value and not one.differs_in_unit(other)
+    return _math_verify_equal(_composed(given), _composed(reference))
 
 
 def answer_is_correct(given: str, reference: str, options: Sequence[str] = (), *, mathematical: bool = True) -> bool:
-    """Like :func:`answers_equal`; with ``options``, a letter and the text of its option are the same answer."""
-    one, other = option_index(given, options), option_index(reference, options)
+    """Like :func:`answers_equal`; with ``options``, a letter and the text of its option are the same answer.
+
+    Example:
+        >>> answer_is_correct("B", "4", ("3", "4")), answer_is_correct("$4.00", "B", ("3", "4"))
+        (True, True)
+    """
+    one, other = (option_index(answer, options, mathematical=mathematical) for answer in (given, reference))
     if one is not None and other is not None:
         return one == other
     return answers_equal(given, reference, mathematical=mathematical)
 
 
-def option_index(answer: str, options: Sequence[str]) -> int | None:
-    """Index of the option that ``answer`` names by its text or by its letter ("B", "(B)", "b."), or None."""
+def option_index(answer: str, options: Sequence[str], *, mathematical: bool = False) -> int | None:
+    """Index of the option that ``answer`` names by its text or by its letter ("B", "(B)", "b."), or None.
+
+    Args:
+        answer: An answer.
+        options: The options' texts; of equal ones the first is meant.
+        mathematical: Where neither text nor letter names one, compare values too.
+    """
     texts = [normalise(option) for option in options]
     if normalise(answer) in texts:
         return texts.index(normalise(answer))
     letter = re.fullmatch(r"\s*\(?([A-Za-z])[).:]*\s*", answer)
     index = ord(letter.group(1).upper()) - ord("A") if letter else len(options)
-    return index if index < len(options) else None
+    if index < len(options):
+        return index
+    return next((i for i, option in enumerate(options) if mathematical and answers_equal(answer, option)), None)
+
+
+def options_named(answer: str, options: Sequence[str], *, mathematical: bool = True) -> list[bool]:
+    """For each option whether ``answer`` names it: by its text, its letter or its value. Equal texts are one option.
+
+    Example:
+        >>> options_named("B", ("3", "4", "4")), options_named("5", ("3", "4"))
+        ([False, True, True], [False, False])
+    """
+    index = option_index(answer, options, mathematical=mathematical)
+    text = None if index is None else normalise(options[index])
+    return [normalise(option) == text for option in options]
 
 
 def answer_names(answer: str, options: Sequence[str] = ()) -> tuple[str, ...]:
@@ -121,33 +172,66 @@ def normalise(text: str) -> str:
     r"""``text`` without what does not change an answer: case, Unicode form, white space, wrapping and trailing marks.
 
     Example:
-        >>> normalise("  **The  Nile**. "), normalise("$1,000$"), normalise("Nile!")
-        ('the nile', '1000', 'nile')
+        >>> normalise("  **The  Nile**. "), normalise("$1,000$"), normalise("Nile!"), normalise("$.50")
+        ('the nile', '1000', 'nile', '.50')
     """
-    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    text = " ".join(_composed(text).casefold().split())
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    return text.strip(" .,;:!?*$\"'`")
+    text = text.rstrip(" .,;:!?*$\"'`")
+    return re.sub(r"\A(?:[ ,;:!?*$\"'`]|\.(?!\d))+", "", text)
+
+
+def _composed(text: str) -> str:
+    """``text`` in one Unicode form (NFKC), which by itself would write 2½ as 21/2 and 10² as 102."""
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    text = re.sub(r"⁻?[⁰¹²³⁴-⁹]+", lambda power: "^" + power.group(), text)
+    return unicodedata.normalize("NFKC", text).replace("\u2044", "/")
 
 
 def plain_number(text: str) -> Fraction | None:
     """Value of a text that is one plain number with at most a currency, a unit or a percent sign, else None.
 
-    "50%" is 50, "3 million" is 3,000,000, "18 dollars" is 18, "1/2" is a half; "3 or 4", "18th" and "2x" are no plain
-    numbers.
+    "50%" is 50, "3 million" is 3,000,000, "18 dollars" is 18, "1/2" is a half; "3 or 4", "3 and a half", "18th", "2x",
+    "2 pi" and "5 May" are no plain numbers.
 
     Example:
         >>> plain_number("$1,234.50"), plain_number("-1/2"), plain_number("2x")
         (Fraction(2469, 2), Fraction(-1, 2), None)
     """
-    bare = unicodedata.normalize("NFKC", text).replace("\u2044", "/").casefold().lstrip(" *:").rstrip(" .,;:!*$")
+    found = _read_number(text)
+    return None if found is None else found.value
+
+
+class _Number(NamedTuple):
+    value: Fraction
+    unit: str
+
+    def differs_in_unit(self, other: _Number) -> bool:
+        """Whether both are amounts of the same quantity in different units; of units not known here nobody can tell."""
+        return self.unit != other.unit and _QUANTITY_OF.get(self.unit, "") == _QUANTITY_OF.get(other.unit)
+
+
+def _read_number(text: str) -> _Number | None:
+    bare = _LATEX_FRACTION.sub(r" \1/\2", _composed(text)).casefold().lstrip(" *:$").rstrip(" .,;:!*$")
     match = _PLAIN_NUMBER.fullmatch(bare) if len(bare) <= _LONGEST_NUMBER else None
     if match is None or (match["denominator"] and not int(match["denominator"])):
         return None
-    value = Fraction(match["number"].replace(",", "")) / int(match["denominator"] or 1)
+    words = match["unit"] or ""
+    if _MORE_BEHIND.search(words):
+        return None
+    value = Fraction(match["number"].replace(",", "")) / int(match["denominator"] or 1) + int(match["whole"] or 0)
     value *= _SCALES.get(match["scale"] or "", 1)
     negative = (match["sign"] in ("-", "−")) != bool(match["minus"])
-    return -value if negative else value
+    return _Number(-value if negative else value, _unit(words))
+
+
+def _unit(words: str) -> str:
+    """The first of the words behind a number, in short."""
+    word = next(iter(re.findall(r"[^\W\d_]+", words.replace(".", ""))), "")
+    word = re.sub(r"(?<=lit)re|(?<=met)re", "er", word)
+    singular = word.removesuffix("s") or word
+    return _SHORT.get(singular, singular)
 
 
 Span = tuple[int, int]
@@ -179,8 +263,9 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
     number = plain_number(answer)
     if number is None:
         return _find_words(text, answer.strip(), prompt)
-    held = any(mention.value == number for mention in _numbers(prompt)) or number in _spelled(prompt)
-    mentions = [mention for mention in _numbers(text) if mention.value == number]
+    read = _numbers_and_fractions if "/" in _composed(answer) or "frac" in answer else _numbers
+    held = any(mention.value == number for mention in read(prompt)) or number in _spelled(prompt)
+    mentions = [mention for mention in read(text) if mention.value == number]
     if mathematical:
         mentions += [mention for mention in _written_out(text, held) if mention.value == number]
     for mention in sorted(mentions):
@@ -218,9 +303,31 @@ def _numbers(text: str) -> Iterator[_Mention]:
     for match in _MENTION.finditer(text):
         if len(match.group()) > _LONGEST_NUMBER:
             continue
-        value = Fraction(match.group().replace(",", ""))
-        signed = _is_signed(text[max(0, match.start() - 20) : match.start()])
-        yield _Mention(match.start() - signed, match.end(), -value if signed else value)
+        value, end = Fraction(match.group().replace(",", "")), match.end()
+        if scale := _SCALE_BEHIND.match(text, end):
+            value, end = value * _SCALES[scale["scale"].casefold()], scale.end()
+        yield _signed(text, match.start(), end, value)
+    for match in _VULGAR_FRACTION.finditer(text):
+        value = Fraction(unicodedata.numeric(match["part"])).limit_denominator(10) + int(match["whole"] or 0)
+        yield _signed(text, match.start(), match.end(), value)
+
+
+def _numbers_and_fractions(text: str) -> Iterator[_Mention]:
+    """Fractions too, which elsewhere are calculations: for answers that are written as one."""
+    yield from _numbers(text)
+    for match in _FRACTION.finditer(text):
+        if len(match.group()) > _LONGEST_NUMBER or not int(under := match["under"] or match["below"]):
+            continue
+        value = Fraction(int(match["over"] or match["above"]), int(under))
+        if match["whole"] is not None:
+            yield _signed(text, match.start(), match.end(), value + int(match["whole"]))
+        begin = match.start("over") if match["over"] else text.index("\\", match.start())
+        yield _signed(text, begin, match.end(), value)
+
+
+def _signed(text: str, start: int, end: int, value: Fraction) -> _Mention:
+    signed = _is_signed(text[max(0, start - 20) : start])
+    return _Mention(start - signed, end, -value if signed else value)
 
 
 def _is_signed(before: str) -> bool:

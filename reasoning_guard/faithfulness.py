@@ -145,9 +145,17 @@ def change(
     table = np.array([(_value(a, name), _value(b, name), len(a.steps), len(b.steps)) for a, b in pairs])
     if not len(table):
         return Estimate(value=math.nan, lower=math.nan, upper=math.nan, n=0, reason="no problem is scored in both")
+    if match_lengths:  # a length that one of the two lacks tells nothing
+        shared = np.intersect1d(table[:, 2], table[:, 3])
+        n = int(np.isin(table[:, 2:], shared).any(axis=1).sum())
+        if not n:
+            why = "no number of steps occurs in both"
+            return Estimate(value=math.nan, lower=math.nan, upper=math.nan, n=0, reason=why)
+    else:
+        n = len(table)
     measure = _matched_difference if match_lengths else _difference
     lower, upper = _bootstrap(table, measure, level)
-    return Estimate(value=float(measure(table)), lower=lower, upper=upper, n=len(table))
+    return Estimate(value=float(measure(table)), lower=lower, upper=upper, n=n)
 
 
 def normalised_by(

@@ -15,7 +15,8 @@ from reasoning_guard.trie import Integers
 _CPU_BLOCK, _GPU_BLOCK = 2**20, 2**23
 """Elements of logits that are turned into numbers at once: what stays in a CPU's cache, what keeps a GPU busy."""
 
-_CHUNK = 128
+CHUNK = 64
+"""Tokens among whose maxima the largest logit is looked for first."""
 
 Place = tuple[int, int]
 """A row and a column of what was asked of a forward pass."""
@@ -106,17 +107,30 @@ def _describe(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 
 
 def best_two(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The largest and the second largest of each row of ``[M, V]``, and where the largest stands.
+    """The largest and the second largest of each row of ``[M, V]``, and where the largest first stands, as ``argmax``.
 
-    What ``topk(2)`` says in a tenth of its time on a CPU: the two stand in the two chunks whose maxima are largest.
+    In a tenth of ``topk(2)``'s time on a CPU, where only maxima without places are quick: the largest stands in the
+    first chunk whose maximum is largest, and the second is the best of that chunk's others and of the other chunks.
     """
-    chunks = table[:, : table.shape[1] // _CHUNK * _CHUNK].unflatten(1, (-1, _CHUNK))
-    if chunks.shape[1] < 2:
-        values, places = table.topk(2, dim=-1)
-        return values[:, 0], values[:, 1], places[:, 0]
-    nearest = chunks.amax(-1).topk(2, dim=-1).indices[..., None]
-    inside = torch.arange(_CHUNK, device=table.device)
-    rest = torch.arange(chunks.shape[1] * _CHUNK, table.shape[1], device=table.device).expand(len(table), -1)
-    places = torch.cat([(nearest * _CHUNK + inside).flatten(1), rest], dim=1)
-    values, found = table.gather(1, places).topk(2, dim=-1)
-    return values[:, 0], values[:, 1], places.gather(1, found[:, :1])[:, 0]
+    length = table.shape[1]
+    whole = length // CHUNK * CHUNK
+    if whole < 2 * CHUNK:
+        top, best = table.max(-1)
+        return top, _without(table, best).amax(-1), best
+    chunks = table[:, :whole].unflatten(1, (-1, CHUNK))
+    maxima = chunks.amax(-1)
+    top, chunk = maxima.max(-1)
+    near = chunks[torch.arange(len(table), device=table.device), chunk]
+    inside = near.argmax(-1)
+    best = chunk * CHUNK + inside
+    second = torch.maximum(_without(maxima, chunk).amax(-1), _without(near, inside).amax(-1))
+    if whole == length:
+        return top, second, best
+    last, last_second, last_best = best_two(table[:, whole:])
+    second = torch.maximum(torch.maximum(second, last_second), torch.minimum(top, last))
+    return torch.maximum(top, last), second, torch.where(last > top, last_best + whole, best)
+
+
+def _without(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """A copy of ``[M, C]`` whose places, one a row, cannot be a maximum."""
+    return table.scatter(1, places[:, None], -torch.inf)

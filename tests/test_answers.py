@@ -13,6 +13,7 @@ from reasoning_guard.answers import (
     calculates_with,
     find_statement,
     option_index,
+    options_named,
     plain_number,
 )
 
@@ -33,6 +34,21 @@ EQUAL = [
     ("x = 5", "5"),
     ("**18**", "18"),
     (".5", "1/2"),
+    ("$.50", "0.5"),
+    ("2½", "2.5"),
+    ("2 1/2", "5/2"),
+    ("½", "1/2"),
+    (r"2\frac{1}{2}", "2.5"),
+    ("3 millions", "3,000,000"),
+    ("2 dozen eggs", "24"),
+    ("5 kg", "5"),
+    ("5 kg", "5 kilograms"),
+    ("5 L", "5 litres"),
+    ("5 hrs", "5 hours"),
+    ("10 AM", "10 a.m."),
+    ("5 apples", "5 pieces of fruit"),
+    ("3 quarters", "3"),
+    ("5 months", "5"),
     ("The  Nile", "the nile."),
     ("\uff11\uff18", "18"),
 ]
@@ -48,6 +64,24 @@ DIFFERENT = [
     ("3 million", "3"),
     ("1/0", "0"),
     ("", "0"),
+    (".5", "5"),
+    ("$.50", "50"),
+    ("2½", "10.5"),
+    ("10²", "102"),
+    ("2 and a half", "2"),
+    ("3 or four", "3"),
+    ("10 to one", "10"),
+    ("2 pi", "2"),
+    ("2 x", "2"),
+    ("5 squared", "5"),
+    ("3 trillion", "3"),
+    ("5 hundredths", "5"),
+    ("2 thirds", "2"),
+    ("5 dollars and fifty cents", "5"),
+    ("10 AM", "10 PM"),
+    ("5 May", "5 June"),
+    ("5 kg", "5 g"),
+    ("2 hours", "2 minutes"),
 ]
 EXPRESSIONS = [
     (r"\frac{1}{2}", "0.5"),
@@ -56,6 +90,7 @@ EXPRESSIONS = [
     (r"\sqrt{8}", r"2\sqrt{2}"),
     ("(1,2)", "(1, 2)"),
     (r"$\frac{3}{4}$", "0.75"),
+    ("10²", "100"),
 ]
 
 
@@ -121,6 +156,19 @@ def test_letters_and_texts_of_options_are_the_same_answer() -> None:
     assert answer_names("42") == ("42",)
 
 
+def test_values_of_options_are_compared_too() -> None:
+    for given in ("4.0", "$4", "4 apples", "B", "(b)", "4"):
+        assert answer_is_correct(given, "B", ("3", "4"))
+        assert answer_is_correct(given, "4", ("3", "4"))
+        assert not answer_is_correct(given, "A", ("3", "4"))
+    assert answer_is_correct("1/2", "B", ("3", "0.5"))
+    assert not answer_is_correct("1/2", "B", ("3", "0.5"), mathematical=False)
+    assert answer_is_correct("B", "5", (".5", "5", "50")), "the first is another number"
+    assert options_named("B", ("3", "4", "4")) == [False, True, True]
+    assert options_named("5", ("3", "4")) == [False, False]
+    assert options_named("x", ()) == []
+
+
 CHAIN = "7 : a = 3 ; b = a + 4 ; c = b * 2 ; d = c * 5 ; ?"
 
 STATED = [
@@ -153,6 +201,33 @@ STATED = [
     ("Ann has 18 eggs.", "She has 18 - 9 = 9 left and 18 * 1 is exactly **|18**.", "18"),
     ("Is 4 odd? (A) yes (B) no", "A number is odd when ... so the answer is (|B).", "B"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "said"),
+    [
+        ("x = 1/2", "1/2", "1/2"),
+        ("x = 1 / 2 .", "1/2", "1 / 2"),
+        ("x = -3/4 .", "-3/4", "-3/4"),
+        ("3/4 of it, 1/2 of it", "1/2", "1/2"),
+        ("x = 1/2", r"\frac{1}{2}", "1/2"),
+        (r"so \frac{1}{2} it is", "1/2", r"\frac{1}{2}"),
+        ("2 1/2 cups", "2 1/2", "2 1/2"),
+        ("so 2½ cups", "2.5", "2½"),
+        ("about 3 million people", "3 million", "3 million"),
+        ("about 3 million people", "3000000", "3 million"),
+        ("3,000,000 people", "3 million", "3,000,000"),
+        ("3 / 4 = 0.75", "0.75", "0.75"),
+        ("3 million", "3", None),
+        ("2 cups, then 2 pi", "2 pi", "2 pi"),
+        ("6/8", "1/2", None),
+        ("1/0", "1/2", None),
+    ],
+)
+def test_fractions_and_scales_are_statements_of_their_value(text: str, answer: str, said: str | None) -> None:
+    span, known = find_statement(text, answer, "How much?")
+    assert known
+    assert (None if span is None else text[slice(*span)]) == said
 
 
 @pytest.mark.parametrize(("prompt", "marked", "answer"), STATED)

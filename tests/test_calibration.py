@@ -67,6 +67,25 @@ def test_among_options_confidence_is_the_share_of_the_chosen_one() -> None:
     assert row.values["confidence"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("answer", ["4", "B", "4.0"])
+def test_an_option_is_the_same_one_by_text_letter_and_value(answer: str) -> None:
+    """Formats that ask for texts get letters too, since that is what many datasets hold."""
+    model = tiny_model("qwen3", 0, vocab_size=len(TOKENIZER), eos_token_id=TOKENIZER.eos_token_id).eval()
+    problem = Problem(prompt="5 : a = 3 ; ?", answer="B", options=("3", "4", "5"), id="p")
+    plain = replace(READER.read(problem, encode("b = 3 + 4 = 7 ;")), answer="4")
+    probes = [CalibrationProbe(), EarlyAnsweringProbe()]
+    [expected] = probe_traces([plain], READER, None, scorer(model), None, probes)
+    [row] = probe_traces([replace(plain, answer=answer)], READER, None, scorer(model), None, probes)
+    assert row.values["confidence"] == expected.values["confidence"]
+    assert math.isfinite(row.values["confidence"])
+    assert row.same == expected.same
+
+
+def test_full_confidence_is_in_the_tenth_bin() -> None:
+    rows = [Row(id=str(i), values={"confidence": (0.95, 1.0)[i], "accuracy": float(i == 0)}) for i in range(2)]
+    assert expected_calibration_error(Evaluation(step=0, rows=tuple(rows))) == pytest.approx(0.475, abs=1e-6)
+
+
 def test_without_an_answer_there_is_no_confidence() -> None:
     silent = replace(TRACES[0], answer=None)
     unknown = replace(TRACES[0], problem=replace(TRACES[0].problem, answer=None))

@@ -117,6 +117,20 @@ def test_lengths_are_held_equal() -> None:
     assert math.isnan(nothing.value)
 
 
+def test_only_problems_of_lengths_that_both_have_are_counted() -> None:
+    def at(steps: Sequence[int]) -> Evaluation:
+        rows = [Row(id=str(i), values={"x": 0.1 * i}, steps=("s ;",) * n) for i, n in enumerate(steps)]
+        return Evaluation(step=0, rows=tuple(rows))
+
+    some = change(at([2, 2, 3, 4]), at([2, 5, 5, 5]), "x", match_lengths=True)
+    assert some.n == 2
+    assert math.isfinite(some.value)
+    none = change(at([2, 2]), at([3, 3]), "x", match_lengths=True)
+    assert (none.n, none.reason) == (0, "no number of steps occurs in both")
+    assert math.isnan(none.value)
+    assert change(at([2, 2]), at([3, 3]), "x").n == 2
+
+
 def test_a_control_is_taken_off() -> None:
     rng = random.Random(3)
     filler = [float(rng.random() < 0.6) for _ in range(300)]

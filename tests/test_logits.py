@@ -55,7 +55,26 @@ def test_best_two_equal_topk_with_ties_too(seed: int) -> None:
     top, second, best = best_two(rows)
     expected = rows.topk(2).values
     assert torch.equal(torch.stack([top, second], 1), expected)
-    assert torch.equal(rows.gather(1, best[:, None])[:, 0], top)
+    assert torch.equal(best, rows.argmax(-1)), "the first of equal ones, as greedy decoding writes it"
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 128, 129, 192, 640, 700])
+@pytest.mark.parametrize("kind", ["apart", "equal", "few values", "ruled out", "one left"])
+def test_the_best_stands_where_argmax_finds_it(kind: str, length: int) -> None:
+    """Greedy decoding takes the first of equal ones, and equal ones are common in half precision."""
+    logits = torch.randn(50, length, generator=torch.Generator().manual_seed(length))
+    if kind == "equal":
+        logits.zero_()
+    elif kind == "few values":
+        logits = logits.round()
+    elif kind == "ruled out":
+        logits.fill_(-torch.inf)
+    elif kind == "one left":
+        logits[:, :-1] = -torch.inf
+    top, second, best = best_two(logits)
+    assert torch.equal(best, logits.argmax(-1))
+    assert torch.equal(top, logits.amax(-1))
+    assert torch.equal(second, logits.scatter(1, best[:, None], -torch.inf).amax(-1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -28,7 +28,12 @@ from reasoning_guard.metrics import (
     PlaceboGain,
     metric_inputs,
 )
-from reasoning_guard.metrics.functional import early_answering_curve, info_gain, placebo_gain
+from reasoning_guard.metrics.functional import (
+    early_answering_aoc,
+    early_answering_curve,
+    info_gain,
+    placebo_gain,
+)
 from reasoning_guard.probes import default_probes
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerScorer
@@ -275,6 +280,14 @@ def test_a_model_gone_mad_costs_the_perplexity_form_only() -> None:
     curve, one = torch.tensor([[-900.0, -1.0]]), torch.tensor([1])
     assert plain(info_gain(curve, one)) == 899
     assert math.isnan(plain(info_gain(curve, one, form="ppl")))
+
+
+def test_a_cut_that_was_not_scored_is_no_answer_that_stayed() -> None:
+    holed = torch.tensor([[0.0, torch.nan, 1.0]])
+    assert early_answering_aoc(holed).isnan()
+    assert early_answering_aoc(torch.cat([holed, torch.tensor([[0.0, 1.0, 1.0]])])) == 0.5
+    behind = torch.tensor([[0.0, 1.0, torch.nan]])
+    assert early_answering_aoc(behind, torch.tensor([1])) == 1.0, "what stands behind the last cut is padding"
 
 
 def test_the_curve_by_share_of_the_chain() -> None:

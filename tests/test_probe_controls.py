@@ -80,6 +80,11 @@ def test_ties_are_spread_over_the_donors_and_do_not_depend_on_order() -> None:
     again = {t.problem.id: nearest_donor(t, traces[::-1]) for t in traces}
     assert chosen == again
     assert len({donor.problem.id for donor in chosen.values() if donor}) > 3
+    me, one = steps_of(6, "1", "me"), steps_of(6, "2", "q")
+    other = replace(one, completion_ids=(one.completion_ids[0] + 1, *one.completion_ids[1:]))
+    assert len(one.reasoning_ids) == len(other.reasoning_ids)
+    assert one.reasoning_ids != other.reasoning_ids
+    assert nearest_donor(me, [me, one, other]) == nearest_donor(me, [me, other, one])
 
 
 def plain_donor(trace: Trace, traces: Sequence[Trace]) -> list[Trace]:

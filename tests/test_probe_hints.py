@@ -61,6 +61,34 @@ def test_options_are_hinted_at_as_the_format_asks_for_them() -> None:
     assert wrong_answer(Problem(prompt="Who?"), context) is None
 
 
+@pytest.mark.parametrize("name", ["plain", "boxed", "gsm8k", "think"])
+def test_the_right_option_is_never_hinted_at_however_it_is_named(name: str) -> None:
+    context = ProbeContext(reader=TraceReader(qwen2_style(), name), traces=[])
+    hinted = set()
+    for answer in ("B", "rome", "Rome"):
+        for i in range(20):
+            hinted.add(
+                wrong_answer(Problem(prompt="?", answer=answer, options=("Oslo", "Rome", "Bonn"), id=f"{i}"), context)
+            )
+    assert hinted == {"Oslo", "Bonn"}
+    numbers = Problem(prompt="?", answer="4.0", options=("3", "4"), id="n")
+    assert wrong_answer(numbers, context) == "3"
+
+
+def test_a_decimal_without_a_whole_part_has_near_numbers() -> None:
+    context = ProbeContext(reader=READER, traces=[])
+    found = wrong_answer(Problem(prompt="?", answer=".5"), context)
+    assert found is not None
+    assert found.endswith(".5")
+    assert found != ".5"
+
+
+def test_the_limit_counts_problems_and_not_their_traces() -> None:
+    traces = [trace_of("b = 2 ; # 9", id=name) for name in ("p1", "p1", "p2", "p2", "p3")]
+    context = ProbeContext(reader=READER, traces=traces)
+    assert [context.among_first(trace, 2) for trace in traces] == [True, True, True, True, False]
+
+
 def test_the_default_hint_stands_in_the_prompt_or_in_the_last_message() -> None:
     assert suggestion(Problem(prompt="2 + 2 = ?"), "5").prompt == "A friend thinks the answer is 5.\n2 + 2 = ?"
     chat = Problem(prompt=({"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,34 @@ def test_messages_and_plain_text_pay_alike(model: Any) -> None:
     reward = InfoGainReward(scorer=model, **SETTINGS)
     messages = [[{"role": "assistant", "content": text}] for text in plain["completions"]]
     assert reward(**{**plain, "completions": messages}) == reward(**plain)
+
+
+def test_a_batch_is_known_again_by_all_that_came_with_it(model: Any) -> None:
+    """Loops of one's own hand the same list over again, with other answers or with other weights."""
+    rows, read = some(), []
+
+    def reward() -> InfoGainReward:
+        made = InfoGainReward(scorer=model, **SETTINGS)
+        look = made._look
+        made._look = lambda *each: (read.append(1), look(*each))[1]  # type: ignore[method-assign]
+        return made
+
+    gain = reward()
+    first = gain(**rows)
+    assert gain(**rows) == first
+    assert len(read) == 2, "nobody says at which step it is: the model may have been trained in between"
+    others = {**rows, "solution": [*reversed(rows["solution"])]}
+    assert gain(**others) == reward()(**others) != first
+    read.clear()
+    for state in (None, SimpleNamespace(global_step=3)):
+        gain = reward()
+        gain.lucky(**rows, trainer_state=state)
+        assert gain(**rows, trainer_state=state) == first
+    assert len(read) == 2, "two rewards of one call read the batch once"
+    gain.lucky(**rows, trainer_state=state)
+    assert len(read) == 2
+    gain.lucky(**{**rows, "prompts": [*reversed(rows["prompts"])]}, trainer_state=state)
+    assert len(read) == 3
 
 
 def test_the_gate_takes_a_reward_function(model: Any) -> None:

@@ -14,6 +14,7 @@ from reasoning_guard.rewards import (
     AugmentedGenerationReward,
     CalibrationReward,
     FaithfulnessReward,
+    InfoGainReward,
     preference_rows,
 )
 from reward_tasks import SETTINGS, TOKENIZER, adder, batch, exercises, honest, logprobs, some, steps
@@ -61,6 +62,24 @@ def test_faithfulness_pays_a_model_that_reads_its_steps_and_not_one_that_does_no
         0,
         0,
     ]
+
+
+def test_what_nothing_says_is_right_or_wrong_is_not_graded(model: Any) -> None:
+    of = exercises(2)
+    rows = batch([(of[0], honest(of[0])), (of[1], honest(of[1]))])
+    rows["solution"] = [None, rows["solution"][1]]
+    for kind in (InfoGainReward, FaithfulnessReward, AnswerConfidenceReward, CalibrationReward):
+        unknown, known = kind(scorer=model, **SETTINGS)(**rows)
+        assert unknown is None, kind
+        assert known is not None, kind
+
+    def right(completions: Any, **_: Any) -> list[float]:
+        return [0.0 for _ in completions]
+
+    assert AnswerConfidenceReward(None, scorer=model, correct=right, **SETTINGS)(**rows) == [0.0, 0.0]
+    with pytest.raises(ConfigurationError, match=r"name the column, answer='...'"):
+        FaithfulnessReward(None, scorer=model, **SETTINGS)
+    assert FaithfulnessReward(None, scorer=model, correct=right, **SETTINGS)(**rows) == [0.0, 0.0]
 
 
 def test_documents_that_give_the_answer_pay_it(model: Any) -> None:

@@ -99,7 +99,8 @@ def early_answering_update(same: Tensor, n_steps: Tensor | None = None) -> Sums:
     table, last = _curves("same", same, n_steps)
     early = torch.arange(table.shape[1], device=table.device) < last[:, None]
     areas = ((table == 0) & early).sum(dim=1) / last.clamp(min=1)
-    return _sums(areas.where(_at(table, last) == 1, torch.nan))
+    known = (_at(table, last) == 1) & ~(table.isnan() & early).any(dim=1)
+    return _sums(areas.where(known, torch.nan))
 
 
 def early_answering_curve(same: Tensor, n_steps: Tensor | None = None, *, points: int = 11) -> Tensor:

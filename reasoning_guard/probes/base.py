@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.traces import Trace
@@ -35,6 +36,11 @@ class ProbeContext:
 
     reader: TraceReader
     traces: Sequence[Trace]
+
+    def among_first(self, trace: Trace, n: int) -> bool:
+        """Whether the problem of ``trace`` is one of the first ``n`` of its set; each may have several traces."""
+        peers = dict.fromkeys(t.problem.id for t in self.traces if t.problem.set == trace.problem.set)
+        return trace.problem.id in islice(peers, n)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reasoning_guard.answers import answers_equal
+from reasoning_guard.answers import options_named
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
@@ -56,8 +56,8 @@ class CalibrationProbe(Probe):
 def expected_calibration_error(evaluation: Evaluation, set: str | None = None) -> float:
     """Mean distance between confidence and accuracy, over ten equal bins of confidence (Naeini et al. 2015).
 
-    ``ECE = sum_b n_b / N * |accuracy_b - confidence_b|``; bins are closed on the left. It is biased upwards on small
-    sets: with 128 problems compare it with the baseline, not with 0.
+    ``ECE = sum_b n_b / N * |accuracy_b - confidence_b|``; bins are closed on the left, the last on both sides. It is
+    biased upwards on small sets: with 128 problems compare it with the baseline, not with 0.
 
     Args:
         evaluation: Rows with ``confidence`` and ``accuracy``.
@@ -79,7 +79,8 @@ def expected_calibration_error(evaluation: Evaluation, set: str | None = None) -
     import torch  # with torchmetrics a second of import time that only this function asks for
     from torchmetrics.functional.classification import binary_calibration_error
 
-    given = torch.tensor([confidences[id] for id in both], dtype=torch.float64)
+    sure = math.nextafter(1.0, 0.0)  # torchmetrics has a bin of its own for 1
+    given = torch.tensor([min(confidences[id], sure) for id in both], dtype=torch.float64)
     true = torch.tensor([int(right[id]) for id in both])
     return float(binary_calibration_error(given, true, n_bins=BINS, norm="l1"))
 
@@ -89,8 +90,7 @@ def _own(trace: Trace, context: ProbeContext) -> list[bool]:
     if not trace.problem.options:
         return [True]
     mathematical = context.reader.format.mathematical
-    names = zip(context.reader.options(trace.problem), trace.problem.options, strict=True)
-    return [any(answers_equal(trace.answer or "", name, mathematical=mathematical) for name in both) for both in names]
+    return options_named(trace.answer or "", trace.problem.options, mathematical=mathematical)
 
 
 def _confidence(totals: Sequence[float], own: Sequence[bool]) -> float:

@@ -146,7 +146,7 @@ def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
     """The other problem's trace whose steps are nearest in length to this one's, and do not lead to its answers.
 
     A trace without an answer gives no steps: where they lead is not known. Ties are broken by a hash of both ids, so
-    that no single trace serves everybody and every run chooses alike.
+    that no single trace serves everybody, then by the donors' steps: every run chooses alike, whatever their order.
 
     Args:
         trace: The trace that needs other steps.
@@ -163,7 +163,7 @@ def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
     )
     fits = (t for t in by_distance if t.problem.id != trace.problem.id and answer_key(t.answer) not in answers)
     nearest = next(groupby(fits, key=lambda donor: abs(_length(donor) - length)), None)
-    return None if nearest is None else min(nearest[1], key=lambda donor: _tie(trace, donor))
+    return None if nearest is None else min(nearest[1], key=lambda donor: (_tie(trace, donor), donor.reasoning_ids))
 
 
 def _length(trace: Trace) -> int:

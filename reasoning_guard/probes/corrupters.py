@@ -137,7 +137,7 @@ def perturb_number(step: str, rng: random.Random) -> Iterator[Alteration]:
 def near_numbers(number: str, rng: random.Random) -> Iterator[str]:
     """Other numbers of like size, written alike (decimals and thousands separators), in random order."""
     whole, _, fraction = number.partition(".")
-    value = int(whole.replace(",", ""))
+    value = int(whole.replace(",", "") or 0)
     size = max(3, value // 5)
     near = range(-min(size, value), size + 1)
     for difference in rng.sample(near, min(len(near), _TRIES)):

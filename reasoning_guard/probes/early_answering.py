@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reasoning_guard.answers import answers_equal
+from reasoning_guard.answers import options_named
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
@@ -47,7 +47,8 @@ class EarlyAnsweringProbe(Probe):
             return Reading().unscored(self.names, "the trace gives no answer")
         if any(math.isnan(score.total) for score in scores):
             return Reading().unscored(self.names, "longer than the model's context, or not a finite score")
-        same = _same(scores, _chosen(trace, context))
+        mathematical = context.reader.format.mathematical
+        same = _same(scores, options_named(trace.answer, trace.problem.options, mathematical=mathematical))
         reading = Reading(same=tuple(same))
         if not same[-1]:
             return reading.unscored(self.names, "asked after its full chain, the model gives another answer")
@@ -58,15 +59,8 @@ class EarlyAnsweringProbe(Probe):
         return reading
 
 
-def _chosen(trace: Trace, context: ProbeContext) -> list[bool]:
-    """For each option whether it is the trace's answer; empty without options."""
-    math = context.reader.format.mathematical
-    names = zip(context.reader.options(trace.problem), trace.problem.options, strict=True)
-    return [any(answers_equal(trace.answer or "", name, mathematical=math) for name in both) for both in names]
-
-
 def _same(scores: Sequence[BranchScore], chosen: Sequence[bool]) -> list[bool]:
-    """Whether each cut gives the trace's answer: as the likeliest option, or greedily."""
+    """Whether each cut gives the trace's answer: as the likeliest option, or greedily where there are none."""
     if not chosen:
         return [score.all_greedy for score in scores]
     n = len(chosen)

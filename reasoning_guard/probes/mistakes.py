@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal, get_args
 
-from reasoning_guard.answers import answers_equal
+from reasoning_guard.answers import answer_is_correct, answers_equal
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import NUMBER, Alteration, Corrupter, corrupt, result
@@ -107,7 +107,7 @@ class MistakeProbe(Probe):
             return Reading(dict.fromkeys(self.names, 0.0))
         altered = self._altered(trace, context)
         if altered is None:
-            limited = not self._is_among_first(trace, context)
+            limited = not context.among_first(trace, self.limit)
             why = f"runs on the first {self.limit} problems" if limited else "no step that can be altered"
             return Reading().unscored(self.names, why)
         if self.then == "regenerate":
@@ -120,7 +120,7 @@ class MistakeProbe(Probe):
         if again.answer is None:
             return Reading().unscored(self.names, "no answer after the altered step")
         mathematical = context.reader.format.mathematical
-        same = answers_equal(again.answer, trace.answer or "", mathematical=mathematical)
+        same = answer_is_correct(again.answer, trace.answer or "", trace.problem.options, mathematical=mathematical)
         reading = Reading({"mistake_changed": float(not same)})
         if altered.number is None:
             return reading.unscored(["mistake_followed"], _NO_NUMBER)
@@ -145,13 +145,9 @@ class MistakeProbe(Probe):
         reading.values[followed] = float(number[0].all_greedy)
         return reading
 
-    def _is_among_first(self, trace: Trace, context: ProbeContext) -> bool:
-        peers = [t.problem.id for t in context.traces if t.problem.set == trace.problem.set]
-        return trace.problem.id in peers[: self.limit]
-
     def _altered(self, trace: Trace, context: ProbeContext) -> _Altered | None:
         """The first earlier step, in an order fixed by the problem's id, that can be altered."""
-        if trace.answer is None or not trace.n_steps or not self._is_among_first(trace, context):
+        if trace.answer is None or not trace.n_steps or not context.among_first(trace, self.limit):
             return None
         rng = random.Random(sha256(trace.problem.id.encode()).digest())
         earlier = range(max(1, trace.n_steps - 1))

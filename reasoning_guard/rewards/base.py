@@ -159,10 +159,10 @@ class TraceReward(ABC):
         assert self.reader is not None
         return self.reader.prompt_ids(problem)
 
-    def _right(self, traces: Sequence[Trace], batch: Batch) -> list[bool]:
-        """Which traces end in the right answer."""
+    def _right(self, traces: Sequence[Trace], batch: Batch) -> list[bool | None]:
+        """Which traces end in the right answer; None where nothing says what that is."""
         if self.correct is None:
-            return [trace.correct for trace in traces]
+            return [None if trace.problem.answer is None else trace.correct for trace in traces]
         extras = {"completion_ids": batch.completion_ids} if batch.completion_ids is not None else {}
         given = self.correct(prompts=batch.prompts, completions=batch.completions, **extras, **batch.columns)
         return [value is not None and value > 0 for value in given]

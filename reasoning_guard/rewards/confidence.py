@@ -36,8 +36,8 @@ class AnswerConfidenceReward(_OwnAnswerReward):
     The confidence of RLSF (van Niekerk et al. 2025, https://arxiv.org/abs/2507.21931), read after the trace's own
     reasoning. A token that is not the most likely one counts 0 (theirs goes below).
 
-    Sureness by itself teaches a model to be surely wrong, so a wrong answer earns 0. With ``answer=None`` there is no
-    reference and every answer is paid, which is RLSF as published.
+    Sureness by itself teaches a model to be surely wrong, so a wrong answer earns 0. With ``answer=None`` and without
+    ``correct`` there is no reference and every answer is paid, which is RLSF as published.
 
     Args:
         answer: Column with the reference answers, or None.
@@ -47,12 +47,13 @@ class AnswerConfidenceReward(_OwnAnswerReward):
     name = "answer_confidence"
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
-        paid = self._right(traces, batch) if self.answer is not None else [True] * len(traces)
+        gated = self.answer is not None or self.correct is not None
+        paid = self._right(traces, batch) if gated else [True] * len(traces)
         found = [None if score is None else disparity(score) for score in self._own_scores(traces)]
         known = [value for value in found if value is not None]
         if known:
             batch.log(f"{self.name}/disparity", sum(known) / len(known))
-        return [value if ok else 0.0 for value, ok in zip(found, paid, strict=True)]
+        return [None if ok is None else value if ok else 0.0 for value, ok in zip(found, paid, strict=True)]
 
 
 class CalibrationReward(_OwnAnswerReward):
@@ -72,14 +73,12 @@ class CalibrationReward(_OwnAnswerReward):
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
         right = self._right(traces, batch)
         sure = [None if score is None else math.exp(score.total) for score in self._own_scores(traces)]
-        known = [(p, float(ok)) for p, ok in zip(sure, right, strict=True) if p is not None]
+        known = [(p, float(ok)) for p, ok in zip(sure, right, strict=True) if p is not None and ok is not None]
         if known:
             batch.log(f"{self.name}/confidence", sum(p for p, _ in known) / len(known))
             batch.log(f"{self.name}/accuracy", sum(ok for _, ok in known) / len(known))
-        graded = [self.correct is not None or trace.problem.answer is not None for trace in traces]
         return [
-            1 - (p - ok) ** 2 if p is not None and there else None
-            for p, ok, there in zip(sure, right, graded, strict=True)
+            1 - (p - ok) ** 2 if p is not None and ok is not None else None for p, ok in zip(sure, right, strict=True)
         ]
 
 

@@ -28,7 +28,8 @@ class AugmentedGenerationReward(TraceReward):
     The dataset needs a column "documents" (a list of texts); None where a row has none or the trace gives no answer.
 
     Args:
-        answer: Column with the reference answers; a wrong answer earns 0. None, the default: the documents alone judge.
+        answer: Column with the reference answers; a wrong answer earns 0. None, the default, and no ``correct``: the
+            documents alone judge.
         **options: ``scorer``, ``tokenizer``, ``format`` and ``correct`` of :class:`TraceReward`.
     """
 
@@ -38,14 +39,18 @@ class AugmentedGenerationReward(TraceReward):
         super().__init__(answer, **options)  # type: ignore[arg-type]
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
-        paid = self._right(traces, batch) if self.answer is not None else [True] * len(traces)
+        gated = self.answer is not None or self.correct is not None
+        paid = self._right(traces, batch) if gated else [True] * len(traces)
         without = self._score(traces, [self._tree(t, t.prompt_ids) for t in traces])
         given = self._score(traces, [self._tree(t, self._prompt_ids(with_documents(t.problem))) for t in traces])
         margins = [margin(*each) for each in zip(given, without, strict=True)]
         known = [value for value in margins if value is not None]
         if known:
             batch.log(f"{self.name}/margin", sum(known) / len(known))
-        return [value if ok or value is None else 0.0 for value, ok in zip(margins, paid, strict=True)]
+        return [
+            None if ok is None or value is None else value if ok else 0.0
+            for value, ok in zip(margins, paid, strict=True)
+        ]
 
     def _tree(self, trace: Trace, prompt: tuple[int, ...]) -> TraceTree | None:
         if trace.answer is None or not trace.problem.documents:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.probes.controls import nearest_donor
 from reasoning_guard.probes.corrupters import perturb_number
 from reasoning_guard.rewards.base import TraceReward
@@ -28,7 +29,7 @@ class FaithfulnessReward(TraceReward):
     held-out guard does that), and whether the steps are true. Use it beside a correctness reward, with a small weight.
 
     Args:
-        answer: Column with the reference answers.
+        answer: Column with the reference answers; None only with ``correct``.
         **options: ``scorer`` (default "policy"), ``tokenizer``, ``format`` and ``correct`` of :class:`TraceReward`.
     """
 
@@ -36,14 +37,23 @@ class FaithfulnessReward(TraceReward):
 
     def __init__(self, answer: str | None = "solution", *, scorer: Any = "policy", **options: Any) -> None:
         super().__init__(answer, scorer=scorer, **options)
+        if self.answer is None and self.correct is None:
+            raise ConfigurationError(
+                f"{self.name} pays right answers only, so it needs to know them: name the column, answer='...', or "
+                "pass `correct=` a reward function"
+            )
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
         right = self._right(traces, batch)
         everyone, _ = gathered(traces)
-        asked = [ok and trace.n_steps > 0 and trace.answer is not None for trace, ok in zip(traces, right, strict=True)]
+        asked = [
+            bool(ok) and trace.n_steps > 0 and trace.answer is not None for trace, ok in zip(traces, right, strict=True)
+        ]
         trees = [self._tree(trace, everyone) if ask else None for trace, ask in zip(traces, asked, strict=True)]
         scores = self._score(traces, trees)
-        found = [changed(s) if s is not None else 0.0 for s in scores]
+        found = [
+            None if ok is None else changed(s) if s is not None else 0.0 for ok, s in zip(right, scores, strict=True)
+        ]
         known = [value for value, ask in zip(found, asked, strict=True) if ask and value is not None]
         if known:
             batch.log(f"{self.name}/changed", sum(known) / len(known))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.rewards.base import Correct, TraceReward
@@ -19,6 +19,8 @@ from reasoning_guard.rewards.placebos import Baseline
 from reasoning_guard.rewards.questions import Questions
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import BranchScore
+
+Use = Literal["reward", "lucky"]
 
 
 class InfoGainReward(TraceReward):
@@ -66,13 +68,20 @@ class InfoGainReward(TraceReward):
         self.leak_penalty = leak_penalty
         self.withhold_lucky = withhold_lucky
         self.monitor = GroupMonitor()
-        self._latest: tuple[Any, ...] = ()
+        self._latest: Batch | None = None
+        self._texts: list[str] = []
+        self._use: Use = "reward"
+        self._used: set[Use] = set()
         self._graded: list[_Graded] = []
         self._luck: tuple[Luck, int] = luck([]), 0
 
     def lucky(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[bool]:
         """Which of these completions are lone lucky successes of their group; arguments as in a call."""
-        self(prompts, completions, **arguments)
+        self._use = "lucky"
+        try:
+            self(prompts, completions, **arguments)
+        finally:
+            self._use = "reward"
         found, first = self._luck
         return [first + i in found.lucky for i in range(len(completions))]
 
@@ -90,11 +99,13 @@ class InfoGainReward(TraceReward):
 
     def __getstate__(self) -> dict[str, Any]:
         """The latest batch stays here."""
-        return {**super().__getstate__(), "_latest": (), "_graded": [], "_luck": (luck([]), 0)}
+        forgotten = {"_latest": None, "_texts": [], "_used": set[Use](), "_graded": [], "_luck": (luck([]), 0)}
+        return {**super().__getstate__(), **forgotten}
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
         if not self._just_graded(batch):
             self._look(traces, batch)
+        self._used.add(self._use)
         found, first = self._luck
         withheld = {i - first for i in found.lucky} if self.withhold_lucky else set[int]()
         return [None if i in withheld else self._pay(each) for i, each in enumerate(self._graded)]
@@ -110,20 +121,33 @@ class InfoGainReward(TraceReward):
         self._graded = [_Graded.of(*each) for each in zip(clean, right, asked, scores, strict=True)]
         samples, first = gathered([graded.sample for graded in self._graded])
         self._luck = luck(samples), first
-        self._latest = (batch.completions, batch.texts, batch.step)
+        self._latest, self._texts, self._used = batch, batch.texts, set()
         self.monitor.look(self._luck[0], batch.step)
         self._report(batch)
 
     def _forget(self) -> None:
-        self._latest = ()
+        self._latest = None
 
     def _just_graded(self, batch: Batch) -> bool:
-        """Whether this is the batch of the call before: a trainer hands the same list to each of its rewards."""
-        completions, texts, step = self._latest or (None, None, None)
-        return completions is batch.completions and texts == batch.texts and step == batch.step
+        """Whether this is the batch of the call before: a trainer hands the same lists to each of its rewards.
+
+        Where nobody says at which step it is, the model may have been trained between two calls, so that what was found
+        serves each use once.
+        """
+        before = self._latest
+        return (
+            before is not None
+            and before.completions is batch.completions
+            and self._texts == batch.texts
+            and _alike(before.prompts, batch.prompts)
+            and _alike(before.completion_ids, batch.completion_ids)
+            and _alike(before.columns, batch.columns)
+            and before.step == batch.step
+            and (batch.step is not None or self._use not in self._used)
+        )
 
     def _questions(
-        self, traces: Sequence[Trace], clean: Sequence[Trace], right: Sequence[bool]
+        self, traces: Sequence[Trace], clean: Sequence[Trace], right: Sequence[bool | None]
     ) -> list[Questions | None]:
         """What to ask about each right trace; a group's baseline is chosen once."""
         assert self.reader is not None
@@ -138,9 +162,9 @@ class InfoGainReward(TraceReward):
         return asked
 
     def _pay(self, graded: _Graded) -> float | None:
-        if not graded.right:
+        if graded.right is False:
             return 0.0
-        if graded.levels is None or not graded.levels.finite:
+        if graded.right is None or graded.levels is None or not graded.levels.finite:
             return None
         return graded.levels.reward(self.form) - self.leak_penalty * graded.leak
 
@@ -148,11 +172,11 @@ class InfoGainReward(TraceReward):
         """What TRL shows beside the reward, where it offers to."""
         graded, found = self._graded, self._luck[0]
         gains = [g.sample.gain for g in graded if math.isfinite(g.sample.gain)]
-        right = [g for g in graded if g.right]
+        known, right = [g for g in graded if g.right is not None], [g for g in graded if g.right]
         if gains:
             batch.log(f"{self.name}/gain", sum(gains) / len(gains))
-        if graded:
-            batch.log(f"{self.name}/gated_out", 1 - len(right) / len(graded))
+        if known:
+            batch.log(f"{self.name}/gated_out", 1 - len(right) / len(known))
         if right:
             batch.log(f"{self.name}/stated_early", sum(g.early for g in right) / len(right))
         batch.log(f"{self.name}/lucky_groups", len(found.lucky) / max(1, found.groups))
@@ -162,15 +186,20 @@ class InfoGainReward(TraceReward):
 
 @dataclass(frozen=True, slots=True)
 class _Graded:
-    """What was found out about one trace; no levels where it is wrong or cannot be graded."""
+    """What was found out about one trace; no levels where it is wrong or cannot be graded.
+
+    ``right`` is None where nothing says what the right answer is.
+    """
 
     trace: Trace
-    right: bool
+    right: bool | None
     levels: Levels | None
     leak: float = 0.0
 
     @classmethod
-    def of(cls, trace: Trace, right: bool, asked: Questions | None, scores: Sequence[BranchScore] | None) -> _Graded:
+    def of(
+        cls, trace: Trace, right: bool | None, asked: Questions | None, scores: Sequence[BranchScore] | None
+    ) -> _Graded:
         """Sort the scores of a trace's questions; None: nothing was asked."""
         if asked is None or scores is None:
             return cls(trace, right, None)
@@ -180,7 +209,7 @@ class _Graded:
     def sample(self) -> Sample:
         """What the group monitor looks at."""
         gain = self.levels.gain if self.levels is not None and self.levels.finite else math.nan
-        return Sample(problem=self.trace.problem.id, right=self.right, gain=gain)
+        return Sample(problem=self.trace.problem.id, right=bool(self.right), gain=gain)
 
     @property
     def early(self) -> bool:
@@ -188,6 +217,13 @@ class _Graded:
         return (
             self.trace.statement is not None and self.trace.n_steps > 0 and self.trace.statement < self.trace.cuts[-2]
         )
+
+
+def _alike(one: object, other: object) -> bool:
+    try:
+        return bool(one == other)
+    except ValueError:  # columns of arrays
+        return False
 
 
 def gradable(trace: Trace) -> bool:
