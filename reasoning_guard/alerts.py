@@ -58,7 +58,7 @@ class Alert:
         rule: Name of the rule.
         severity: "alarm" or "notice".
         step: Last training step at which it held.
-        since: First step of the unbroken row of evaluations at which it held.
+        since: First step of the unbroken row of evaluations at which it held, or another that rests on the same fall.
         told: Step at which it was first told, when it had held long enough.
         against: Step of the baseline.
         open: Whether it holds at the latest evaluation.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from reasoning_guard.alerts import Alert
-from reasoning_guard.decision import resting
+from reasoning_guard.decision import baseline_of, resting
 from reasoning_guard.errors import warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.reader import TraceReader
@@ -68,8 +68,10 @@ def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequ
     """
     evaluation = made[-1]
     if evaluation.rows and evaluation.sets[0] in evaluation.gated:
-        warn_once(_why_chance(evaluation, reader.format.name), key=f"{id(speaker)} chance")
-        return
+        baseline = baseline_of(made)
+        warn_once(_why_chance(evaluation, baseline, reader.format.name), key=f"{id(speaker)} chance {baseline is None}")
+        if baseline is None:
+            return
     if evaluation.rows and len(made) == 1:
         report = reader.seam_report([row.completion for row in evaluation.rows[:_SEAMS]])
         if max(report.trunk_broken, report.cue_merged) > _MERGED:
@@ -78,14 +80,18 @@ def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequ
         warn_once(f"rule {name} rests: {reason}", key=f"{id(speaker)} rests {name}")
 
 
-def _why_chance(evaluation: Evaluation, format: str) -> str:
+def _why_chance(evaluation: Evaluation, baseline: Evaluation | None, format: str) -> str:
     """Why an evaluation may be at chance, for whoever has to mend it."""
     rows = evaluation.rows
     answered = sum(row.answer is not None for row in rows)
     cut = sum("cut off" in row.notes for row in rows)
+    if baseline is None:
+        so = "so there is no baseline to compare with yet"
+    else:
+        so = f"unlike at step {baseline.step}, and whether the reasoning is used can't be read"
     return (
-        f"at step {evaluation.step} accuracy is near chance, so there is no baseline to compare with yet: {answered} "
-        f"of {len(rows)} traces state an answer in format {format!r}, {cut} were cut off by the length limit. If that "
-        "is not how far the model is, choose another `format=`, raise `max_new_tokens=`, or check that the held-out "
-        f"prompts look as they do in training. The first trace: {rows[0].completion[:300]!r}"
+        f"at step {evaluation.step} accuracy is near chance, {so}: {answered} of {len(rows)} traces state an answer in "
+        f"format {format!r}, {cut} were cut off by the length limit. If that is not how far the model is, choose "
+        "another `format=`, raise `max_new_tokens=`, or check that the held-out prompts look as they do in training. "
+        f"The first trace: {rows[0].completion[:300]!r}"
     )

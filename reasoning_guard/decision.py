@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import dropwhile
 
 from reasoning_guard.alerts import Alert, worst_problems
-from reasoning_guard.errors import warn_once
+from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules import EFFECTS, RULES, Comparison, Finding, Rule, column, expand
 from reasoning_guard.statistics import MINIMUM_PAIRS, Effect, spend
@@ -20,11 +20,17 @@ def decide(
     alpha: float = 0.05,
     patience: int = 2,
     effects: Mapping[str, Effect] = EFFECTS,
+    strict: bool = False,
 ) -> list[Alert]:
     """Replay a run and say what its guard must say.
 
     Each evaluation after the baseline (see :func:`baseline_of`) is a look; a failed one is none. A finding becomes an
-    alert when it holds at ``patience`` looks in a row, and stays one alert from then on.
+    alert when it holds at ``patience`` looks in a row, and stays one alert from then on. Findings of one severity that
+    rest on the same fall are one row of looks, whichever rule makes them: whether accuracy lies surely lower beside it
+    or not decides about the rule, not about how long the reasoning has been in a bad way.
+
+    An alert is over at the first look at which its finding does not hold, and none that goes on with its row. A look
+    that cannot tell, where none of the values that moved has data, ends nothing.
 
     Args:
         evaluations: The evaluations in the order of their steps.
@@ -32,27 +38,64 @@ def decide(
         alpha: Chance of any false alarm over the whole run; false notices have the same chance of their own.
         patience: Looks in a row at which a finding must hold.
         effects: Smallest change that matters, by value name.
+        strict: Raise where a rule raises; else it is left out, once loudly, and the others go on.
 
     Returns:
         One alert a cause, the earliest first.
+
+    Raises:
+        ConfigurationError: A rule failed, and ``strict``.
     """
     made = _from_baseline(evaluations)
     if not made:
         return []
     baseline, *looks = made
     alerts: dict[str, Alert] = {}
-    streaks: dict[str, int] = {}
+    rows: dict[str, _Row] = {}
     for number, current in enumerate(looks, start=1):
         comparison = Comparison(baseline=baseline, current=current, level=spend(alpha, number), effects=effects)
-        found = _findings(comparison, rules)
-        streaks = {key: streaks.get(key, 0) + 1 for key in found}
+        found = _findings(comparison, rules, strict)
+        before, rows = rows, {}
         for key, (rule, finding) in found.items():
-            if streaks[key] >= patience:
-                since = looks[number - streaks[key]].step
+            row = rows[key] = _Row.of(key, rule, finding, comparison, before)
+            if row.length >= patience:
                 told = alerts[key].told if key in alerts else current.step
-                alerts[key] = _alert(key, rule, finding, (since, told), baseline, current)
-        alerts = {key: alert if key in found else replace(alert, open=False) for key, alert in alerts.items()}
+                alerts[key] = _alert(key, rule, finding, (row.since, told), baseline, current)
+        unseen = {key: row for key, row in before.items() if key in alerts and row.is_unseen(comparison)}
+        rows = unseen | rows
+        alerts = {key: alert if key in rows else replace(alert, open=False) for key, alert in alerts.items()}
     return list(alerts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """An unbroken row of looks at which a finding held, or another that rests on the same fall.
+
+    Attributes:
+        severity: Of its findings.
+        moved: What they rest on, as rules name it.
+        since: Step of the first look.
+        length: How many looks.
+    """
+
+    severity: str
+    moved: frozenset[str]
+    since: int
+    length: int
+
+    @staticmethod
+    def of(key: str, rule: Rule, finding: Finding, look: Comparison, before: Mapping[str, _Row]) -> _Row:
+        """The row that a finding goes on with, or begins; ``before`` holds those of the look before."""
+        first = look.baseline.sets[0]
+        names = {c.name if c.set == first else f"{c.name}@{c.set}" for c in finding.changes}
+        moved = frozenset(names - {*rule.needs})
+        kin = [row for k, row in before.items() if k == key or (row.severity == rule.severity and row.moved & moved)]
+        since = min((row.since for row in kin), default=look.current.step)
+        return _Row(rule.severity, moved, since, 1 + max((row.length for row in kin), default=0))
+
+    def is_unseen(self, look: Comparison) -> bool:
+        """Whether nothing that it rests on can be compared at this look."""
+        return bool(self.moved) and all(look.change(name) is None for name in self.moved)
 
 
 def baseline_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
@@ -93,6 +136,27 @@ def resting(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) ->
     return {name: reason for name, reason in reasons.items() if reason}
 
 
+def can_judge(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) -> bool:
+    """Whether any alarm has the data to judge the reasoning at the latest evaluation; else its silence means nothing.
+
+    Accuracy says nothing about the reasoning, and at chance nothing does.
+
+    Args:
+        evaluations: The evaluations in the order of their steps.
+        rules: The rules to look at.
+    """
+    looks = _from_baseline(evaluations)
+    if len(looks) < 2 or looks[-1].sets[0] in looks[-1].gated:
+        return False
+    alarms = [rule for rule in rules if rule.severity == "alarm" and not _asks_accuracy_alone(rule)]
+    return any(not _lack(rule, looks[0], looks[-1]) for rule in alarms)
+
+
+def _asks_accuracy_alone(rule: Rule) -> bool:
+    moved = [name.partition("@")[0] for name in (*rule.falls, *rule.rises)]
+    return bool(moved) and set(moved) == {"accuracy"}
+
+
 def _lack(rule: Rule, baseline: Evaluation, latest: Evaluation) -> str:
     def has(name: str) -> bool:
         return len(column(baseline, name).keys() & column(latest, name).keys()) >= MINIMUM_PAIRS
@@ -101,30 +165,36 @@ def _lack(rule: Rule, baseline: Evaluation, latest: Evaluation) -> str:
     if not watched and (rule.falls or rule.rises):
         return "it compares problem sets, and there is only one; give a second, e.g. a column `set` with id and ood"
     missing = [name for name in rule.needs if not has(name)]
-    if not missing and watched and not any(map(has, watched)):
-        missing = [f"any of {', '.join(watched)}"]
+    at_chance = latest.sets[0] in latest.gated
+    if not missing and watched and not any(map(has, watched)) and not (rule.judges_chance and at_chance):
+        missing = [f"any of {', '.join(dict.fromkeys(watched))}"]
     both = f"both at step {baseline.step} and at step {latest.step}"
-    return f"fewer than {MINIMUM_PAIRS} problems have {' and '.join(missing)} {both}" if missing else ""
+    where = f"at step {latest.step}" if latest is baseline else both
+    why = ", since accuracy is near chance" if at_chance else ""
+    return f"fewer than {MINIMUM_PAIRS} problems have {' and '.join(missing)} {where}{why}" if missing else ""
 
 
-def _findings(look: Comparison, rules: Sequence[Rule]) -> dict[str, tuple[Rule, Finding]]:
+def _findings(look: Comparison, rules: Sequence[Rule], strict: bool) -> dict[str, tuple[Rule, Finding]]:
     """What the rules find in one look, by key; the questions of a severity share its level equally."""
     found: dict[str, tuple[Rule, Finding]] = {}
     for severity in ("alarm", "notice"):
         asking = [rule for rule in rules if rule.severity == severity]
         comparison = replace(look, level=look.level / _questions(look.baseline, asking))
         for rule in asking:
-            if finding := _check(rule, comparison):
+            if finding := _check(rule, comparison, strict):
                 found["/".join(filter(None, (rule.name, finding.topic)))] = (rule, finding)
     return found
 
 
-def _check(rule: Rule, comparison: Comparison) -> Finding | None:
+def _check(rule: Rule, comparison: Comparison, strict: bool) -> Finding | None:
     """What ``rule`` finds; a rule that raises is left out, the others go on."""
     try:
         return rule.check(comparison)
     except Exception as error:
-        warn_once(f"rule {rule.name} failed and is left out: {type(error).__name__}: {error}", key=f"rule {rule.name}")
+        failed = f"rule {rule.name} failed"
+        if strict:
+            raise ConfigurationError(f"{failed}: {type(error).__name__}: {error}") from error
+        warn_once(f"{failed} and is left out: {type(error).__name__}: {error}", key=f"rule {rule.name}")
         return None
 
 

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,8 +32,15 @@ from reasoning_guard.processes import Team, from_main_process, together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference, take_reference
 from reasoning_guard.rules import EFFECTS, RULES, Rule
-from reasoning_guard.scalars import scalars_of
-from reasoning_guard.settings import Action, OnError, check_model, check_settings, fingerprint_of
+from reasoning_guard.scalars import names_of_scalars, scalars_of
+from reasoning_guard.settings import (
+    Action,
+    OnError,
+    check_effects,
+    check_model,
+    check_settings,
+    fingerprint_of,
+)
 from reasoning_guard.sinks import Sink
 from reasoning_guard.statistics import Effect
 
@@ -126,6 +134,7 @@ class Guard:
         self._begun = False
         self._reference_fingerprint: str | None = None
         check_settings(action, alpha, patience, max_new_tokens, max_overhead, on_error)
+        check_effects(effects or {}, self.rules, self.probes)
         self.reader.check(self.problems)
 
     # ---------------------------------------------------------------------------------------------------- lifecycle
@@ -303,6 +312,25 @@ class Guard:
         """
         return scalars_of(evaluation, self.evaluations, self.alerts)
 
+    def check_name(self, name: str, where: str) -> None:
+        """Refuse a name of :meth:`scalars` that no evaluation will have, before somebody selects or stops by it.
+
+        Args:
+            name: What is asked for, e.g. ``"guard/info_gain"``.
+            where: Who asks, for the message.
+
+        Raises:
+            ConfigurationError: There is no such value.
+        """
+        sets = list(dict.fromkeys(problem.set for problem in self.problems))
+        known = names_of_scalars(self.probes, sets, reference=self._reference_choice is not None)
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            raise ConfigurationError(
+                f"{where}: no evaluation will have a value {name!r}"
+                f"{f'; did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}'}"
+            )
+
     # --------------------------------------------------------------------------------------------------------- parts
 
     def _checked_and_read(self, model: nn.Module, device: torch.device | None) -> Reference | None:
@@ -333,7 +361,14 @@ class Guard:
         tell(self.baseline or evaluation, evaluation, new, self.sinks, action, self.on_error)
 
     def _decide(self) -> list[Alert]:
-        alerts = decide(self.evaluations, self.rules, alpha=self.alpha, patience=self.patience, effects=self.effects)
+        alerts = decide(
+            self.evaluations,
+            self.rules,
+            alpha=self.alpha,
+            patience=self.patience,
+            effects=self.effects,
+            strict=self.on_error == "raise",
+        )
         self._memory.keep_alerts(alerts)
         return alerts
 

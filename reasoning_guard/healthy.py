@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 NOT_WEIGHTS = ("optimizer*", "scheduler*", "scaler*", "rng_state*", "global_step*", "latest", "zero_to_fp32.py")
 """What a checkpoint holds for going on with the training; it is not kept."""
+
+_PART = "part-of-"
 
 
 class HealthyCheckpoints:
@@ -33,29 +36,48 @@ class HealthyCheckpoints:
         self.folder = Path(folder)
 
     def begin(self, step: int) -> None:
-        """Forget what a run that stands at ``step`` has not saved: everything at step 0, later steps when resumed."""
+        """Forget what a run that stands at ``step`` has not saved: everything at step 0, later steps when resumed.
+
+        What a kill left half written goes too.
+        """
+        for path in self.folder.glob(f"{_PART}*"):
+            _remove(path)
         for held, path in self._held():
             if step == 0 or held > step:
                 _remove(path)
 
-    def path(self, step: int, suffix: str = "") -> Path:
-        """Where a host writes the weights of ``step`` by itself.
+    def part(self, step: int, suffix: str = "") -> Path:
+        """Where a host writes the weights of ``step`` by itself; :meth:`settle` says that they are whole.
 
-        >>> HealthyCheckpoints("healthy").path(7, ".ckpt").as_posix()
-        'healthy/checkpoint-7.ckpt'
+        >>> HealthyCheckpoints("healthy").part(7, ".ckpt").as_posix()
+        'healthy/part-of-checkpoint-7.ckpt'
         """
-        return self.folder / f"checkpoint-{step}{suffix}"
+        return self.folder / f"{_PART}checkpoint-{step}{suffix}"
+
+    def settle(self, part: Path) -> None:
+        """Hold what a host has written to :meth:`part`."""
+        aim = part.with_name(part.name.removeprefix(_PART))
+        _remove(aim)
+        os.replace(part, aim)
 
     def keep(self, checkpoint: Path) -> None:
-        """Link the weights of ``checkpoint`` (a folder ``checkpoint-<step>``)."""
-        aim = self.folder / checkpoint.name
-        _remove(aim)
-        shutil.copytree(checkpoint, aim, copy_function=_link, ignore=shutil.ignore_patterns(*NOT_WEIGHTS))
+        """Link the weights of ``checkpoint`` (a folder ``checkpoint-<step>``), all of them or none."""
+        part = self.folder / f"{_PART}{checkpoint.name}"
+        _remove(part)
+        try:
+            shutil.copytree(checkpoint, part, copy_function=_link, ignore=shutil.ignore_patterns(*NOT_WEIGHTS))
+        except OSError:
+            _remove(part)
+            raise
+        self.settle(part)
 
-    def drop_older_than_last_before(self, step: int) -> None:
-        """Drop what no alarm that begins at ``step`` or later would go back to."""
-        for _, path in [(held, path) for held, path in self._held() if held < step][:-1]:
-            _remove(path)
+    def drop_all_but(self, returns: Iterable[int]) -> None:
+        """Drop all but the last before each of some steps, and the newest: the last before whatever comes next."""
+        held = self._held()
+        kept = {path for path in (self.last_before(step) for step in returns) if path} | {path for _, path in held[-1:]}
+        for _, path in held:
+            if path not in kept:
+                _remove(path)
 
     def last_before(self, step: int) -> Path | None:
         """The latest checkpoint from before ``step``, or None."""
@@ -65,22 +87,19 @@ class HealthyCheckpoints:
         return sorted((int(path.stem.rpartition("-")[2]), path) for path in self.folder.glob("checkpoint-*"))
 
 
-def oldest_return(guard: Guard) -> int:
-    """The earliest step at which an alarm can have begun that is open, or that may still be told.
+def returns(guard: Guard) -> list[int]:
+    """The steps at which an alarm can have begun that is open, or that may still be told.
 
-    An alarm that is told now began ``patience`` evaluations ago; what was saved before the oldest of them, but for
-    the last such checkpoint, will not be needed again.
+    One that is told at the next evaluation began at one of the last ``patience``, of which failed ones are none.
 
     Args:
         guard: The guard of the run.
 
     Returns:
-        A training step.
+        Training steps.
     """
-    looks = guard.evaluations[-guard.patience :]
-    oldest = looks[0].step if looks else 0
-    since = guard.unhealthy_since
-    return oldest if since is None else min(since, oldest)
+    looks = [e.step for e in guard.evaluations if e.failure is None and e.rows][-guard.patience :]
+    return looks + [alert.since for alert in guard.alarms if alert.open]
 
 
 def _remove(path: Path) -> None:

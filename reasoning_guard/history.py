@@ -11,6 +11,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,22 @@ class History:
     def load(self) -> list[Evaluation]:
         """All records, oldest first; a last line that a kill cut short is dropped, with a warning.
 
+        Records that do not come later than the one before them are dropped too, with a warning: somebody went on with
+        the file who had not read it.
+
         Raises:
             HistoryError: A line before the last is no record.
         """
-        return [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
+        read = [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
+        latest = [-1, *accumulate((e.step for e in read), max)]
+        rising = [e for e, before in zip(read, latest, strict=False) if e.step > before]
+        if len(rising) < len(read):
+            warn_once(
+                f"{len(read) - len(rising)} records in {self._records} are no later than one before them; they are "
+                "left out",
+                key=f"not rising {self._records}",
+            )
+        return rising
 
     def write_alerts(self, alerts: Sequence[Alert]) -> None:
         """Replace the alerts on disk, which are derived from the records, by ``alerts``."""
@@ -114,7 +127,11 @@ class History:
 
     def run(self) -> dict[str, Any]:
         """What :meth:`begin` noted about the run: ``fingerprint``, ``settings``, ``begun_at_step``; empty before it."""
-        return json.loads(self._run.read_text("utf-8")) if self._run.exists() else {}
+        try:
+            found = json.loads(self._run.read_text("utf-8")) if self._run.exists() else {}
+        except ValueError:  # a disk lost it; the records beside it are whole all the same
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _restart(self) -> list[Evaluation]:
         """Move everything of an earlier run aside."""

@@ -33,6 +33,21 @@ def safely(act: Callable[[], None], on_error: str) -> None:
         logger.exception("reasoning_guard failed; training goes on")
 
 
+def show(line: str, write: Callable[[str], None] = print) -> None:
+    """Print a line wherever it goes; what a terminal cannot show is no error, and nor is one that has gone.
+
+    Args:
+        line: The line.
+        write: What prints it.
+    """
+    try:
+        write(line)
+    except UnicodeEncodeError:
+        write(line.encode("ascii", "backslashreplace").decode())
+    except OSError as error:
+        logger.warning("an evaluation could not be printed: %s", error)
+
+
 def sinks_for_training(sinks: Sequence[Sink], before: Sequence[Sink], now: Sequence[Sink]) -> list[Sink]:
     """A guard's sinks with those of an earlier training replaced by those of this one; the user's own are kept.
 

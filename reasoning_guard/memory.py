@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reasoning_guard.alerts import Alert
+from reasoning_guard.errors import HistoryError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.history import check_fingerprint, state_of
 from reasoning_guard.processes import from_main_process
@@ -16,6 +18,9 @@ from reasoning_guard.records import Records
 from reasoning_guard.settings import OnError
 
 logger = logging.getLogger("reasoning_guard.guard")
+
+_WAIT = 1.0
+"""Seconds before records are read again that could not be read; network file systems fail for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +108,24 @@ class Memory:
         return brought, run["settings"].get("reference_fingerprint")
 
     def _from_disk(self, records: Records, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
-        before = records.settings().get("reference_fingerprint")
-        found = records.begin(step, identity.fingerprint, identity.settings)
-        return found, not found or _same(before, identity.reference)
+        """A disk that refuses twice ends a resumed run, which would lose its baseline for good; no other."""
+        for wait in (_WAIT, None):
+            try:
+                before = records.settings().get("reference_fingerprint")
+                found = records.begin(step, identity.fingerprint, identity.settings)
+                return found, not found or _same(before, identity.reference)
+            except OSError as error:
+                if step == 0 or self._on_error == "raise":
+                    raise
+                if wait is None:
+                    raise HistoryError(
+                        f"the run goes on at step {step}, and its records can't be read: {error}. Without them the "
+                        "model as it is now would become the baseline; make them readable, or give the run another "
+                        "folder to start a baseline of its own"
+                    ) from error
+                logger.warning("the run's records could not be read, which is tried once more: %s", error)
+                time.sleep(wait)
+        raise AssertionError
 
 
 def _same(before: str | None, now: str | None) -> bool:

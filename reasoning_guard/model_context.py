@@ -24,7 +24,8 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     """Put ``model`` into evaluation for the duration of the block, and everything back as it was afterwards.
 
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
-    global random state of the CPU and of the model's CUDA devices, and the attention implementation of every part.
+    global random state of the CPU and of the model's CUDA devices, the attention implementation of every part, and
+    the lengths that rotary embeddings have seen.
     Gradients are off, in a way that leaves training all that a model makes for itself meanwhile
     (:func:`_without_autograd`). What was compiled runs as it was written, and cuDNN does not attend: each new length
     would be compiled or planned anew.
@@ -43,6 +44,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     with _one_walk(model) as walk:
         flags = [(module, module.training) for module in walk.modules]
         attention = _attention(model) if dense_masks else []
+        ropes = [_RopeState(module) for module in walk.having("rope_type") if _follows_lengths(module)]
         with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled(), unplanned():
             try:
                 if any(training for _, training in flags):
@@ -52,12 +54,43 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                 with _without_autograd(model):
                     yield model
             finally:
-                for module, training in flags:  # first, because it cannot fail
+                for module, training in flags:  # from the outside in, since a whole's `train` reaches its parts
+                    if module.training != training and type(module).train is not nn.Module.train:
+                        module.train(training)  # it may do more than to set a flag
+                for module, training in flags:
                     if module.training != training:
                         module.training = training
+                for rope in ropes:
+                    rope.put_back()
                 for config, name in attention:
                     if config._attn_implementation != name:
                         config._attn_implementation = name
+
+
+def _follows_lengths(module: nn.Module) -> bool:
+    """Whether a rotary embedding takes its frequencies from the longest text that it was given, or the latest."""
+    kinds: Any = module.rope_type
+    names = kinds.values() if isinstance(kinds, dict) else [kinds]
+    return any(name == "longrope" or "dynamic" in str(name) for name in names)
+
+
+class _RopeState:
+    """All that a rotary embedding holds, some of it set anew and some changed in place as it reads."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._attributes = dict(vars(module))
+        self._buffers = dict(module.named_buffers(recurse=False))
+        self._values = {name: buffer.clone() for name, buffer in self._buffers.items()}
+
+    def put_back(self) -> None:
+        """Give the module all of it back."""
+        vars(self._module).clear()
+        vars(self._module).update(self._attributes)
+        buffers = vars(self._module)["_buffers"]
+        with torch.no_grad():
+            for name, buffer in self._buffers.items():
+                buffers[name] = buffer.copy_(self._values[name])
 
 
 @contextmanager

@@ -8,8 +8,14 @@ from collections.abc import Sequence
 from reasoning_guard.alerts import Alert
 from reasoning_guard.cost import share_of_time
 from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.probes.base import Probe
 from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.rules import AXES, names_of
+
+_OF_A_RUN = (
+    "unscored_fraction", "seconds", "seconds_generation", "seconds_scoring", "seconds_rest", "time_share", "alarms",
+    "notices",
+)  # fmt: skip
 
 
 def scalars_of(evaluation: Evaluation, made: Sequence[Evaluation], alerts: Sequence[Alert]) -> dict[str, float]:
@@ -36,6 +42,21 @@ def scalars_of(evaluation: Evaluation, made: Sequence[Evaluation], alerts: Seque
     found |= _times(evaluation, made)
     open_alerts = [alert.severity for alert in alerts if alert.open]
     return found | {f"guard/{kind}s": float(open_alerts.count(kind)) for kind in ("alarm", "notice")}
+
+
+def names_of_scalars(probes: Sequence[Probe], sets: Sequence[str], *, reference: bool) -> set[str]:
+    """Every name that :func:`scalars_of` may give in a run.
+
+    Args:
+        probes: The run's probes.
+        sets: Its problem sets, the first one first.
+        reference: Whether a frozen reference reads too.
+    """
+    own = [name for probe in probes for name in probe.names]
+    read = [*own, *(f"reference/{name}" for name in own if reference), "ece"]
+    others = ["accuracy", *names_of(*AXES), "ece"]
+    found = {f"guard/{name}" for name in (*read, *_OF_A_RUN)}
+    return found | {f"guard/{set}/{name}" for set in sets[1:] for name in others}
 
 
 def _times(evaluation: Evaluation, made: Sequence[Evaluation]) -> dict[str, float]:

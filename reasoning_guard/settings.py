@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from torch import nn
@@ -11,8 +12,11 @@ from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.history import digest
 from reasoning_guard.model_context import context_length
+from reasoning_guard.probes import Probe
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
+from reasoning_guard.rules import EFFECTS, Rule
+from reasoning_guard.statistics import Effect
 
 Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
 OnError = Literal["record", "raise"]
@@ -30,6 +34,9 @@ def check_settings(
         raise ConfigurationError(f"`action` must be 'warn', 'stop', 'rollback' or a callable; got {action!r}")
     if not 0 < alpha < 1:
         raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
+    for name, value in (("patience", patience), ("max_new_tokens", max_new_tokens)):
+        if not isinstance(value, int) or isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError(f"`{name}` must be a whole number; got {value!r}")
     if patience < 1:
         raise ConfigurationError(f"`patience` counts evaluations in a row, at least 1; got {patience}")
     if max_new_tokens < 1:
@@ -40,6 +47,26 @@ def check_settings(
         )
     if on_error not in ("record", "raise"):
         raise ConfigurationError(f"`on_error` must be 'record' or 'raise'; got {on_error!r}")
+
+
+def check_effects(effects: Mapping[str, Any], rules: Sequence[Rule], probes: Sequence[Probe]) -> None:
+    """Refuse effects that are none, and those of values that nothing has or reads: a name with a slip in it.
+
+    Raises:
+        ConfigurationError: Which name, and what it is near to.
+    """
+    known = {name for rule in rules for name in (*rule.falls, *rule.rises, *rule.needs)} | {*EFFECTS}
+    known |= {name for probe in probes for name in probe.names}
+    plain = {name.partition("@")[0] for name in known}
+    plain |= {f"reference/{name}" for name in plain}
+    for name, effect in effects.items():
+        if name.partition("@")[0] not in plain:
+            near = get_close_matches(name, known, n=1)
+            raise ConfigurationError(
+                f"`effects`: nothing reads a value {name!r}{f'; did you mean {near[0]!r}?' if near else ''}"
+            )
+        if not isinstance(effect, Effect):
+            raise ConfigurationError(f"`effects`: {name} must be an Effect(relative=..., absolute=...); got {effect!r}")
 
 
 def check_model(model: nn.Module, problems: Sequence[Problem], reader: TraceReader) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 
 Array = np.ndarray[Any, np.dtype[np.floating[Any]]]
@@ -32,6 +33,18 @@ class Effect:
 
     relative: float = 0.2
     absolute: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no size.
+
+        Raises:
+            ConfigurationError: A part that is no number, or not a finite one of at least 0.
+        """
+        parts: tuple[tuple[str, Any], ...] = (("relative", self.relative), ("absolute", self.absolute))
+        for name, part in parts:
+            is_number = isinstance(part, (int, float)) and not isinstance(part, bool)  # pyright: ignore
+            if not is_number or not math.isfinite(part) or part < 0:
+                raise ConfigurationError(f"an effect's `{name}` is a finite number, at least 0; got {part!r}")
 
     def at(self, baseline: float) -> float:
         """The smallest change that matters from ``baseline``, in the unit of the value.

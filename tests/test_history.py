@@ -100,6 +100,25 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path, 
         history.load()
 
 
+def test_records_that_do_not_rise_are_left_out(tmp_path: Path) -> None:
+    """As somebody leaves them who went on with a file that he had not read."""
+    history = History(tmp_path)
+    for step in (0, 2, 4, 2, 4, 6):
+        history.append(Evaluation(step=step, rows=(Row(id=f"{step}"),)))
+    with pytest.warns(ReasoningGuardWarning, match="2 records in .* are no later than one before them"):
+        assert [e.step for e in history.load()] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
+def test_a_lost_note_of_the_run_does_not_lose_its_records(tmp_path: Path, text: str) -> None:
+    history = History(tmp_path)
+    history.begin(0, {"problems": "a"}, {})
+    history.append(Evaluation(step=0, rows=(Row(id="a"),)))
+    (tmp_path / "run.json").write_text(text)
+    with pytest.warns(ReasoningGuardWarning, match="is missing|nothing says"):
+        assert [e.step for e in history.begin(4, {"problems": "a"}, {})] == [0]
+
+
 def test_a_new_run_moves_the_old_one_aside(tmp_path: Path) -> None:
     history = started(tmp_path)
     history.write_alerts([Alert(key="a", rule="a", severity="alarm", step=1, since=1)])

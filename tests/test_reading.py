@@ -99,6 +99,52 @@ def test_kernels_with_gradients_of_their_own_and_inputs_that_ask_for_some_are_re
     assert any(parameter.grad is not None for parameter in model.parameters())
 
 
+class _Merging(nn.Linear):
+    """Merges an update into its weight to be read, and takes it out again to be trained, as adapters may."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, size)
+        self.update = nn.Parameter(torch.zeros(size, size))
+        self.merged = False
+
+    def train(self, mode: bool = True) -> _Merging:
+        self.merged = not mode
+        return super().train(mode)
+
+
+def test_what_a_module_does_to_be_read_it_undoes_to_be_trained() -> None:
+    model = tiny_model("llama").train()
+    layers = model.model.layers
+    layers[0].merging, layers[1].merging = _Merging(4), _Merging(4).eval()
+    layers[0].merging.frozen = nn.Linear(2, 2).eval()
+    with reading(model):
+        assert layers[0].merging.merged
+    assert (layers[0].merging.merged, layers[1].merging.merged) == (False, True)
+    assert (layers[0].merging.training, layers[1].merging.training) == (True, False)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rotary_embeddings_that_follow_the_longest_text_follow_the_training_s(kind: str) -> None:
+    rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
+    if kind == "longrope":
+        half = tiny_model("llama").config.head_dim // 2
+        rope |= {"short_factor": [1.0] * half, "long_factor": [2.0] * half, "original_max_position_embeddings": 32}
+    model = tiny_model("llama", rope_parameters=rope, max_position_embeddings=32).train()
+    long = torch.randint(3, 60, (1, 50))
+    rotary = model.model.rotary_emb
+    for _ in range(2):
+        model(input_ids=long)
+        kept = {name: value for name, value in vars(rotary).items() if not name.startswith("_")}
+        buffers = {name: value.clone() for name, value in rotary.named_buffers()}
+        with reading(model):
+            model(input_ids=IDS)
+        assert {name: value for name, value in vars(rotary).items() if not name.startswith("_")} == kept
+        assert {name for name, _ in rotary.named_buffers()} == buffers.keys()
+        assert all(torch.equal(buffers[name], value) for name, value in rotary.named_buffers())
+        model(input_ids=IDS)  # now training itself goes back to short texts
+    model(input_ids=long).logits.sum().backward()
+
+
 class _Packed(nn.Parameter):
     """Stands for weights that are stored in another form: quantised, or a part on each device."""
 

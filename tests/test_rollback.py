@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,13 @@ from safetensors.torch import load_file
 
 import runs
 from grpo_run import grpo_trainer
+from reasoning_guard import healthy
+from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.healthy import HealthyCheckpoints
+from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.guard import Guard
+from reasoning_guard.healthy import HealthyCheckpoints, returns
+from reasoning_guard.measuring import Measurer
 from reasoning_guard_transformers import ReasoningGuardCallback
 
 SAVING: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1}
@@ -110,9 +116,77 @@ def test_only_weights_are_held_and_a_resumed_run_forgets_what_it_has_not_saved(t
     assert (kept / "model.safetensors").samefile(tmp_path / "checkpoint-10" / "model.safetensors")
     assert held.last_before(30) == kept
     assert held.last_before(2) is None
-    held.drop_older_than_last_before(30)
+    held.drop_all_but([30])
     assert held.last_before(10) is None
     held.begin(20)
     assert held.last_before(99) == kept
     held.begin(0)
     assert held.last_before(99) is None
+
+
+def folder_of(tmp_path: Path, step: int) -> Path:
+    folder = tmp_path / f"checkpoint-{step}"
+    folder.mkdir()
+    for name in ("model.safetensors", "config.json"):
+        (folder / name).write_text(str(step))
+    return folder
+
+
+def test_of_many_checkpoints_those_before_what_an_alarm_may_begin_with_are_held(tmp_path: Path) -> None:
+    held = HealthyCheckpoints(tmp_path / "healthy")
+    for step in range(1, 31):
+        held.keep(folder_of(tmp_path, step))
+        held.drop_all_but([10, 20] if step >= 20 else [10])
+        assert len(list((tmp_path / "healthy").iterdir())) <= 3
+    assert [held.last_before(step).name for step in (10, 20, 99)] == ["checkpoint-9", "checkpoint-19", "checkpoint-30"]  # type: ignore[union-attr]
+
+
+def test_what_an_alarm_can_have_begun_with() -> None:
+    guard = Guard(runs.problems(2), runs.tokenizer(), format=runs.FORMAT, patience=2, probes=[], reference=None)
+    sound = [Evaluation(step=step, rows=(Row(id="a", values={}),)) for step in (0, 2, 4)]
+    guard.evaluations = [*sound, Evaluation(step=6, failure="boom"), Evaluation(step=8, failure="boom")]
+    assert returns(guard) == [2, 4], "failed evaluations are none"
+    guard.alerts = [
+        Alert(key=k, rule=k, severity="alarm", step=4, since=s, open=o) for k, s, o in (("a", 1, True), ("b", 0, False))
+    ]
+    assert returns(guard) == [2, 4, 1]
+
+
+def test_a_copy_that_breaks_off_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HealthyCheckpoints(tmp_path / "healthy")
+    held.keep(folder_of(tmp_path, 1))
+    whole, calls = healthy._link, []
+
+    def full(source: str, target: str) -> None:
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(source, target)
+
+    monkeypatch.setattr(healthy, "_link", full)
+    with pytest.raises(OSError, match="No space left"):
+        held.keep(folder_of(tmp_path, 2))
+    assert [path.name for path in (tmp_path / "healthy").iterdir()] == ["checkpoint-1"]
+    (tmp_path / "healthy" / "part-of-checkpoint-3").mkdir()  # as a kill leaves it
+    assert held.last_before(99) == tmp_path / "healthy" / "checkpoint-1"
+    held.begin(9)
+    assert [path.name for path in (tmp_path / "healthy").iterdir()] == ["checkpoint-1"]
+
+
+def test_failed_evaluations_cost_no_healthy_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two in a row after the first look at which an alarm held, before it is told."""
+    trainer = runs.sft_trainer(tmp_path, **SAVING, save_total_limit=1)
+    callback = runs.guard(
+        trainer, every=1, action="rollback", rules=[runs.FromStep(step=2)], patience=2, reference=None
+    )
+    whole = Measurer.measure
+
+    def measure(self: Measurer, model: Any, step: int, *args: Any, **settings: Any) -> Any:
+        if step in (3, 4):
+            raise RuntimeError("boom")
+        return whole(self, model, step, *args, **settings)
+
+    monkeypatch.setattr(Measurer, "measure", measure)
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations if e.failure] == [3, 4]
+    assert (callback.guard.kept_checkpoint or "").endswith("checkpoint-1")

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.format_inference import infer_format, solutions
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
-from reasoning_guard.hosting import is_due, safely, sinks_for_training
+from reasoning_guard.hosting import is_due, safely, show, sinks_for_training
 from reasoning_guard.processes import is_main_process
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_lightning.base import CallbackBase
 from reasoning_guard_lightning.loggers import log_to, sinks_of
 from reasoning_guard_lightning.models import as_trained, trained_model
 from reasoning_guard_lightning.rollback import Rollback
+from reasoning_guard_lightning.saving import save_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -117,6 +118,16 @@ class ReasoningGuardCallback(CallbackBase):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the model before anything runs, with its reference if ``configure_model`` has only just built it."""
+        for callback in trainer.callbacks:
+            name = getattr(callback, "monitor", None)
+            if isinstance(name, str) and name.startswith("guard/"):
+                self.guard.check_name(name, f"{type(callback).__name__}(monitor=...)")
+                if getattr(callback, "check_finite", False):
+                    warn_once(
+                        f"{type(callback).__name__} ends the run at the first value of {name} that is NaN, as it is "
+                        "where accuracy is near chance or too little can be read: pass it check_finite=False",
+                        key=f"{id(self)} {name} check_finite",
+                    )
         self.guard.prepare(self._model(pl_module))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -189,23 +200,26 @@ class ReasoningGuardCallback(CallbackBase):
             Name to value; empty when there is nothing new.
         """
         numbers: dict[str, float] = {}
+        made: list[Evaluation] = []
 
         def act() -> None:
             with as_trained(trainer):
                 evaluation = self.guard.evaluate(self._model(pl_module), trainer.global_step)
             if evaluation is not None:
+                made.append(evaluation)
                 numbers.update(self._numbers(evaluation))
-                log_to(trainer.loggers, numbers, evaluation.step)
-                self._print(trainer, evaluation)
-                self._keep_weights(trainer)
 
         self._safely(act)
+        for evaluation in made:  # each by itself: a logger fails on one process alone, weights are written by all
+            self._safely(lambda e=evaluation: log_to(trainer.loggers, numbers, e.step))
+            self._safely(lambda e=evaluation: self._print(trainer, e))
+            self._safely(lambda: self._keep_weights(trainer))
         return numbers
 
     def _print(self, trainer: Any, evaluation: Evaluation) -> None:
         """One line where the trainer shows its progress as well."""
         if trainer.progress_bar_callback is not None and is_main_process():
-            print(one_line(self.guard.baseline or evaluation, evaluation, self.guard.alerts))
+            show(one_line(self.guard.baseline or evaluation, evaluation, self.guard.alerts))
 
     def _numbers(self, evaluation: Evaluation) -> dict[str, float]:
         """The evaluation's scalars, none for a failed one: a NaN would end the run where ``EarlyStopping`` hears it."""
@@ -244,10 +258,10 @@ class ReasoningGuardCallback(CallbackBase):
             self._stopped = True
             assert self.directory is not None
             path = self.directory / f"stopped-at-step-{trainer.global_step}.ckpt"
-            trainer.save_checkpoint(path)
             if is_main_process():
                 reason = (self.guard.stop_reason or "").split("\n")[0]
                 logger.warning("stopping with checkpoint %s: %s", path, reason)
+            self._safely(lambda: save_checkpoint(trainer, path))
         trainer.should_stop = trainer.should_stop or asked
 
     def _keep_weights(self, trainer: Any) -> None:

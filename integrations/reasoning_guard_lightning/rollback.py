@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_guard.guard import Guard
-from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
+from reasoning_guard.healthy import HealthyCheckpoints, returns
 from reasoning_guard.processes import from_main_process, is_main_process
+from reasoning_guard_lightning.saving import save_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -34,9 +35,11 @@ class Rollback:
 
     def keep(self, trainer: Any) -> None:
         """Write the weights of this step; every process must call it."""
-        trainer.save_checkpoint(self._healthy.path(trainer.global_step, ".ckpt"), weights_only=True)
+        part = self._healthy.part(trainer.global_step, ".ckpt")
+        save_checkpoint(trainer, part, weights_only=True)
         if is_main_process():
-            self._healthy.drop_older_than_last_before(oldest_return(self._guard))
+            self._healthy.settle(part)
+            self._healthy.drop_all_but(returns(self._guard))
 
     def roll_back(self, trainer: Any) -> None:
         """Give the model the last weights from before an open alarm, or say why that can't be."""

@@ -10,11 +10,11 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
-from reasoning_guard.healthy import HealthyCheckpoints, oldest_return
+from reasoning_guard.healthy import HealthyCheckpoints, returns
 from reasoning_guard.hosting import safely, sinks_for_training
 from reasoning_guard.processes import from_main_process, is_main_process, together
 from reasoning_guard.sinks import Sink, one_line
@@ -94,6 +94,9 @@ class ReasoningGuardCallback(TrainerCallback):
         if format == "auto":
             format = format_of_trainer(trainer, tokenizer, problems)
         self.guard = Guard(problems, tokenizer, format=format, directory=directory, **options)
+        wanted = trainer.args.metric_for_best_model or ""
+        if "guard/" in wanted:
+            self.guard.check_name(wanted.removeprefix("eval_"), "metric_for_best_model")
         self.guard.prepare(self._model_of(trainer))
         self.directory = directory
         self._healthy = HealthyCheckpoints(directory / "healthy")
@@ -121,6 +124,13 @@ class ReasoningGuardCallback(TrainerCallback):
         if self.guard.action == "rollback" and is_main_process():
             self._safely(lambda: self._healthy.begin(state.global_step))
         if not self.guard.evaluations:
+            if state.global_step > 0:
+                warn_once(
+                    f"the run goes on at step {state.global_step}, and there are no records of it in {self.directory}: "
+                    "the model as it is now becomes the baseline, and what happened before can't be seen. Pass "
+                    "`directory=` the folder in which the run kept them",
+                    key=f"no records in {self.directory}",
+                )
             self._record(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -131,6 +141,9 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop where the evaluation that has just been logged asks for it."""
+        unknown = self._stream.listening and self._added_at != state.global_step
+        if unknown and self._every is None:  # a trainer with evaluation records of its own kind
+            self._record(state.global_step)
         self._stop_if_asked(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -150,8 +163,8 @@ class ReasoningGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Give the trainer its own ``log`` back, and the model its healthy weights if it ends unhealthy."""
-        self._stream.close()
-        self._console.close()
+        self._safely(self._stream.close)
+        self._safely(self._console.close)
         if self.guard.action == "rollback":
             self._safely(self._roll_back)
 
@@ -233,9 +246,9 @@ class ReasoningGuardCallback(TrainerCallback):
             control.should_save = True
 
     def _hold(self, checkpoint: Path) -> None:
-        """Hold the weights until no alarm can begin before them: one that is told now began ``patience`` looks ago."""
+        """Hold the weights, and let go of those that no alarm would go back to."""
         self._healthy.keep(checkpoint)
-        self._healthy.drop_older_than_last_before(oldest_return(self.guard))
+        self._healthy.drop_all_but(returns(self.guard))
 
     def _roll_back(self) -> None:
         """Give the model the weights of the last checkpoint from before the open alarm, or say why that can't be."""

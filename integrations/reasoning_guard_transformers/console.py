@@ -7,6 +7,8 @@ from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
+from reasoning_guard.hosting import show
+
 
 class Console:
     """While it is open, the trainer's own printers leave the guard's numbers to one line.
@@ -51,6 +53,6 @@ class Console:
             line = self._line() if state.is_world_process_zero else ""
             if line:
                 bar = getattr(printer, "training_bar", None)
-                (bar.write if bar is not None else print)(line)
+                show(line, bar.write if bar is not None else print)
 
         return on_log

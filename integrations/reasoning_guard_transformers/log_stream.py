@@ -25,6 +25,7 @@ class LogStream:
         self._add = add
         self._listening = False
         self._instance_log: Any = None
+        self._own_log: Any = None
 
     def open(self) -> None:
         """Begin to listen; a second call changes nothing."""
@@ -35,19 +36,40 @@ class LogStream:
         inner = self._trainer.log
 
         def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-            if any(key.startswith("eval_") for key in logs):
+            if self._listening and is_evaluation(logs):
                 self._add(logs)
             inner(logs, *args, **kwargs)
 
-        self._trainer.log = log
+        log.stream = self  # type: ignore[attr-defined]
+        self._trainer.log = self._own_log = log
 
     def close(self) -> None:
-        """Give the trainer the ``log`` back that it had."""
-        if self._listening:
-            self._listening = False
+        """Give the trainer the ``log`` back that it had; under one that was put on later, ours stays and does nothing.
+
+        Where that one goes, ours goes with it: a second guard's gives back what was there before both.
+        """
+        if not self._listening:
+            return
+        self._listening = False
+        if vars(self._trainer).get("log") is not self._own_log:
+            return
+        before = self._instance_log
+        while (stream := getattr(before, "stream", None)) is not None and not stream.listening:
+            before = stream.before
+        if before is None:
             vars(self._trainer).pop("log")
-            if self._instance_log is not None:
-                self._trainer.log = self._instance_log
+        else:
+            self._trainer.log = before
+
+    @property
+    def listening(self) -> bool:
+        """Whether it is open."""
+        return self._listening
+
+    @property
+    def before(self) -> Any:
+        """The ``log`` that the trainer itself had when this one was put on, None where it was its class's."""
+        return self._instance_log
 
     def write(self, numbers: Mapping[str, float]) -> None:
         """Log a record of our own.
@@ -60,5 +82,15 @@ class LogStream:
         """
         control = self._trainer.control
         due = control.should_log
-        Trainer.log(self._trainer, dict(numbers))
-        control.should_log = due
+        try:
+            Trainer.log(self._trainer, dict(numbers))
+        finally:  # a tracker that fails on one process alone must not keep it from logging the loss with the others
+            control.should_log = due
+
+
+def is_evaluation(logs: Mapping[str, float]) -> bool:
+    """Whether a record is a trainer's evaluation, which says how long it took, and not a value of somebody else's.
+
+    Others log where they like, on the main process alone too; an evaluation is one of all processes.
+    """
+    return any(key.startswith("eval_") and key.endswith("_runtime") for key in logs)

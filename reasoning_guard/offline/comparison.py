@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from reasoning_guard.alerts import Alert
-from reasoning_guard.decision import resting
+from reasoning_guard.decision import can_judge, resting
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
@@ -36,7 +36,7 @@ class ModelComparison:
         tuned: The second model's.
         alerts: Rules that are broken; those of severity "alarm" speak against the second model.
         resting: Alarms that lack the data to judge, and what they lack.
-        judged: Whether any alarm had the data to judge; else silence means nothing.
+        judged: Whether any alarm had the data to judge the reasoning; else silence means nothing.
     """
 
     base: Evaluation
@@ -131,8 +131,11 @@ def compare_models(
     before, after = guard.evaluate(base, 0), guard.evaluate(tuned, 1)
     assert before is not None
     assert after is not None
-    alarms = [rule for rule in rules if rule.severity == "alarm"]
-    rests = resting((before, after), alarms)
+    rests = resting((before, after), [rule for rule in rules if rule.severity == "alarm"])
     return ModelComparison(
-        base=before, tuned=after, alerts=tuple(guard.alerts), resting=rests, judged=len(rests) < len(alarms)
+        base=before,
+        tuned=after,
+        alerts=tuple(guard.alerts),
+        resting=rests,
+        judged=bool(guard.alarms) or can_judge((before, after), rules),
     )

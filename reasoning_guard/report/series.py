@@ -96,7 +96,7 @@ class Timeline:
 
     def ends(self, name: str, set: str | None = None) -> tuple[Estimate, Estimate] | None:
         """Estimate of ``name`` at the baseline and at the last evaluation, None unless both are there."""
-        found = [e for _, e in self.series(name, set)]
+        found = [e for step, e in self.series(name, set) if self.first and step >= self.first.step]
         return (found[0], found[-1]) if len(found) > 1 and found[0] and found[-1] else None
 
     def difference(self, name: str, set: str | None = None) -> Estimate | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from reasoning_guard.decision import baseline_of, can_judge
 from reasoning_guard.report.measures import INFORMATIVE, NEEDED, USED, Group, measure
 from reasoning_guard.report.numbers import number
 from reasoning_guard.report.series import Timeline
@@ -45,10 +46,18 @@ def verdict(history: Timeline, alerts: Sequence[Alert]) -> Verdict:
     if gravest is not None:
         sentence = f"{_accuracy(history)} {_consequence(history, gravest)}: {when(gravest)}."
         return Verdict(sentence, gravest.severity, when(gravest).capitalize())
-    looks = sum(s.failure is None for s in history.snapshots)
-    if looks < 2:
-        found = "Only the baseline was evaluated" if looks else "No evaluation was recorded"
+    first, last = history.first, history.last
+    if first is None or last is None:
+        return Verdict("No evaluation was recorded: there is nothing to compare yet.", "empty", "No verdict")
+    if baseline_of([first]) is None:
+        found = "Accuracy is near chance so far, where nothing can be read off the reasoning"
         return Verdict(f"{found}: there is nothing to compare yet.", "empty", "No verdict")
+    looks = sum(s.failure is None and s.step >= first.step for s in history.snapshots)
+    if looks < 2:
+        return Verdict("Only the baseline was evaluated: there is nothing to compare yet.", "empty", "No verdict")
+    if not can_judge([first, last]):
+        found = "but no alarm has the data to judge the reasoning: that there is none says nothing"
+        return Verdict(f"{_accuracy(history)} {found}.", "empty", "Not judged")
     return Verdict(f"{_accuracy(history)}{_kept(history)}: no alarm in {looks} evaluations.", "quiet", "No alarm")
 
 

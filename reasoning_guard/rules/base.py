@@ -175,6 +175,8 @@ class Rule(ABC):
         falls: Values whose fall may raise the rule. The level of a look is shared among them.
         rises: Values whose rise may raise the rule; they share the level too.
         needs: Values without which the rule rests. It rests as well while none of ``falls`` and ``rises`` has data.
+        judges_chance: Whether it judges by ``needs`` alone where accuracy has fallen to chance and nothing else can be
+            read.
 
     Example:
         >>> @dataclass(frozen=True, kw_only=True)
@@ -193,6 +195,7 @@ class Rule(ABC):
     falls: tuple[str, ...] = ()
     rises: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    judges_chance: bool = False
 
     @abstractmethod
     def check(self, comparison: Comparison) -> Finding | None:

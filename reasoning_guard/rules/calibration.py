@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import dropwhile
 
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules.base import EFFECTS, Comparison, Rule, expand
@@ -27,7 +28,7 @@ def calibrate(
     little matters.
 
     Args:
-        evaluations: All evaluations of a healthy run, the baseline first.
+        evaluations: All evaluations of a healthy run; as in a guard, the baseline is the first that is not at chance.
         rules: The rules that will watch, e.g. :data:`~reasoning_guard.rules.RULES`.
         effects: The effects to widen.
         margin: Factor on the largest healthy move.
@@ -43,9 +44,12 @@ def calibrate(
         >>> effects = calibrate(History("runs/healthy/reasoning_guard").load(), RULES)              # doctest: +SKIP
         >>> guard = Guard(problems, tokenizer, effects=effects)                                     # doctest: +SKIP
     """
-    made = [e for e in evaluations if e.failure is None and e.rows]
+    made = list(dropwhile(lambda e: e.sets[0] in e.gated, (e for e in evaluations if e.failure is None and e.rows)))
     if len(made) < 2:
-        raise ValueError("calibration needs a baseline and at least one later evaluation of a healthy run")
+        raise ValueError(
+            "calibration needs a baseline and at least one later evaluation of a healthy run; where the model answers "
+            "no better than by chance there is none"
+        )
     baseline, *looks = made
     watched = [(-1, name) for rule in rules for name in expand(rule.falls, baseline)]
     watched += [(1, name) for rule in rules for name in expand(rule.rises, baseline)]

@@ -78,19 +78,28 @@ class KnownEarly(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Collapse(Rule):
-    """Accuracy and reasoning are both lower."""
+    """Accuracy and reasoning are both lower, or accuracy is at chance and nothing can be read off the reasoning.
+
+    At chance the questions about *used* cannot be asked, and accuracy takes the share of the level that they leave.
+    """
 
     name: str = "collapse"
     falls: tuple[str, ...] = names_of("used", "informative")
     needs: tuple[str, ...] = ("accuracy",)
+    judges_chance: bool = True
 
     def check(self, comparison: Comparison) -> Finding | None:
         """See :class:`Rule`."""
         lower = comparison.fallen(self.falls)
-        if not lower or not comparison.fell("accuracy"):
+        at_chance = comparison.baseline.sets[0] in comparison.current.gated
+        if not (lower or at_chance) or not comparison.fell("accuracy"):
             return None
+        if lower:
+            message = "accuracy and reasoning both fell"
+        else:
+            message = "accuracy fell to chance, where nothing can be read off the reasoning any more"
         return Finding(
-            message="accuracy and reasoning both fell",
+            message=message,
             changes=lower + comparison.changes("accuracy"),
             causes=explain(comparison),
             advice="the learning rate; the length limit; the format of the completions",

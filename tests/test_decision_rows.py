@@ -1,0 +1,121 @@
+"""How long something has held: over rules that see the same fall, over looks that cannot tell, down to chance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+
+from reasoning_guard.decision import can_judge, decide, resting
+from reasoning_guard.errors import ConfigurationError, ReasoningGuardWarning
+from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.rules import RULES, Comparison, Finding, Rule, calibrate
+from reasoning_guard.statistics import Effect
+from rule_cases import TRAPPED, both, evaluation, names
+
+UNREAD = {"placebo_changed": math.nan, "mistake_changed": math.nan, "chain_holds": math.nan}
+FALLEN = {**TRAPPED, "accuracy": 0.1}
+
+
+def at_chance(step: int, accuracy: float = 0.0, **means: float) -> Evaluation:
+    return replace(evaluation(step, accuracy=accuracy, **{**UNREAD, **means}), gated=("id",))
+
+
+def test_one_fall_is_one_row_whether_accuracy_is_lower_beside_it_or_not() -> None:
+    run = [evaluation(0), *(evaluation(s, **FALLEN) for s in (10, 20)), evaluation(30, **TRAPPED)]
+    collapse, trap = decide(run)
+    assert (collapse.rule, collapse.open, collapse.since, collapse.step) == ("collapse", False, 10, 20)
+    assert (trap.rule, trap.open, trap.since, trap.told) == ("accuracy_trap", True, 10, 30)
+    back = decide([*run, evaluation(40, **FALLEN)])
+    assert [(alert.rule, alert.open, alert.since) for alert in back] == [
+        ("collapse", True, 10),
+        ("accuracy_trap", False, 10),
+    ]
+    well = decide([*run, evaluation(40)])
+    assert not any(alert.open for alert in well)
+
+
+def test_rules_that_take_turns_are_told_in_time() -> None:
+    run = [evaluation(0), *(evaluation(10 * i, **(FALLEN if i % 2 else TRAPPED)) for i in range(1, 5))]
+    assert [(a.rule, a.told, a.since) for a in decide(run[:3])] == [("accuracy_trap", 20, 10)]
+    assert [(a.rule, a.open) for a in decide(run)] == [("accuracy_trap", True), ("collapse", False)]
+    assert decide(run[:2]) == []
+
+
+def test_falls_of_different_values_are_rows_of_their_own() -> None:
+    only = {"placebo_changed": 0.0}, {"mistake_changed": 0.0, "accuracy": 0.1}
+    assert decide([evaluation(0), evaluation(10, **only[0]), evaluation(20, **only[1])]) == []
+    run = [both(0), both(10, 0.1, 1.0), replace(both(20), rows=(*evaluation(20, **TRAPPED).rows, *both(20).rows[128:]))]
+    assert decide(run) == []
+
+
+def test_a_look_that_cannot_tell_ends_nothing() -> None:
+    trapped = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20))]
+    unread = [evaluation(30, **UNREAD, info_gain=math.nan, reference_info_gain=math.nan)]
+    [alert] = decide([*trapped, *unread])
+    assert (alert.rule, alert.open, alert.since, alert.step) == ("accuracy_trap", True, 10, 20)
+    [alert] = decide([*trapped, *unread, evaluation(40, **TRAPPED)])
+    assert (alert.open, alert.since, alert.step, alert.told) == (True, 10, 40, 20)
+    [alert] = decide([*trapped, *unread, evaluation(40)])
+    assert (alert.open, alert.step) == (False, 20)
+    assert decide([*trapped[:2], *unread, evaluation(40, **TRAPPED)]) == [], "what was not told yet begins anew"
+
+
+def test_a_model_that_falls_to_chance_is_an_alarm_and_an_open_one_stays() -> None:
+    run = [evaluation(0), *(at_chance(s) for s in (10, 20))]
+    [alert] = decide(run)
+    assert (alert.rule, alert.severity, alert.since) == ("collapse", "alarm", 10)
+    assert "accuracy fell to chance" in alert.text()
+    assert "accuracy: 0.7" in alert.text()
+    trapped = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (5, 8)), *run[1:]]
+    assert [(a.rule, a.open, a.since) for a in decide(trapped)] == [("accuracy_trap", True, 5), ("collapse", True, 10)]
+    assert "collapse" not in resting(run)
+    unread = [run[0], at_chance(10, reference_info_gain=math.nan)]
+    assert "since accuracy is near chance" in resting(unread)["accuracy_trap"]
+    assert "collapse" not in resting(unread)
+    assert not can_judge(run)
+    assert can_judge([run[0], evaluation(10)])
+    assert not can_judge([run[0]])
+    assert not can_judge([run[0], evaluation(10, **UNREAD, reference_info_gain=math.nan)])
+    two = [both(0), both(10)]
+    bare = [replace(e, rows=tuple(replace(r, values={"accuracy": r.values["accuracy"]}) for r in e.rows)) for e in two]
+    assert not can_judge(bare), "accuracy says nothing about the reasoning"
+
+
+def test_accuracy_that_was_low_before_has_not_fallen_to_chance() -> None:
+    run = [evaluation(0, accuracy=0.07), *(at_chance(s, accuracy=0.04) for s in (10, 20))]
+    assert decide(run) == []
+    assert not can_judge(run)
+
+
+def test_effects_are_learnt_from_the_baseline_on() -> None:
+    later = [evaluation(10, tokens=60.0), evaluation(20, tokens=62.0), evaluation(30, tokens=61.0)]
+    effects = calibrate([at_chance(0, tokens=500.0), *later], RULES)
+    assert effects == calibrate(later, RULES)
+    assert effects["tokens"].absolute < 20
+    with pytest.raises(ValueError, match="at least one later evaluation"):
+        calibrate([at_chance(0), at_chance(10), evaluation(20)], RULES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(Rule):
+    name: str = "broken"
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        raise KeyError("x")
+
+
+def test_a_rule_that_fails_is_left_out_or_raised() -> None:
+    run = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20))]
+    with pytest.warns(ReasoningGuardWarning, match="rule broken failed and is left out: KeyError"):
+        assert names(decide(run, [*RULES, Broken()])) == ["accuracy_trap"]
+    with pytest.raises(ConfigurationError, match="rule broken failed: KeyError"):
+        decide(run, [*RULES, Broken()], strict=True)
+
+
+@pytest.mark.parametrize("part", ["5%", math.nan, math.inf, -0.1, True, None])
+def test_an_effect_is_a_size(part: object) -> None:
+    for name in ("relative", "absolute"):
+        with pytest.raises(ConfigurationError, match=f"`{name}` is a finite number, at least 0; got "):
+            Effect(**{name: part})  # type: ignore[arg-type]

@@ -1,0 +1,262 @@
+"""Whatever fails beside the guard, or because of it, the trainer goes on as it would have."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset
+from transformers import TrainerCallback
+
+import lightning_runs
+import runs
+from reasoning_guard.errors import ConfigurationError, HistoryError, ReasoningGuardWarning
+from reasoning_guard.history import History
+from reasoning_guard_transformers.format_inference import _texts
+
+EVALUATING: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 2}
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["two guards", "a log of somebody else's between them"])
+def test_two_guards_train_and_leave_nothing(tmp_path: Path, between: bool) -> None:
+    trainer = runs.sft_trainer(tmp_path, **EVALUATING)
+    heard: list[Any] = []
+    first = runs.guard(trainer, reference=None, on_error="raise")
+    if between:
+
+        def put_on(*_: Any) -> None:
+            inner = trainer.log
+            trainer.log = lambda logs, *args: (heard.append(logs), inner(logs, *args))[1]
+
+        trainer.add_callback(runs.Spy("on_train_begin", put_on))
+    second = runs.guard(trainer, directory=tmp_path / "second", reference=None, on_error="raise")
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert [e.step for e in first.guard.evaluations] == [e.step for e in second.guard.evaluations] == [0, 2, 4, 6]
+    assert ("log" in vars(trainer)) is between
+    if between:
+        before = len(heard)
+        trainer.log({"eval_runtime": 1.0})
+        assert len(heard) == before + 1
+    assert len(first.guard.evaluations) == 4
+
+
+class FailingTracker(TrainerCallback):
+    def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+        if any("guard/" in name for name in logs):
+            raise ConnectionError
+
+
+def test_a_tracker_that_fails_on_our_record_costs_no_loss(tmp_path: Path) -> None:
+    trainer = runs.sft_trainer(tmp_path, callbacks=[FailingTracker()])
+    runs.guard(trainer, every=2, reference=None)
+    trainer.train()
+    assert runs.steps(runs.log(trainer, "loss")) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_value_that_somebody_logs_is_no_evaluation(tmp_path: Path) -> None:
+    """It may come from the main process alone, where an evaluation would wait for the others for ever."""
+    trainer = runs.sft_trainer(tmp_path, **{**EVALUATING, "eval_steps": 4})
+
+    def log(state: Any, _: Any) -> None:
+        if state.global_step == 3:
+            trainer.log({"eval_bleu": 0.5})
+
+    trainer.add_callback(runs.Spy("on_step_end", log))
+    callback = runs.guard(trainer, reference=None, on_error="raise")
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == [0, 4, 6]
+
+
+def test_a_trainer_that_evaluates_in_its_own_way_is_guarded(tmp_path: Path) -> None:
+    trainer = runs.sft_trainer(tmp_path, **EVALUATING)
+
+    def evaluate(*_: Any, **__: Any) -> dict[str, float]:
+        trainer.log({"eval_mine": 1.0})
+        trainer.callback_handler.on_evaluate(trainer.args, trainer.state, trainer.control, {"eval_mine": 1.0})
+        return {"eval_mine": 1.0}
+
+    trainer.evaluate = evaluate
+    callback = runs.guard(trainer, reference=None, on_error="raise")
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == [0, 2, 4, 6]
+
+
+@pytest.mark.parametrize("framework", ["transformers", "lightning"])
+def test_a_terminal_that_cannot_show_a_name_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framework: str
+) -> None:
+    plain = io.BytesIO()
+    held_out = runs.problems() + [{**row, "set": "数学"} for row in runs.problems(16, "ood")]
+    if framework == "transformers":
+        trainer = runs.sft_trainer(tmp_path, **EVALUATING)
+        runs.guard(trainer, problems=held_out, reference=None, on_error="raise")
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(plain, encoding="ascii"))
+        trainer.train()
+    else:
+        guard = lightning_runs.guard(problems=held_out, on_error="raise")
+        bar = lightning_runs.lightning.callbacks.TQDMProgressBar()
+        host = lightning_runs.trainer(tmp_path, max_epochs=1, enable_progress_bar=True, callbacks=[guard, bar])
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(plain, encoding="ascii"))
+        host.fit(lightning_runs.module(model=runs.writer()), lightning_runs.loader(), lightning_runs.loader(runs.BATCH))
+    sys.stdout.flush()
+    assert "accuracy (\\u6570\\u5b66)" in plain.getvalue().decode()
+
+
+@pytest.mark.parametrize("name", ["guard/infogain", "guard/ood/tokens", "guard/reference/info_gain"])
+def test_a_value_that_there_will_never_be_selects_no_model(tmp_path: Path, name: str) -> None:
+    settings = {**EVALUATING, "metric_for_best_model": f"eval_{name}", "save_strategy": "best"}
+    trainer = runs.sft_trainer(tmp_path, **settings)
+    with pytest.raises(ConfigurationError, match=f"metric_for_best_model: no evaluation will have a value '{name}'"):
+        runs.guard(trainer, problems=runs.problems() + runs.problems(16, "ood"), reference=None)
+
+
+def test_lightning_is_told_of_values_that_never_are_and_of_those_that_may_be_nan(tmp_path: Path) -> None:
+    early = lightning_runs.lightning.callbacks.EarlyStopping
+    for monitor in ("guard/infogain", "guard/placebo_changed"):
+        callbacks = [lightning_runs.guard(), early(monitor, mode="max", patience=9)]
+        host = lightning_runs.trainer(tmp_path, max_epochs=1, callbacks=callbacks)
+        model = lightning_runs.module(model=runs.writer())
+        fit = lambda host=host, model=model: host.fit(model, lightning_runs.loader(), lightning_runs.loader(8))  # noqa: E731
+        if monitor == "guard/infogain":
+            with pytest.raises(ConfigurationError, match="did you mean 'guard/info_gain'"):
+                fit()
+            assert host.global_step == 0
+        else:
+            with pytest.warns(ReasoningGuardWarning, match="pass it check_finite=False"):
+                fit()
+
+
+def test_a_run_that_goes_on_without_its_records_is_told_so(tmp_path: Path) -> None:
+    first = runs.sft_trainer(tmp_path / "first", max_steps=2, save_strategy="steps", save_steps=2)
+    runs.guard(first, every=2, reference=None)
+    first.train()
+    again = runs.sft_trainer(tmp_path / "elsewhere")
+    callback = runs.guard(again, every=2, reference=None)
+    with pytest.warns(ReasoningGuardWarning, match=r"goes on at step 2, and there are no records of it in .*elsewhere"):
+        again.train(resume_from_checkpoint=str(tmp_path / "first" / "checkpoint-2"))
+    assert [e.step for e in callback.guard.evaluations] == [2, 4, 6]
+
+
+def test_records_that_cannot_be_read_end_a_resumed_run_and_not_its_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reasoning_guard.memory._WAIT", 0.0)
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    first = runs.sft_trainer(tmp_path, **settings)
+    runs.guard(first, every=2, reference=None)
+    first.train()
+    whole, failures = History.begin, [1, 2, 1]
+
+    def fail(self: History, *args: Any) -> Any:
+        if failures[0] > 0:
+            failures[0] -= 1
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return whole(self, *args)
+
+    monkeypatch.setattr(History, "begin", fail)
+    for times in (2, 1):
+        failures[0] = times
+        again = runs.sft_trainer(tmp_path, **{**settings, "max_steps": 4})
+        callback = runs.guard(again, every=2, reference=None)
+        if times == 2:
+            with pytest.raises(HistoryError, match=r"its records can't be read: .*Stale file handle"):
+                again.train(resume_from_checkpoint=True)
+            assert again.state.global_step == 2
+        else:
+            again.train(resume_from_checkpoint=True)
+            assert [e.step for e in callback.guard.evaluations] == [0, 2, 4]
+
+
+class Drawn(Dataset[dict[str, str]]):
+    """Examples that draw from generators of their own as they are read."""
+
+    def __init__(self) -> None:
+        self.own = random.Random(0)
+        self.numpy, self.old = np.random.default_rng(0), np.random.RandomState(0)
+        self.torch = torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict[str, str]:
+        if index >= len(self):
+            raise IndexError
+        drawn = [self.own.random(), self.numpy.random(), self.old.rand(), float(torch.rand((), generator=self.torch))]
+        return {"text": f"{drawn}"}
+
+
+class Stream(IterableDataset[dict[str, str]]):
+    """Goes on where it stopped."""
+
+    def __init__(self) -> None:
+        self.rows = iter([{"text": f"# {i}"} for i in range(100)])
+
+    def __iter__(self) -> Any:
+        return self.rows
+
+
+def test_reading_a_format_off_the_data_leaves_them_as_they_were() -> None:
+    words, data, stream = runs.tokenizer(), Drawn(), Stream()
+    assert list(_texts(data, words)) == list(_texts(data, words))
+    assert list(_texts(stream, words)) == []
+    assert next(stream.rows) == {"text": "# 0"}
+    assert len(list(_texts(runs.examples().to_iterable_dataset().with_format("torch"), words))) > 8
+
+
+class _Full:
+    """A checkpoint IO whose disk is full from some call on."""
+
+    def __init__(self, inner: Any, room: int) -> None:
+        self.inner, self.room = inner, room
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.room -= 1
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.inner.save_checkpoint(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+@pytest.mark.parametrize("action", ["stop", "rollback"])
+def test_a_full_disk_ends_lightning_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture, action: str) -> None:
+    guard = lightning_runs.guard(rules=[runs.FromStep(step=3)], patience=1, action=action, on_error="record")
+    host = lightning_runs.trainer(tmp_path, max_epochs=3, callbacks=[guard])
+    full = host.strategy.checkpoint_io = _Full(host.strategy.checkpoint_io, room=1 if action == "rollback" else 0)
+    with caplog.at_level(logging.WARNING):
+        host.fit(lightning_runs.module(model=runs.writer()), lightning_runs.loader(), lightning_runs.loader(runs.BATCH))
+    assert host.strategy.checkpoint_io is full
+    assert "No space left on device" in caplog.text
+    assert "training goes on" in caplog.text
+    if action == "stop":
+        assert host.global_step == 3
+        assert "stopping with checkpoint" in caplog.text
+    else:
+        assert host.global_step == 9
+        assert (guard.guard.kept_checkpoint or "").endswith("checkpoint-0.ckpt")
+
+
+def test_a_logger_that_fails_keeps_no_weights_from_being_written(tmp_path: Path) -> None:
+    class Failing(lightning_runs.lightning.loggers.CSVLogger):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            if any("guard/" in name for name in metrics):
+                raise ConnectionError
+
+    guard = lightning_runs.guard(action="rollback", on_error="record")
+    host = lightning_runs.trainer(tmp_path, max_epochs=1, callbacks=[guard], logger=Failing(tmp_path))
+    host.fit(lightning_runs.module(model=runs.writer()), lightning_runs.loader(), lightning_runs.loader(runs.BATCH))
+    assert guard.directory is not None
+    assert sorted(path.name for path in (guard.directory / "healthy").iterdir()) == [
+        "checkpoint-0.ckpt",
+        "checkpoint-3.ckpt",
+    ]
