@@ -47,4 +47,14 @@ def _format(name: str, values: Any) -> TraceFormat:
             f"{name}: expected a JSON object with name, cue and answer, and beside them at most "
             f"{', '.join(sorted(known - needed))}; got {came}"
         )
+    for field in fields(TraceFormat):
+        value = values.get(field.name, field.default)
+        if field.name == "stop":
+            fits, kind = isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value), "texts"
+        elif field.name == "mathematical":
+            fits, kind = isinstance(value, bool), "true or false"
+        else:
+            fits, kind = isinstance(value, str) or (value is None and "None" in str(field.type)), "a text"
+        if not fits:
+            raise ConfigurationError(f"{name}: expected {kind} as {field.name!r}; got {value!r}")
     return TraceFormat(**{**values, "stop": tuple(values.get("stop", ()))})

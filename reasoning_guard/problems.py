@@ -133,12 +133,24 @@ def _rows(source: Any) -> Iterator[Any]:
 def _read_jsonl(path: Path) -> Iterator[Row]:
     if not path.is_file():
         raise ConfigurationError(f"expected a .jsonl file; there is no file {str(path)!r}")
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             try:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise ConfigurationError(f"{path}, line {number}: expected one JSON object a line; {error}") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        ConfigurationError: It is no text in UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no text in UTF-8, in which it must be saved: {error}") from error
 
 
 def _columns(rows: Sequence[Any], given: Mapping[str, str | None]) -> dict[str, str | None]:
@@ -161,7 +173,7 @@ def _column(what: str, given: str | None, present: Sequence[str]) -> str | None:
         return found[0] if found else None
     expected = ", ".join(map(repr, COLUMNS[what]))
     raise ConfigurationError(
-        f"no {what} column named {expected}; the columns are {came}. Name it: "
+        f"no {what} column named {expected}; the columns are {came}. Rename it, or name it: "
         f"problems=load_problems(rows, {what}_column=...)"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,10 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
 import two_checkpoints
 from in_fork import in_fork
+from reasoning_guard.cli import app as cli
 from reasoning_guard.cli.app import app, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,3 +162,47 @@ def test_doctor_finds_nothing_to_mend_and_says_what_it_saw(folder: Path) -> None
     problem = wrong["advice"][0]
     assert problem["level"] == "problem"
     assert "'gsm8k'" in problem["do"]
+
+
+def test_a_damaged_model_and_a_defect_are_no_broken_rules(folder: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(folder / "base", damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    done = quick("doctor", "--model", str(damaged), "--problems", "held_out.jsonl", cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "error:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    def defect() -> None:
+        def fail() -> None:
+            raise KeyError("x")
+
+        cli.app = fail  # type: ignore[assignment]
+        main()
+
+    done = in_fork(defect, (), tmp_path)
+    assert done.code == 70
+    assert "nothing was judged: KeyError: 'x'" in done.err
+    assert "Traceback" in done.err
+
+
+def test_a_model_that_falls_to_chance_breaks_the_gate(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "base", tmp_path / "lost")
+    model = LlamaForCausalLM.from_pretrained(tmp_path / "lost")
+    torch.nn.init.zeros_(model.lm_head.weight)
+    model.save_pretrained(tmp_path / "lost")
+    arguments = ["--problems", "held_out.jsonl", "--format", "gsm8k", "--max-new-tokens", "40", "--json"]
+    done = quick("compare", "base", str(tmp_path / "lost"), *arguments, "--out", str(tmp_path / "out"), cwd=folder)
+    found = result(done, code=1)
+    assert [alert["rule"] for alert in found["alerts"] if alert["severity"] == "alarm"] == ["collapse"]
+
+
+def test_a_run_with_an_alarm_teaches_with_a_warning(folder: Path, tmp_path: Path) -> None:
+    arguments = ["--problems", "held_out.jsonl", "--format", "gsm8k", "--max-new-tokens", "40"]
+    quick("compare", "base", "tuned", *arguments, "--out", str(tmp_path / "out"), cwd=folder)
+    done = quick("calibrate", str(tmp_path / "out"), "--out", str(tmp_path / "e.json"), cwd=folder)
+    said = " ".join(done.stderr.split())
+    assert done.returncode == 0, done.stderr
+    assert "raised an alarm (accuracy_trap): what it lost counts as harmless from now on" in said
+    assert "no change of mistake_changed matters any more" in said

@@ -59,6 +59,36 @@ def test_a_model_that_never_used_its_reasoning_is_not_praised_for_using_it() -> 
     assert "still uses" not in verdict(timeline(idle.evaluations), ()).sentence
 
 
+def test_a_run_that_began_at_chance_is_told_from_its_baseline_on(healthy: Run) -> None:
+    first, *later = healthy.evaluations
+    lost = [
+        replace(
+            first, gated=first.sets, rows=tuple(replace(r, values={**r.values, "accuracy": 0.0}) for r in first.rows)
+        )
+    ]
+    moved = [replace(e, step=e.step + 1000) for e in (first, *later)]
+    line, plain = timeline([*lost, *moved]), timeline(moved)
+    assert line.ends("accuracy") == plain.ends("accuracy")
+    assert verdict(line, ()) == verdict(plain, ())
+    for chance in (lost, [*lost, replace(lost[0], step=5)]):
+        said = verdict(timeline(chance), ())
+        assert (said.state, said.label) == ("empty", "No verdict")
+        assert "near chance so far" in said.sentence
+
+
+def test_silence_for_want_of_data_is_no_praise(healthy: Run) -> None:
+    few = [replace(e, rows=e.rows[:5]) for e in healthy.evaluations]
+    said = verdict(timeline(few), ())
+    assert (said.state, said.label) == ("empty", "Not judged")
+    assert "no alarm has the data to judge the reasoning" in said.sentence
+
+
+def test_a_folder_is_no_page(tmp_path: Path, healthy: Run) -> None:
+    with pytest.raises(ConfigurationError, match="name a file in it"):
+        write_report(tmp_path, [healthy])
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_evaluation_has_nothing_to_compare(healthy: Run) -> None:
     assert "nothing to compare yet" in verdict(timeline(healthy.evaluations[:1]), ()).sentence
     assert "No evaluation was recorded" in verdict(timeline([]), ()).sentence

@@ -15,6 +15,7 @@ from reasoning_guard.format_file import read_format
 from reasoning_guard.offline import curate, load_effects, load_saved_traces, save_effects, write_curated
 from reasoning_guard.offline.store import ScoreFile
 from reasoning_guard.offline.summary import summarise
+from reasoning_guard.problems import load_problems
 from reasoning_guard.rules import EFFECTS
 
 QUESTION = "2 + 2 = ?"
@@ -79,11 +80,39 @@ def test_without_problems_the_rows_hold_them_each_once() -> None:
         ([{"id": "sum", "completion": "four"}], PROBLEMS, "the first ends in 'four'"),
         ([{"prompt": QUESTION, "completion": "#### 4"}], None, "no row holds a reference answer"),
         ([{"answer": "4", "completion": "#### 4"}], None, "it holds no prompt"),
+        (
+            [{"id": "sum", "prompt": "1 + 2 = ?", "completion": "#### 4"}],
+            PROBLEMS,
+            "its id 'sum' is that of problem 'sum', its prompt that of problem",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_row(rows: list[Any], problems: Any, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         load_saved_traces(rows, problems)
+
+
+def test_what_is_no_text_in_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text('{"id": "sum", "completion": "é"}', encoding="utf-16")
+    for read in (lambda: load_saved_traces(path, PROBLEMS), lambda: load_problems(path)):
+        with pytest.raises(ConfigurationError, match=r"traces.jsonl is no text in UTF-8"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind"),
+    [("cue", 5, "a text"), ("answer", ["a"], "a text"), ("stop", "x", "texts"), ("mathematical", "no", "true or false"),
+     ("name", None, "a text")],
+)  # fmt: skip
+def test_a_format_of_other_types_is_refused(tmp_path: Path, field: str, value: Any, kind: str) -> None:
+    path = tmp_path / "format.json"
+    whole = {"name": "mine", "cue": " #", "answer": "# (.+)", "terminator": None, "stop": [";"], "mathematical": False}
+    path.write_text(json.dumps(whole))
+    assert read_format(str(path)).stop == (";",)
+    path.write_text(json.dumps({**whole, field: value}))
+    with pytest.raises(ConfigurationError, match=f"expected {kind} as '{field}'"):
+        read_format(str(path))
 
 
 def test_a_line_that_is_no_json_is_named(tmp_path: Path) -> None:

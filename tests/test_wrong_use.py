@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 
 import runs
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.statistics import Effect
 from reasoning_guard_transformers import ReasoningGuardCallback
 
 
@@ -48,6 +49,16 @@ WRONG: dict[str, tuple[Callable[[], dict[str, Any]], list[str]]] = {
     "an alpha of 5": (lambda: {"alpha": 5}, ["`alpha`", "0.05", "got 5"]),
     "no patience": (lambda: {"patience": 0}, ["`patience`", "at least 1"]),
     "no new tokens": (lambda: {"max_new_tokens": 0}, ["`max_new_tokens`", "at least 1"]),
+    "new tokens as text": (lambda: {"max_new_tokens": "64"}, ["`max_new_tokens`", "whole number", "'64'"]),
+    "an effect of a value with a slip": (
+        lambda: {"effects": {"mistake_chnged": Effect()}},
+        ["'mistake_chnged'", "did you mean 'mistake_changed'"],
+    ),
+    "an effect of a value that is nowhere": (lambda: {"effects": {"zzz": Effect()}}, ["nothing reads a value 'zzz'"]),
+    "an effect that is a number": (
+        lambda: {"effects": {"mistake_changed": 0.05}},
+        ["mistake_changed", "Effect(relative=..., absolute=...)", "got 0.05"],
+    ),
     "an unknown on_error": (lambda: {"on_error": "ignore"}, ["`on_error`", "'record'", "'ignore'"]),
     "an unknown reference": (lambda: {"reference": "base"}, ["`reference`", "'copy'", "'base'"]),
     "a reference of another vocabulary": (
@@ -71,6 +82,15 @@ def test_wrong_use_is_refused_at_construction(what: str, trainer: Any) -> None:
         runs.guard(trainer, **options())
     assert all(word in str(refused.value) for word in words), refused.value
     assert not any(isinstance(callback, ReasoningGuardCallback) for callback in trainer.callback_handler.callbacks)
+
+
+def test_effects_of_other_sets_and_of_the_reference_are_known(trainer: Any) -> None:
+    effects = {"accuracy@*": Effect(), "accuracy@far": Effect(), "reference/posterior": Effect(), "tokens": Effect()}
+    try:
+        callback = runs.guard(trainer, effects=effects, reference=None)
+        assert callback.guard.effects["accuracy@far"] == Effect()
+    finally:
+        trainer.pop_callback(ReasoningGuardCallback)
 
 
 def test_what_is_no_trainer_is_refused() -> None:

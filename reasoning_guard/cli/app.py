@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from reasoning_guard import __version__
 from reasoning_guard.cli import calibrate, compare, curate, demo, doctor, report, score
-from reasoning_guard.cli.terminal import WRONG_USE, complain
+from reasoning_guard.cli.terminal import DEFECT, WRONG_USE, complain
 from reasoning_guard.errors import ReasoningGuardError
 
 
@@ -22,8 +23,8 @@ def _paragraphs(command: Callable[..., None]) -> str:
 app = typer.Typer(
     name="reasoning-guard",
     help="Does the written reasoning still carry the answers?\n\nExit codes: 0 fine, 1 a rule or a check is broken, "
-    "2 wrong use, 3 nothing could be judged, 130 interrupted. Every command takes --json: then standard output is one "
-    "JSON object, and messages go to standard error.",
+    "2 wrong use, 3 nothing could be judged, 70 a defect of ours, 130 interrupted. Every command takes --json: then "
+    "standard output is one JSON object, and messages go to standard error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -67,3 +68,7 @@ def main() -> None:
     except OSError as error:
         complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         sys.exit(WRONG_USE)
+    except Exception as error:  # a gate must not take it for a broken rule
+        traceback.print_exc()
+        complain(f"this should not have happened, and nothing was judged: {type(error).__name__}: {error}")
+        sys.exit(DEFECT)

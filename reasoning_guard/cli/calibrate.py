@@ -27,14 +27,21 @@ def calibrate(
 
         from rich.table import Table
 
+        from reasoning_guard.alerts import unit
         from reasoning_guard.offline import calibrate_on_runs, save_effects
         from reasoning_guard.report import load_run
         from reasoning_guard.rules import EFFECTS
 
         with say.doing(f"reading {len(runs)} run(s)"):
-            effects = calibrate_on_runs([list(load_run(run).evaluations) for run in runs])
+            read = [load_run(run) for run in runs]
+            effects = calibrate_on_runs([list(run.evaluations) for run in read])
         save_effects(out, effects)
         widened = {name: effect for name, effect in effects.items() if effect != EFFECTS.get(name)}
+        for name, rules in {run.name: [a.rule for a in run.alerts if a.severity == "alarm"] for run in read}.items():
+            if rules:
+                say.note(f"{name} raised an alarm ({', '.join(rules)}): what it lost counts as harmless from now on")
+        for name in (name for name, effect in widened.items() if unit(name) == "share" and effect.absolute >= 1):
+            say.note(f"no change of {name} matters any more: a share can't move by {widened[name].absolute:.3g}")
         table = Table(title="Smallest change that matters", title_justify="left", box=None, pad_edge=False)
         for i, column in enumerate(("value", "share of baseline", "at least, before", "at least, now")):
             table.add_column(column, justify="right" if i else "left")

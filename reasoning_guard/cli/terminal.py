@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
-BROKEN, WRONG_USE, NOT_JUDGED = 1, 2, 3
+BROKEN, WRONG_USE, NOT_JUDGED, DEFECT = 1, 2, 3, 70
 """Exit codes beside 0, and 130 for Ctrl-C."""
 
 

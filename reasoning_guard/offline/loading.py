@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import find_adapter_config_file
@@ -44,7 +45,7 @@ def load_model(
             _adapted(name, kind) if _is_adapter(name) else AutoModelForCausalLM.from_pretrained(name, dtype=kind)
         )
         tokenizer = _tokenizer(name, model)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError(_why_not(name, error)) from error
     return model.to(where).eval().requires_grad_(False), tokenizer
 

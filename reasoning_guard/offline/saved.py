@@ -13,7 +13,7 @@ from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.offline.chat import Said, said
-from reasoning_guard.problems import COLUMNS, Problem, load_problems
+from reasoning_guard.problems import COLUMNS, Problem, load_problems, read_lines
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.traces import Trace
 
@@ -113,8 +113,14 @@ class _Known:
         """The problem of a row, with the prompt that the row itself holds, if it does."""
         names = [str(row[name]) for name in _ID_COLUMNS if row.get(name) is not None]
         found = next((self._by_id[name] for name in names if name in self._by_id), None)
-        if found is None and spoken.prompt is not None:
-            found = next((self._by_prompt[key] for key in _keys(spoken.prompt) if key in self._by_prompt), None)
+        asked = () if spoken.prompt is None else _keys(spoken.prompt)
+        other = next((self._by_prompt[key] for key in asked if key in self._by_prompt), None)
+        if found is not None and other is not None and not {*asked} & {*_keys(found.prompt)}:
+            raise ConfigurationError(
+                f"row {number}: its id {names[0]!r} is that of problem {found.id!r}, its prompt that of problem "
+                f"{other.id!r}; name the problem's id 'problem_id', or drop the column with ids of the traces' own"
+            )
+        found = found or other
         if found is None:
             raise ConfigurationError(_stranger(names, spoken, number))
         return found if spoken.prompt is None else replace(found, prompt=spoken.prompt)
@@ -173,7 +179,7 @@ def _rows(source: Any) -> Iterator[Mapping[str, Any]]:
     path = Path(source)
     if not path.is_file():
         raise ConfigurationError(f"expected a .jsonl file with traces; there is no file {str(path)!r}")
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             yield _row(path, number, line)
 

@@ -50,6 +50,8 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[Run], *, title: st
         True
     """
     target = Path(path)
+    if target.is_dir():
+        raise ConfigurationError(f"the report is a file, and {str(target)!r} is a folder: name a file in it")
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(target.name + ".part")
     draft.write_bytes(render(runs, title=title).encode("utf-8", "replace"))
