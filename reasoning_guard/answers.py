@@ -36,7 +36,7 @@ _WORD_NUMBERS = {
 }
 
 _NO_UNIT = (
-    r"and|or|to|plus|minus|times|squared|cubed|pi|[xyz]|half|halves|thirds?|(?:fif|six|seven|eigh|nin|ten|hundred|thousand"
+    r"and|or(?!\s+so)|to(?!\s+go)|plus|minus|squared|cubed|pi|[xyz]|half|halves|thirds?|(?:fif|six|seven|eigh|nin|ten|hundred|thousand"
     r"|million)ths?|january|february|march|april|may|june|july|august|september|october|november|december"
 )
 """Words behind a number that make something else of it."""
@@ -45,14 +45,17 @@ _PLAIN_NUMBER = re.compile(
     rf"(?P<number>{_NUMBER})(?:\s*/\s*(?P<denominator>\d+))?\s*(?:{_SCALE})?"
     rf"(?:\s*[%°$€£]|\s+(?!(?:{_NO_UNIT})\b)(?P<unit>[^\W\d][^\d]*))?"
 )
-_MORE_BEHIND = re.compile(rf"\band\s+(?:{'|'.join([*_UNITS.split(), *_TENS.split()])})\b")
+_MORE_BEHIND = re.compile(
+    rf"\band\s+(?:(?:a|an|one)\s+)?(?:half|quarter|{'|'.join([*_UNITS.split(), *_TENS.split()])})\b"
+)
 _QUANTITIES = (
-    "am pm", "mg g kg", "mm cm m km", "ml l", "s min h day week month year", "cent dollar euro pound",
+    "am pm", "mg g kg lb oz", "mm cm m km inch foot yard mile", "ml l", "ms s min h day week month year",
+    "cent dollar euro pound",
 )  # fmt: skip
 _SHORT = {
     "milligram": "mg", "gram": "g", "kilogram": "kg", "kilo": "kg", "millimeter": "mm", "centimeter": "cm",
     "meter": "m", "kilometer": "km", "milliliter": "ml", "liter": "l", "second": "s", "sec": "s", "minute": "min",
-    "hour": "h", "hr": "h",
+    "hour": "h", "hr": "h", "inche": "inch", "feet": "foot", "ounce": "oz",
 }  # fmt: skip
 _QUANTITY_OF = {unit: quantity for quantity in _QUANTITIES for unit in quantity.split()}
 
@@ -230,7 +233,7 @@ def _unit(words: str) -> str:
     """The first of the words behind a number, in short."""
     word = next(iter(re.findall(r"[^\W\d_]+", words.replace(".", ""))), "")
     word = re.sub(r"(?<=lit)re|(?<=met)re", "er", word)
-    singular = word.removesuffix("s") or word
+    singular = word if word in _QUANTITY_OF else word.removesuffix("s")
     return _SHORT.get(singular, singular)
 
 
@@ -308,6 +311,8 @@ def _numbers(text: str) -> Iterator[_Mention]:
             value, end = value * _SCALES[scale["scale"].casefold()], scale.end()
         yield _signed(text, match.start(), end, value)
     for match in _VULGAR_FRACTION.finditer(text):
+        if len(match.group()) > _LONGEST_NUMBER:
+            continue
         value = Fraction(unicodedata.numeric(match["part"])).limit_denominator(10) + int(match["whole"] or 0)
         yield _signed(text, match.start(), match.end(), value)
 

@@ -61,7 +61,8 @@ def decide(
             if row.length >= patience:
                 told = alerts[key].told if key in alerts else current.step
                 alerts[key] = _alert(key, rule, finding, (row.since, told), baseline, current)
-        unseen = {key: row for key, row in before.items() if key in alerts and row.is_unseen(comparison)}
+        told_already = {key for key, alert in alerts.items() if alert.open}
+        unseen = {key: row for key, row in before.items() if key in told_already and row.is_unseen(comparison)}
         rows = unseen | rows
         alerts = {key: alert if key in rows else replace(alert, open=False) for key, alert in alerts.items()}
     return list(alerts.values())
@@ -73,13 +74,15 @@ class _Row:
 
     Attributes:
         severity: Of its findings.
-        moved: What they rest on, as rules name it.
+        moved: What they rest on, as rules name it, and whether it fell.
+        needs: What the latest of them could not do without.
         since: Step of the first look.
         length: How many looks.
     """
 
     severity: str
-    moved: frozenset[str]
+    moved: frozenset[tuple[str, bool]]
+    needs: tuple[str, ...]
     since: int
     length: int
 
@@ -87,15 +90,16 @@ class _Row:
     def of(key: str, rule: Rule, finding: Finding, look: Comparison, before: Mapping[str, _Row]) -> _Row:
         """The row that a finding goes on with, or begins; ``before`` holds those of the look before."""
         first = look.baseline.sets[0]
-        names = {c.name if c.set == first else f"{c.name}@{c.set}" for c in finding.changes}
-        moved = frozenset(names - {*rule.needs})
+        names = ((c, c.name if c.set == first else f"{c.name}@{c.set}") for c in finding.changes)
+        moved = frozenset((name, c.difference < 0) for c, name in names if name not in rule.needs)
         kin = [row for k, row in before.items() if k == key or (row.severity == rule.severity and row.moved & moved)]
         since = min((row.since for row in kin), default=look.current.step)
-        return _Row(rule.severity, moved, since, 1 + max((row.length for row in kin), default=0))
+        return _Row(rule.severity, moved, rule.needs, since, 1 + max((row.length for row in kin), default=0))
 
     def is_unseen(self, look: Comparison) -> bool:
-        """Whether nothing that it rests on can be compared at this look."""
-        return bool(self.moved) and all(look.change(name) is None for name in self.moved)
+        """Whether nothing that it rests on can be compared at this look, or not all that its rule needs."""
+        gone = bool(self.moved) and all(look.change(name) is None for name, _ in self.moved)
+        return gone or any(look.change(name) is None for name in self.needs)
 
 
 def baseline_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -312,24 +311,11 @@ class Guard:
         """
         return scalars_of(evaluation, self.evaluations, self.alerts)
 
-    def check_name(self, name: str, where: str) -> None:
-        """Refuse a name of :meth:`scalars` that no evaluation will have, before somebody selects or stops by it.
-
-        Args:
-            name: What is asked for, e.g. ``"guard/info_gain"``.
-            where: Who asks, for the message.
-
-        Raises:
-            ConfigurationError: There is no such value.
-        """
+    @property
+    def scalar_names(self) -> set[str]:
+        """Every name that :meth:`scalars` may give."""
         sets = list(dict.fromkeys(problem.set for problem in self.problems))
-        known = names_of_scalars(self.probes, sets, reference=self._reference_choice is not None)
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            raise ConfigurationError(
-                f"{where}: no evaluation will have a value {name!r}"
-                f"{f'; did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}'}"
-            )
+        return names_of_scalars(self.probes, sets, reference=self._reference_choice is not None)
 
     # --------------------------------------------------------------------------------------------------------- parts
 
@@ -379,8 +365,10 @@ class Guard:
             "probes": [type(probe).__name__ for probe in self.probes],
             "rules": [rule.name for rule in self.rules],
             "action": self.action if isinstance(self.action, str) else "callable",
-            "effects": {name: [effect.relative, effect.absolute] for name, effect in self.effects.items()},
-            **{name: getattr(self, name) for name in ("alpha", "patience", "max_new_tokens")},
+            "effects": {name: [float(e.relative), float(e.absolute)] for name, e in self.effects.items()},
+            "alpha": float(self.alpha),
+            "patience": int(self.patience),
+            "max_new_tokens": int(self.max_new_tokens),
             "reference": self.reference.description if self.reference else None,
             "reference_fingerprint": self._reference_fingerprint,
         }

@@ -72,9 +72,12 @@ class HealthyCheckpoints:
         self.settle(part)
 
     def drop_all_but(self, returns: Iterable[int]) -> None:
-        """Drop all but the last before each of some steps, and the newest: the last before whatever comes next."""
+        """Drop all but the last before each of some steps, and the newest two.
+
+        One of the two is the last before whatever comes next: an evaluation may be of the very step of the newest.
+        """
         held = self._held()
-        kept = {path for path in (self.last_before(step) for step in returns) if path} | {path for _, path in held[-1:]}
+        kept = {path for path in (self.last_before(step) for step in returns) if path} | {path for _, path in held[-2:]}
         for _, path in held:
             if path not in kept:
                 _remove(path)

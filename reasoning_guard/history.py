@@ -106,16 +106,7 @@ class History:
         Raises:
             HistoryError: A line before the last is no record.
         """
-        read = [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
-        latest = [-1, *accumulate((e.step for e in read), max)]
-        rising = [e for e, before in zip(read, latest, strict=False) if e.step > before]
-        if len(rising) < len(read):
-            warn_once(
-                f"{len(read) - len(rising)} records in {self._records} are no later than one before them; they are "
-                "left out",
-                key=f"not rising {self._records}",
-            )
-        return rising
+        return self._rising(self._all())
 
     def write_alerts(self, alerts: Sequence[Alert]) -> None:
         """Replace the alerts on disk, which are derived from the records, by ``alerts``."""
@@ -144,15 +135,31 @@ class History:
 
     def _resume(self, step: int, fingerprint: Mapping[str, str]) -> list[Evaluation]:
         """Keep the records up to ``step``, put the later ones aside."""
-        records = self.load()
-        if records:
+        whole = self._all()
+        if whole:
             self._check(fingerprint)
-        kept = [e for e in records if e.step <= step]
-        if len(kept) < len(records):
-            _replace(self._earlier() / self._records.name, _text(e for e in records if e.step > step))
+        kept = [e for e in self._rising(whole) if e.step <= step]
+        if len(kept) < len(whole):
+            held = set(map(id, kept))
+            _replace(self._earlier() / self._records.name, _text(e for e in whole if id(e) not in held))
         if self._records.exists():
             _replace(self._records, _text(kept))
         return kept
+
+    def _all(self) -> list[Evaluation]:
+        return [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
+
+    def _rising(self, read: Sequence[Evaluation]) -> list[Evaluation]:
+        """Those that come later than all before them."""
+        latest = [-1, *accumulate((e.step for e in read), max)]
+        rising = [e for e, before in zip(read, latest, strict=False) if e.step > before]
+        if len(rising) < len(read):
+            warn_once(
+                f"{len(read) - len(rising)} records in {self._records} are no later than one before them; they are "
+                "left out",
+                key=f"not rising {self._records}",
+            )
+        return rising
 
     def _check(self, fingerprint: Mapping[str, str]) -> None:
         """Refuse records of another run; those of which nothing is known, since the disk refused that, are taken."""

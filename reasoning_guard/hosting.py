@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
 from reasoning_guard.sinks import Sink
+
+if TYPE_CHECKING:
+    from reasoning_guard.guard import Guard
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +46,32 @@ def show(line: str, write: Callable[[str], None] = print) -> None:
         write: What prints it.
     """
     try:
-        write(line)
-    except UnicodeEncodeError:
-        write(line.encode("ascii", "backslashreplace").decode())
-    except OSError as error:
+        try:
+            write(line)
+        except UnicodeEncodeError:
+            write(line.encode("ascii", "backslashreplace").decode())
+    except (OSError, ValueError) as error:  # the latter of a stream that was closed
         logger.warning("an evaluation could not be printed: %s", error)
+
+
+def check_name(name: str, where: str, guards: Sequence[Guard]) -> None:
+    """Refuse a name of :meth:`Guard.scalars` that no evaluation will have, before somebody selects or stops by it.
+
+    Args:
+        name: What is asked for, e.g. ``"guard/info_gain"``.
+        where: Who asks, for the message.
+        guards: All guards of the run.
+
+    Raises:
+        ConfigurationError: There is no such value.
+    """
+    known = {name for guard in guards for name in guard.scalar_names}
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise ConfigurationError(
+            f"{where}: no evaluation will have a value {name!r}"
+            f"{f'; did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}'}"
+        )
 
 
 def sinks_for_training(sinks: Sequence[Sink], before: Sequence[Sink], now: Sequence[Sink]) -> list[Sink]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any, Literal
 
 from torch import nn
@@ -35,7 +36,7 @@ def check_settings(
     if not 0 < alpha < 1:
         raise ConfigurationError(f"`alpha` must lie between 0 and 1, e.g. 0.05; got {alpha}")
     for name, value in (("patience", patience), ("max_new_tokens", max_new_tokens)):
-        if not isinstance(value, int) or isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(value, Integral) or isinstance(value, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError(f"`{name}` must be a whole number; got {value!r}")
     if patience < 1:
         raise ConfigurationError(f"`patience` counts evaluations in a row, at least 1; got {patience}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Effect:
         """
         parts: tuple[tuple[str, Any], ...] = (("relative", self.relative), ("absolute", self.absolute))
         for name, part in parts:
-            is_number = isinstance(part, (int, float)) and not isinstance(part, bool)  # pyright: ignore
+            is_number = isinstance(part, Real) and not isinstance(part, bool)  # pyright: ignore
             if not is_number or not math.isfinite(part) or part < 0:
                 raise ConfigurationError(f"an effect's `{name}` is a finite number, at least 0; got {part!r}")
 

@@ -49,6 +49,11 @@ EQUAL = [
     ("5 apples", "5 pieces of fruit"),
     ("3 quarters", "3"),
     ("5 months", "5"),
+    ("3 times", "3"),
+    ("7 times a week", "7"),
+    ("5 or so", "5"),
+    ("5 to go", "5"),
+    ("5 feet", "5"),
     ("The  Nile", "the nile."),
     ("\uff11\uff18", "18"),
 ]
@@ -82,6 +87,10 @@ DIFFERENT = [
     ("5 May", "5 June"),
     ("5 kg", "5 g"),
     ("2 hours", "2 minutes"),
+    ("2 hours and a half", "2"),
+    ("5 ms", "5 s"),
+    ("5 lbs", "5 kg"),
+    ("5 inches", "5 feet"),
 ]
 EXPRESSIONS = [
     (r"\frac{1}{2}", "0.5"),
@@ -222,6 +231,8 @@ STATED = [
         ("2 cups, then 2 pi", "2 pi", "2 pi"),
         ("6/8", "1/2", None),
         ("1/0", "1/2", None),
+        ("9" * 5000 + "½", "5", None),
+        ("9" * 5000 + "/3", "1/2", None),
     ],
 )
 def test_fractions_and_scales_are_statements_of_their_value(text: str, answer: str, said: str | None) -> None:

@@ -50,6 +50,30 @@ def test_falls_of_different_values_are_rows_of_their_own() -> None:
     assert decide(run) == []
 
 
+def test_a_rise_and_a_fall_of_one_value_are_two_rows() -> None:
+    for name, values in (("tokens", (500.0, 10.0)), ("token_entropy", (9.0, 0.5))):
+        for one, other in (values, values[::-1]):
+            assert decide([evaluation(0), evaluation(10, **{name: one}), evaluation(20, **{name: other})]) == []
+
+
+def test_an_alert_that_is_over_keeps_no_later_row_alive() -> None:
+    unread = {**UNREAD, "info_gain": math.nan, "reference_info_gain": math.nan}
+    looks = [TRAPPED, TRAPPED, {}, TRAPPED, unread, TRAPPED]
+    [alert] = decide([evaluation(0), *(evaluation(10 * i, **means) for i, means in enumerate(looks, 1))])
+    assert (alert.open, alert.step) == (False, 20)
+
+
+def test_accuracy_that_is_missing_is_no_recovery_either() -> None:
+    blind = evaluation(30, **{**TRAPPED, "accuracy": math.nan})
+    [alert] = decide([evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20)), blind])
+    assert (alert.rule, alert.open, alert.step) == ("accuracy_trap", True, 20)
+
+
+def test_without_values_of_the_used_axis_chance_has_no_level_to_take() -> None:
+    run = [evaluation(0, **UNREAD), *(at_chance(s) for s in (10, 20))]
+    assert decide(run) == []
+
+
 def test_a_look_that_cannot_tell_ends_nothing() -> None:
     trapped = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20))]
     unread = [evaluation(30, **UNREAD, info_gain=math.nan, reference_info_gain=math.nan)]

@@ -107,6 +107,9 @@ def test_records_that_do_not_rise_are_left_out(tmp_path: Path) -> None:
         history.append(Evaluation(step=step, rows=(Row(id=f"{step}"),)))
     with pytest.warns(ReasoningGuardWarning, match="2 records in .* are no later than one before them"):
         assert [e.step for e in history.load()] == [0, 2, 4, 6]
+    assert [e.step for e in history.begin(4, {}, {})] == [0, 2, 4]
+    aside = (tmp_path / "earlier-1" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in aside] == [2, 4, 6], "nothing is lost"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null"])

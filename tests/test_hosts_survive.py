@@ -20,6 +20,8 @@ import lightning_runs
 import runs
 from reasoning_guard.errors import ConfigurationError, HistoryError, ReasoningGuardWarning
 from reasoning_guard.history import History
+from reasoning_guard.hosting import show
+from reasoning_guard.probes import NullProbe, default_probes
 from reasoning_guard_transformers.format_inference import _texts
 
 EVALUATING: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 2}
@@ -111,12 +113,30 @@ def test_a_terminal_that_cannot_show_a_name_ends_no_run(
     assert "accuracy (\\u6570\\u5b66)" in plain.getvalue().decode()
 
 
+def test_a_stream_that_was_closed_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    stream = io.StringIO()
+    stream.close()
+    show("a line", stream.write)
+    assert "could not be printed" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["guard/infogain", "guard/ood/tokens", "guard/reference/info_gain"])
 def test_a_value_that_there_will_never_be_selects_no_model(tmp_path: Path, name: str) -> None:
     settings = {**EVALUATING, "metric_for_best_model": f"eval_{name}", "save_strategy": "best"}
     trainer = runs.sft_trainer(tmp_path, **settings)
+    runs.guard(trainer, problems=runs.problems() + runs.problems(16, "ood"), reference=None)
     with pytest.raises(ConfigurationError, match=f"metric_for_best_model: no evaluation will have a value '{name}'"):
-        runs.guard(trainer, problems=runs.problems() + runs.problems(16, "ood"), reference=None)
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_second_guards_value_may_select_the_model(tmp_path: Path) -> None:
+    settings = {**EVALUATING, "metric_for_best_model": "eval_guard/null_gain", "save_strategy": "best"}
+    trainer = runs.sft_trainer(tmp_path, **settings)
+    runs.guard(trainer, reference=None)
+    runs.guard(trainer, directory=tmp_path / "second", reference=None, probes=[*default_probes(), NullProbe()])
+    trainer.train()
+    assert trainer.state.best_metric is not None
 
 
 def test_lightning_is_told_of_values_that_never_are_and_of_those_that_may_be_nan(tmp_path: Path) -> None:

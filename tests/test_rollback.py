@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
+import random
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ import runs
 from grpo_run import grpo_trainer
 from reasoning_guard import healthy
 from reasoning_guard.alerts import Alert
+from reasoning_guard.decision import decide
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints, returns
 from reasoning_guard.measuring import Measurer
 from reasoning_guard_transformers import ReasoningGuardCallback
+from rule_cases import TRAPPED, evaluation
 
 SAVING: dict[str, Any] = {"save_strategy": "steps", "save_steps": 1}
 
@@ -137,7 +141,7 @@ def test_of_many_checkpoints_those_before_what_an_alarm_may_begin_with_are_held(
     for step in range(1, 31):
         held.keep(folder_of(tmp_path, step))
         held.drop_all_but([10, 20] if step >= 20 else [10])
-        assert len(list((tmp_path / "healthy").iterdir())) <= 3
+        assert len(list((tmp_path / "healthy").iterdir())) <= 4
     assert [held.last_before(step).name for step in (10, 20, 99)] == ["checkpoint-9", "checkpoint-19", "checkpoint-30"]  # type: ignore[union-attr]
 
 
@@ -190,3 +194,44 @@ def test_failed_evaluations_cost_no_healthy_weights(tmp_path: Path, monkeypatch:
     trainer.train()
     assert [e.step for e in callback.guard.evaluations if e.failure] == [3, 4]
     assert (callback.guard.kept_checkpoint or "").endswith("checkpoint-1")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_a_rollback_needs_is_held_whatever_the_order_of_looks_and_saves(tmp_path: Path, seed: int) -> None:
+    """Against a folder that forgets nothing; evaluations and checkpoints of one step come in either order."""
+    rng = random.Random(seed)
+    guard = Guard(
+        runs.problems(2),
+        runs.tokenizer(),
+        format=runs.FORMAT,
+        patience=rng.choice((1, 2, 3)),
+        probes=[],
+        reference=None,
+    )
+    held, saved = HealthyCheckpoints(tmp_path / "healthy"), []
+    guard.evaluations = [evaluation(0)]
+    kinds = [
+        {},
+        TRAPPED,
+        {**TRAPPED, "accuracy": 0.1},
+        None,
+        {"placebo_changed": math.nan, "mistake_changed": math.nan},
+    ]
+    for step in range(1, 25):
+        acts = ["save"] * (rng.random() < 0.5) + ["look"] * (rng.random() < 0.5)
+        for act in rng.sample(acts, len(acts)):
+            if act == "save":
+                (held.folder / f"checkpoint-{step}").mkdir(parents=True)
+                saved.append(step)
+                held.drop_all_but(returns(guard))
+            else:
+                kind = rng.choices(kinds, weights=(4, 5, 2, 1, 1))[0]
+                guard.evaluations.append(
+                    Evaluation(step=step, failure="boom") if kind is None else evaluation(step, **kind)
+                )
+                guard.alerts = decide(guard.evaluations, patience=guard.patience)
+        since = guard.unhealthy_since
+        if since is not None:
+            wanted = max((s for s in saved if s < since), default=None)
+            found = held.last_before(since)
+            assert (None if found is None else found.name) == (None if wanted is None else f"checkpoint-{wanted}")

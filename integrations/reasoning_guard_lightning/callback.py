@@ -16,7 +16,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.format_inference import infer_format, solutions
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
-from reasoning_guard.hosting import is_due, safely, show, sinks_for_training
+from reasoning_guard.hosting import check_name, is_due, safely, show, sinks_for_training
 from reasoning_guard.processes import is_main_process
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_lightning.base import CallbackBase
@@ -118,10 +118,11 @@ class ReasoningGuardCallback(CallbackBase):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the model before anything runs, with its reference if ``configure_model`` has only just built it."""
+        guards = [each.guard for each in trainer.callbacks if isinstance(each, type(self))]
         for callback in trainer.callbacks:
             name = getattr(callback, "monitor", None)
             if isinstance(name, str) and name.startswith("guard/"):
-                self.guard.check_name(name, f"{type(callback).__name__}(monitor=...)")
+                check_name(name, f"{type(callback).__name__}(monitor=...)", guards)
                 if getattr(callback, "check_finite", False):
                     warn_once(
                         f"{type(callback).__name__} ends the run at the first value of {name} that is NaN, as it is "

@@ -15,7 +15,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints, returns
-from reasoning_guard.hosting import safely, sinks_for_training
+from reasoning_guard.hosting import check_name, safely, sinks_for_training
 from reasoning_guard.processes import from_main_process, is_main_process, together
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_transformers.console import Console
@@ -94,9 +94,6 @@ class ReasoningGuardCallback(TrainerCallback):
         if format == "auto":
             format = format_of_trainer(trainer, tokenizer, problems)
         self.guard = Guard(problems, tokenizer, format=format, directory=directory, **options)
-        wanted = trainer.args.metric_for_best_model or ""
-        if "guard/" in wanted:
-            self.guard.check_name(wanted.removeprefix("eval_"), "metric_for_best_model")
         self.guard.prepare(self._model_of(trainer))
         self.directory = directory
         self._healthy = HealthyCheckpoints(directory / "healthy")
@@ -115,6 +112,11 @@ class ReasoningGuardCallback(TrainerCallback):
     ) -> None:
         """Take up the records, listen to the trainer's log, and make the baseline if there is none."""
         self._added_at = self._saved_at = None
+        if self._selected_by is not None:
+            others = (each for each in self._trainer.callback_handler.callbacks if isinstance(each, type(self)))
+            check_name(
+                self._selected_by.removeprefix("eval_"), "metric_for_best_model", [each.guard for each in others]
+            )
         if self._every is None and args.eval_strategy == "no":
             self._every = max(1, state.max_steps // 10)
         self._stream.open()

@@ -30,7 +30,10 @@ def report(
         loaded = [load_run(run) for run in runs]
         with say.doing("writing the report"):
             page = write_report(out or runs[0] / "report.html", loaded, title=title)
-            verdicts = {run.name: verdict(timeline(run.evaluations), run.alerts) for run in loaded}
+            verdicts = {
+                run.name: verdict(timeline(run.evaluations), run.alerts, run.settings.get("rules", ()))
+                for run in loaded
+            }
         for name, told in verdicts.items():
             style = {"alarm": "red", "notice": "yellow"}.get(told.state, "")
             say.out.print(f"[bold]{escape(name)}[/]: {escape(told.sentence)}", style=style)

@@ -109,7 +109,14 @@ def tell(runs: Sequence[Run]) -> list[Story]:
 def _story(run: Run, index: int, budget: int) -> Story:
     history = timeline(run.evaluations)
     alerts = tuple(sorted(run.alerts, key=gravity))
-    return Story(run, index, history, verdict(history, alerts), alerts, tuple(pairs(history, alerts, budget=budget)))
+    return Story(
+        run,
+        index,
+        history,
+        verdict(history, alerts, run.settings.get("rules", ())),
+        alerts,
+        tuple(pairs(history, alerts, budget=budget)),
+    )
 
 
 def key_numbers(story: Story) -> list[KeyNumber]:

@@ -10,6 +10,7 @@ from reasoning_guard.decision import baseline_of, can_judge
 from reasoning_guard.report.measures import INFORMATIVE, NEEDED, USED, Group, measure
 from reasoning_guard.report.numbers import number
 from reasoning_guard.report.series import Timeline
+from reasoning_guard.rules import RULES
 
 if TYPE_CHECKING:
     from reasoning_guard.alerts import Alert
@@ -35,12 +36,13 @@ class Verdict:
     label: str
 
 
-def verdict(history: Timeline, alerts: Sequence[Alert]) -> Verdict:
+def verdict(history: Timeline, alerts: Sequence[Alert], rules: Sequence[str] = ()) -> Verdict:
     """Say in one sentence what a run's history and alerts come to.
 
     Args:
         history: The run in numbers.
         alerts: What the guard said, in any order.
+        rules: Names of the rules that watched; whether rules of one's own had the data to judge is not known here.
     """
     gravest = min(alerts, key=gravity, default=None)
     if gravest is not None:
@@ -55,7 +57,7 @@ def verdict(history: Timeline, alerts: Sequence[Alert]) -> Verdict:
     looks = sum(s.failure is None and s.step >= first.step for s in history.snapshots)
     if looks < 2:
         return Verdict("Only the baseline was evaluated: there is nothing to compare yet.", "empty", "No verdict")
-    if not can_judge([first, last]):
+    if not can_judge([first, last]) and not {*rules} - {rule.name for rule in RULES}:
         found = "but no alarm has the data to judge the reasoning: that there is none says nothing"
         return Verdict(f"{_accuracy(history)} {found}.", "empty", "Not judged")
     return Verdict(f"{_accuracy(history)}{_kept(history)}: no alarm in {looks} evaluations.", "quiet", "No alarm")

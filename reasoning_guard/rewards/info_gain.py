@@ -222,7 +222,7 @@ class _Graded:
 def _alike(one: object, other: object) -> bool:
     try:
         return bool(one == other)
-    except ValueError:  # columns of arrays
+    except (ValueError, RuntimeError):  # columns of arrays or tensors
         return False
 
 

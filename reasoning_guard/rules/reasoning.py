@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity, names_of
-from reasoning_guard.statistics import Change, Effect
+from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity, column, names_of
+from reasoning_guard.statistics import MINIMUM_PAIRS, Change, Effect
 
 CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
     ("prior", Change.rose, "the answer is known before the reasoning"),
@@ -80,7 +80,8 @@ class KnownEarly(Rule):
 class Collapse(Rule):
     """Accuracy and reasoning are both lower, or accuracy is at chance and nothing can be read off the reasoning.
 
-    At chance the questions about *used* cannot be asked, and accuracy takes the share of the level that they leave.
+    At chance the questions about *used* cannot be asked, and accuracy takes the share of the level that they leave; in
+    a run that has none of these values, there is none to take.
     """
 
     name: str = "collapse"
@@ -91,7 +92,8 @@ class Collapse(Rule):
     def check(self, comparison: Comparison) -> Finding | None:
         """See :class:`Rule`."""
         lower = comparison.fallen(self.falls)
-        at_chance = comparison.baseline.sets[0] in comparison.current.gated
+        asked = any(len(column(comparison.baseline, name)) >= MINIMUM_PAIRS for name in names_of("used"))
+        at_chance = asked and comparison.baseline.sets[0] in comparison.current.gated
         if not (lower or at_chance) or not comparison.fell("accuracy"):
             return None
         if lower:
