@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
 from reasoning_guard.sinks import Sink
-
-if TYPE_CHECKING:
-    from reasoning_guard.guard import Guard
 
 logger = logging.getLogger(__name__)
 
@@ -54,18 +50,17 @@ def show(line: str, write: Callable[[str], None] = print) -> None:
         logger.warning("an evaluation could not be printed: %s", error)
 
 
-def check_name(name: str, where: str, guards: Sequence[Guard]) -> None:
-    """Refuse a name of :meth:`Guard.scalars` that no evaluation will have, before somebody selects or stops by it.
+def check_name(name: str, where: str, known: Collection[str]) -> None:
+    """Refuse a value of ours that no evaluation will have, before somebody selects or stops by it.
 
     Args:
         name: What is asked for, e.g. ``"guard/info_gain"``.
         where: Who asks, for the message.
-        guards: All guards of the run.
+        known: Names of the values that the guards of the run may give.
 
     Raises:
         ConfigurationError: There is no such value.
     """
-    known = {name for guard in guards for name in guard.scalar_names}
     if name not in known:
         near = get_close_matches(name, known, n=1)
         raise ConfigurationError(

@@ -118,11 +118,12 @@ class ReasoningGuardCallback(CallbackBase):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Check the model before anything runs, with its reference if ``configure_model`` has only just built it."""
-        guards = [each.guard for each in trainer.callbacks if isinstance(each, type(self))]
+        guards = (each.guard for each in trainer.callbacks if isinstance(each, type(self)))
+        known = {name for guard in guards for name in guard.scalar_names}
         for callback in trainer.callbacks:
             name = getattr(callback, "monitor", None)
             if isinstance(name, str) and name.startswith("guard/"):
-                check_name(name, f"{type(callback).__name__}(monitor=...)", guards)
+                check_name(name, f"{type(callback).__name__}(monitor=...)", known)
                 if getattr(callback, "check_finite", False):
                     warn_once(
                         f"{type(callback).__name__} ends the run at the first value of {name} that is NaN, as it is "

@@ -113,10 +113,9 @@ class ReasoningGuardCallback(TrainerCallback):
         """Take up the records, listen to the trainer's log, and make the baseline if there is none."""
         self._added_at = self._saved_at = None
         if self._selected_by is not None:
-            others = (each for each in self._trainer.callback_handler.callbacks if isinstance(each, type(self)))
-            check_name(
-                self._selected_by.removeprefix("eval_"), "metric_for_best_model", [each.guard for each in others]
-            )
+            guards = (c.guard for c in self._trainer.callback_handler.callbacks if isinstance(c, type(self)))
+            known = {name for guard in guards for name in guard.scalar_names}
+            check_name(self._selected_by.removeprefix("eval_"), "metric_for_best_model", known)
         if self._every is None and args.eval_strategy == "no":
             self._every = max(1, state.max_steps // 10)
         self._stream.open()

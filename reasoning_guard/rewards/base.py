@@ -165,7 +165,7 @@ class TraceReward(ABC):
             return [None if trace.problem.answer is None else trace.correct for trace in traces]
         extras = {"completion_ids": batch.completion_ids} if batch.completion_ids is not None else {}
         given = self.correct(prompts=batch.prompts, completions=batch.completions, **extras, **batch.columns)
-        return [None if value is None else value > 0 for value in given]
+        return [value is not None and value > 0 for value in given]
 
     def _score(self, traces: Sequence[Trace], trees: Sequence[TraceTree | None]) -> list[list[BranchScore] | None]:
         """Scores of all trees in one call, each prompt read once; None where there is no tree.
