@@ -29,8 +29,8 @@ def decide(
     rest on the same fall are one row of looks, whichever rule makes them: whether accuracy lies surely lower beside it
     or not decides about the rule, not about how long the reasoning has been in a bad way.
 
-    An alert is over at the first look at which its finding does not hold, and none that goes on with its row. A look
-    that cannot tell, where none of the values that moved has data, ends nothing.
+    An alert is over at the first look at which its finding does not hold. A look that cannot tell ends nothing: one at
+    which none of the values that moved has data, or a value is missing that the rule needs.
 
     Args:
         evaluations: The evaluations in the order of their steps.

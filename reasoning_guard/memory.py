@@ -109,23 +109,27 @@ class Memory:
 
     def _from_disk(self, records: Records, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
         """A disk that refuses twice ends a resumed run, which would lose its baseline for good; no other."""
-        for wait in (_WAIT, None):
-            try:
-                before = records.settings().get("reference_fingerprint")
-                found = records.begin(step, identity.fingerprint, identity.settings)
-                return found, not found or _same(before, identity.reference)
-            except OSError as error:
-                if step == 0 or self._on_error == "raise":
-                    raise
-                if wait is None:
-                    raise HistoryError(
-                        f"the run goes on at step {step}, and its records can't be read: {error}. Without them the "
-                        "model as it is now would become the baseline; make them readable, or give the run another "
-                        "folder to start a baseline of its own"
-                    ) from error
-                logger.warning("the run's records could not be read, which is tried once more: %s", error)
-                time.sleep(wait)
-        raise AssertionError
+        try:
+            return _begun(records, step, identity)
+        except OSError as error:
+            if step == 0 or self._on_error == "raise":
+                raise
+            logger.warning("the run's records could not be read, which is tried once more: %s", error)
+        time.sleep(_WAIT)
+        try:
+            return _begun(records, step, identity)
+        except OSError as error:
+            raise HistoryError(
+                f"the run goes on at step {step}, and its records can't be read: {error}. Without them the model as it "
+                "is now would become the baseline; make them readable, or give the run another folder to start a "
+                "baseline of its own"
+            ) from error
+
+
+def _begun(records: Records, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
+    before = records.settings().get("reference_fingerprint")
+    found = records.begin(step, identity.fingerprint, identity.settings)
+    return found, not found or _same(before, identity.reference)
 
 
 def _same(before: str | None, now: str | None) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -54,17 +54,31 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                 with _without_autograd(model):
                     yield model
             finally:
-                for module, training in flags:  # from the outside in, since a whole's `train` reaches its parts
-                    if module.training != training and type(module).train is not nn.Module.train:
-                        module.train(training)  # it may do more than to set a flag
-                for module, training in flags:
-                    if module.training != training:
-                        module.training = training
-                for rope in ropes:
-                    rope.put_back()
-                for config, name in attention:
-                    if config._attn_implementation != name:
-                        config._attn_implementation = name
+                with ExitStack() as back:  # the last named first, and each whatever becomes of the others
+                    back.callback(_attend_again, attention)
+                    for rope in ropes:
+                        back.callback(rope.put_back)
+                    back.callback(_flag_again, flags)
+                    back.callback(_train_again, flags)
+
+
+def _train_again(flags: Sequence[tuple[nn.Module, bool]]) -> None:
+    """Tell modules whose ``train`` does more than to set a flag, from the outside in: a whole's reaches its parts."""
+    for module, training in flags:
+        if module.training != training and type(module).train is not nn.Module.train:
+            module.train(training)
+
+
+def _flag_again(flags: Sequence[tuple[nn.Module, bool]]) -> None:
+    for module, training in flags:
+        if module.training != training:
+            module.training = training
+
+
+def _attend_again(attention: Sequence[tuple[Any, str | None]]) -> None:
+    for config, name in attention:
+        if config._attn_implementation != name:
+            config._attn_implementation = name
 
 
 def _follows_lengths(module: nn.Module) -> bool:

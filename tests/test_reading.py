@@ -123,6 +123,24 @@ def test_what_a_module_does_to_be_read_it_undoes_to_be_trained() -> None:
     assert (layers[0].merging.training, layers[1].merging.training) == (True, False)
 
 
+def test_a_module_that_cannot_go_back_keeps_no_other_from_it() -> None:
+    model = tiny_model("llama").train()
+    model.model.layers[0].merging = stuck = _Merging(4)
+
+    def fail(self: nn.Module, mode: bool = True) -> nn.Module:
+        if mode:
+            raise KeyError
+        return nn.Module.train(self, mode)
+
+    type(stuck).train, whole = fail, type(stuck).train  # type: ignore[method-assign]
+    try:
+        with pytest.raises(KeyError), reading(model):
+            pass
+    finally:
+        type(stuck).train = whole  # type: ignore[method-assign]
+    assert all(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
 def test_rotary_embeddings_that_follow_the_longest_text_follow_the_training_s(kind: str) -> None:
     rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
