@@ -14,10 +14,11 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_guard.answers import answer_is_correct, answer_names, find_statement
+from reasoning_guard.answers import answer_is_correct, answer_names
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import Layout, TraceFormat, get_format
 from reasoning_guard.problems import Problem
+from reasoning_guard.statements import find_statement
 from reasoning_guard.tokens import Ids, TokenText, common_prefix, decode, encode, encode_after, token_ends
 from reasoning_guard.traces import Trace
 

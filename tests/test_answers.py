@@ -10,12 +10,11 @@ from reasoning_guard.answers import (
     answer_is_correct,
     answer_names,
     answers_equal,
-    calculates_with,
-    find_statement,
     option_index,
     options_named,
-    plain_number,
 )
+from reasoning_guard.plain_numbers import plain_number
+from reasoning_guard.statements import calculates_with, find_statement
 
 NO_MATH_VERIFY = "expressions are compared by math-verify, which comes with the extra math"
 EQUAL = [

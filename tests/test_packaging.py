@@ -24,7 +24,18 @@ FOREIGN = ("trl", "lightning", "pytorch_lightning", "tensorboard", "torch.utils.
 ROOMS = {
     "errors": ("errors",),
     "values": (
-        *("problems", "formats", "format_inference", "format_file", "answers", "tokens", "traces", "tree"),
+        *(
+            "problems",
+            "formats",
+            "format_inference",
+            "format_file",
+            "plain_numbers",
+            "answers",
+            "statements",
+            "tokens",
+            "traces",
+            "tree",
+        ),
         "evaluation",
     ),
     "numbers": ("trie", "packing", "masks", "prefixes", "statistics"),

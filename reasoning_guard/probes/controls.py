@@ -13,7 +13,8 @@ from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
 
-from reasoning_guard.answers import normalise, plain_number
+from reasoning_guard.answers import normalise
+from reasoning_guard.plain_numbers import plain_number
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore

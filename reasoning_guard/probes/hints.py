@@ -9,7 +9,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import cast
 
-from reasoning_guard.answers import answer_is_correct, options_named, plain_number
+from reasoning_guard.answers import answer_is_correct, options_named
+from reasoning_guard.plain_numbers import plain_number
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import near_numbers
 from reasoning_guard.problems import Problem

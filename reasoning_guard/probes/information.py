@@ -87,7 +87,7 @@ class PreCommitmentProbe(Probe):
     stands before "= 18" must already determine 18. ``pre_commitment = (lp_in_place - lp_0) / N`` in nats per token of
     the asked answer, its terminator left out on both sides; the gain of the whole text when the reasoning never states
     the answer. A trace that opens with the answer gains about nothing (the cue is all that differs). NaN where it can't
-    be told whether a mention is a statement (see :func:`reasoning_guard.answers.find_statement`).
+    be told whether a mention is a statement (see :func:`reasoning_guard.statements.find_statement`).
 
     Stating the answer early collects all of InfoGain; it collects nothing here (a chain written backwards from its
     answer is what a reward on the answer's likelihood pays best; LaTRO, arXiv 2411.04282, cuts its chains there).

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from reasoning_guard.answers import calculates_with
+from reasoning_guard.statements import calculates_with
 from reasoning_guard.tokens import TokenText
 from reasoning_guard.traces import Trace
 

@@ -1,0 +1,110 @@
+"""Texts that are one number, with its unit: in figures, as a fraction, with a scale, a currency or a percent sign."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from fractions import Fraction
+from typing import NamedTuple
+
+# Parts of patterns: a number in figures, and a scale behind it; and the words for numbers up to twenty and beyond.
+NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+LONGEST_NUMBER = 200
+"""Characters; a broken model writes digits without end, and Python refuses to read more than 4,300."""
+
+SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+SCALE = rf"(?P<scale>{'|'.join(SCALES)})s?\b"
+UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
+_NO_UNIT = (
+    r"and|or(?!\s+so)|to(?!\s+go)|plus|minus|squared|cubed|pi|[xyz]|half|halves|thirds?|"
+    r"(?:fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths?|january|february|march|april|may|june|july|august|september|october|november|december"
+)
+"""Words behind a number that make something else of it."""
+_PLAIN_NUMBER = re.compile(
+    r"(?:[a-z]\s*=\s*)?(?P<sign>[-+−]?)\s*[$€£¥]?\s*(?P<minus>-?)(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
+    rf"(?P<number>{NUMBER})(?:\s*/\s*(?P<denominator>\d+))?\s*(?:{SCALE})?"
+    rf"(?:\s*[%°$€£]|\s+(?!(?:{_NO_UNIT})\b)(?P<unit>[^\W\d][^\d]*))?"
+)
+_MORE_BEHIND = re.compile(
+    rf"\band\s+(?:(?:a|an|one)\s+)?(?:half|quarter|{'|'.join([*UNITS.split(), *TENS.split()])})\b"
+)
+_QUANTITIES = (
+    "am pm", "mg g kg lb oz", "mm cm m km inch foot yard mile", "ml l", "ms s min h day week month year",
+    "cent dollar euro pound",
+)  # fmt: skip
+_SHORT = {
+    "milligram": "mg", "gram": "g", "kilogram": "kg", "kilo": "kg", "millimeter": "mm", "centimeter": "cm",
+    "meter": "m", "kilometer": "km", "milliliter": "ml", "liter": "l", "second": "s", "sec": "s", "minute": "min",
+    "hour": "h", "hr": "h", "inche": "inch", "feet": "foot", "ounce": "oz",
+}  # fmt: skip
+_QUANTITY_OF = {unit: quantity for quantity in _QUANTITIES for unit in quantity.split()}
+_LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+
+
+def composed(text: str) -> str:
+    """``text`` in one Unicode form (NFKC), which by itself would write 2½ as 21/2 and 10² as 102."""
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    text = re.sub(r"⁻?[⁰¹²³⁴-⁹]+", lambda power: "^" + power.group(), text)
+    return unicodedata.normalize("NFKC", text).replace("\u2044", "/")
+
+
+def plain_number(text: str) -> Fraction | None:
+    """Value of a text that is one plain number with at most a currency, a unit or a percent sign, else None.
+
+    "50%" is 50, "3 million" is 3,000,000, "18 dollars" is 18, "1/2" is a half; "3 or 4", "3 and a half", "18th", "2x",
+    "2 pi" and "5 May" are no plain numbers.
+
+    Example:
+        >>> plain_number("$1,234.50"), plain_number("-1/2"), plain_number("2x")
+        (Fraction(2469, 2), Fraction(-1, 2), None)
+    """
+    found = read_number(text)
+    return None if found is None else found.value
+
+
+class Number(NamedTuple):
+    """A plain number.
+
+    Attributes:
+        value: Its value, with its fraction and its scale.
+        unit: The first word behind it, in short ("kg" for kilograms), or nothing.
+    """
+
+    value: Fraction
+    unit: str
+
+    def differs_in_unit(self, other: Number) -> bool:
+        """Whether both are amounts of the same quantity in different units; of units not known here nobody can tell."""
+        return self.unit != other.unit and _QUANTITY_OF.get(self.unit, "") == _QUANTITY_OF.get(other.unit)
+
+
+def read_number(text: str) -> Number | None:
+    """What :func:`plain_number` reads, with its unit.
+
+    Example:
+        >>> read_number("2½ hours"), read_number("3 or 4")
+        (Number(value=Fraction(5, 2), unit='h'), None)
+    """
+    bare = _LATEX_FRACTION.sub(r" \1/\2", composed(text)).casefold().lstrip(" *:$").rstrip(" .,;:!*$")
+    match = _PLAIN_NUMBER.fullmatch(bare) if len(bare) <= LONGEST_NUMBER else None
+    if match is None or (match["denominator"] and not int(match["denominator"])):
+        return None
+    words = match["unit"] or ""
+    if _MORE_BEHIND.search(words):
+        return None
+    value = Fraction(match["number"].replace(",", "")) / int(match["denominator"] or 1) + int(match["whole"] or 0)
+    value *= SCALES.get(match["scale"] or "", 1)
+    negative = (match["sign"] in ("-", "−")) != bool(match["minus"])
+    return Number(-value if negative else value, _unit(words))
+
+
+def _unit(words: str) -> str:
+    """The first of the words behind a number, in short."""
+    word = next(iter(re.findall(r"[^\W\d_]+", words.replace(".", ""))), "")
+    word = re.sub(r"(?<=lit)re|(?<=met)re", "er", word)
+    singular = word if word in _QUANTITY_OF else word.removesuffix("s")
+    return _SHORT.get(singular, singular)
