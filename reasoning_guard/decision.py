@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import dropwhile
 
 from reasoning_guard.alerts import Alert, worst_problems
 from reasoning_guard.errors import ConfigurationError, warn_once
-from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.evaluation import Evaluation, from_baseline
 from reasoning_guard.rules import EFFECTS, RULES, Comparison, Finding, Rule, column, expand
 from reasoning_guard.statistics import MINIMUM_PAIRS, Effect, spend
 
@@ -46,7 +45,7 @@ def decide(
     Raises:
         ConfigurationError: A rule failed, and ``strict``.
     """
-    made = _from_baseline(evaluations)
+    made = from_baseline(evaluations)
     if not made:
         return []
     baseline, *looks = made
@@ -114,12 +113,7 @@ def baseline_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
     Returns:
         The baseline, or None as long as there is none.
     """
-    return next(iter(_from_baseline(evaluations)), None)
-
-
-def _from_baseline(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    sound = (e for e in evaluations if e.failure is None and e.rows)
-    return list(dropwhile(lambda e: e.sets[0] in e.gated, sound))
+    return next(iter(from_baseline(evaluations)), None)
 
 
 def resting(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) -> dict[str, str]:
@@ -133,7 +127,7 @@ def resting(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) ->
         Rule name to reason; empty before there is a baseline.
     """
     made = [e for e in evaluations if e.failure is None and e.rows]
-    looks = _from_baseline(made)
+    looks = from_baseline(made)
     if made and not looks:
         return dict.fromkeys((rule.name for rule in rules), "accuracy is near chance, so there is no baseline yet")
     reasons = {rule.name: _lack(rule, looks[0], looks[-1]) for rule in rules} if looks else {}
@@ -149,7 +143,7 @@ def can_judge(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) 
         evaluations: The evaluations in the order of their steps.
         rules: The rules to look at.
     """
-    looks = _from_baseline(evaluations)
+    looks = from_baseline(evaluations)
     if len(looks) < 2 or looks[-1].sets[0] in looks[-1].gated:
         return False
     alarms = [rule for rule in rules if rule.severity == "alarm" and not _asks_accuracy_alone(rule)]

@@ -7,8 +7,9 @@ keeps it on disk, :mod:`reasoning_guard.rules` compares two of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import dropwhile
 from typing import Any
 
 REFERENCE_PREFIX = "reference/"
@@ -128,3 +129,18 @@ def _row(record: Mapping[str, Any]) -> Row:
     curve = tuple(math.nan if v is None else float(v) for v in record["curve"])
     lists = {k: tuple(record.get(k, ())) for k in ("steps", "notes", "same")}
     return Row(**{**record, **lists, "values": values, "curve": curve})
+
+
+def from_baseline(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Those that count in a run: failed ones never, and none before the first that is above chance, the baseline.
+
+    Args:
+        evaluations: The evaluations in the order of their steps.
+
+    Example:
+        >>> lost, found = Evaluation(step=0, rows=(Row(id="a"),), gated=("id",)), Evaluation(step=5, rows=(Row(id="a"),))
+        >>> [e.step for e in from_baseline([lost, Evaluation(step=2, failure="boom"), found])]
+        [5]
+    """
+    sound = (e for e in evaluations if e.failure is None and e.rows)
+    return list(dropwhile(lambda e: e.sets[0] in e.gated, sound))

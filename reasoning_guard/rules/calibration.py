@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import dropwhile
 
-from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.evaluation import Evaluation, from_baseline
 from reasoning_guard.rules.base import EFFECTS, Comparison, Rule, expand
 from reasoning_guard.statistics import Effect
 
@@ -44,7 +43,7 @@ def calibrate(
         >>> effects = calibrate(History("runs/healthy/reasoning_guard").load(), RULES)              # doctest: +SKIP
         >>> guard = Guard(problems, tokenizer, effects=effects)                                     # doctest: +SKIP
     """
-    made = list(dropwhile(lambda e: e.sets[0] in e.gated, (e for e in evaluations if e.failure is None and e.rows)))
+    made = from_baseline(evaluations)
     if len(made) < 2:
         raise ValueError(
             "calibration needs a baseline and at least one later evaluation of a healthy run; where the model answers "
