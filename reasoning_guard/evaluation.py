@@ -138,7 +138,8 @@ def from_baseline(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
         evaluations: The evaluations in the order of their steps.
 
     Example:
-        >>> lost, found = Evaluation(step=0, rows=(Row(id="a"),), gated=("id",)), Evaluation(step=5, rows=(Row(id="a"),))
+        >>> rows = (Row(id="a"),)
+        >>> lost, found = Evaluation(step=0, rows=rows, gated=("id",)), Evaluation(step=5, rows=rows)
         >>> [e.step for e in from_baseline([lost, Evaluation(step=2, failure="boom"), found])]
         [5]
     """
