@@ -109,8 +109,9 @@ def _describe(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 def best_two(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The largest and the second largest of each row of ``[M, V]``, and where the largest first stands, as ``argmax``.
 
-    In a tenth of ``topk(2)``'s time on a CPU, where only maxima without places are quick: the largest stands in the
-    first chunk whose maximum is largest, and the second is the best of that chunk's others and of the other chunks.
+    In a sixth to a third of ``topk(2)``'s time on a CPU, where only maxima without places are quick: the largest stands
+    in the first chunk whose maximum is largest, and the second is the best of that chunk's others and of the other
+    chunks.
     """
     length = table.shape[1]
     whole = length // CHUNK * CHUNK

@@ -21,7 +21,7 @@ import runs
 from reasoning_guard.errors import ConfigurationError, HistoryError, ReasoningGuardWarning
 from reasoning_guard.history import History
 from reasoning_guard.hosting import show
-from reasoning_guard.probes import NullProbe, default_probes
+from reasoning_guard.probes import NullProbe, all_probes, default_probes
 from reasoning_guard_transformers.format_inference import _texts
 
 EVALUATING: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 2}
@@ -137,6 +137,17 @@ def test_a_second_guards_value_may_select_the_model(tmp_path: Path) -> None:
     runs.guard(trainer, directory=tmp_path / "second", reference=None, probes=[*default_probes(), NullProbe()])
     trainer.train()
     assert trainer.state.best_metric is not None
+
+
+@pytest.mark.parametrize("reference", ["auto", None])
+def test_every_value_of_an_evaluation_has_a_name_that_is_known_before(tmp_path: Path, reference: str | None) -> None:
+    held_out = runs.problems() + runs.problems(16, "ood")
+    trainer = runs.sft_trainer(tmp_path, max_steps=2)
+    guard = runs.guard(trainer, problems=held_out, every=2, reference=reference, probes=all_probes()).guard
+    trainer.train()
+    given = set(guard.scalars(guard.evaluations[-1]))
+    assert len(given) > 40
+    assert given <= guard.scalar_names
 
 
 def test_lightning_is_told_of_values_that_never_are_and_of_those_that_may_be_nan(tmp_path: Path) -> None:
