@@ -26,7 +26,7 @@ import torch
 import transformers
 from transformers import LlamaForCausalLM
 
-from benchmarks.ways import TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of, together
+from benchmarks.ways import SCORERS, TRACE_BY_TRACE, WAYS, Size, authors_loop, build_model, cache_mib, run_of, together
 from reasoning_guard.model_context import unplanned
 from reasoning_guard.rounding import noise
 from reasoning_guard.tree import TraceTree
@@ -186,7 +186,7 @@ def timed(cell: Cell, model: LlamaForCausalLM, *, watched: bool = False) -> Reco
     ways = {name: WAYS[name](model) for name in cell.ways}
     record = Record(cell, {name: [] for name in ways})
     for name in ways.keys() - {*TRACE_BY_TRACE, *cell.once}:
-        ways[name](model, trees if cell.device == "cuda" else trees[:2])  # what a GPU needs for many it reserves once
+        ways[name](model, trees[: _to_warm_up(cell.device, name, trees)])
     for name in cell.once:
         ways[name](model, [TraceTree(trees[0].trunk, trees[0].branches[:2])])
     found: dict[str, list[float]] = {}
@@ -208,7 +208,7 @@ def timed(cell: Cell, model: LlamaForCausalLM, *, watched: bool = False) -> Reco
     record.peaks = {name: peak.mib for name, peak in peaks.items()}
     record.cache_mib = cache_mib(model, cell.size.cached_tokens * together(cell.device, trees))
     record.worst = _compared(cell, model, trees, found)
-    scorer, dtype = next((name for name in ("shared", "group") if name in found), None), model.dtype
+    scorer, dtype = next((name for name in SCORERS if name in found), None), model.dtype
     # In 16 bits, rounding would hide a wrong mask. Of many traces each is as long as the one that has its own cell.
     if scorer and dtype != torch.float32 and cell.kind == "time" and (len(trees) == 1 or cell.size.group):
         model.float()
@@ -221,6 +221,17 @@ def timed(cell: Cell, model: LlamaForCausalLM, *, watched: bool = False) -> Reco
             record.worst = _off(cell, model, found[scorer], truth, _rounding(model, few, truth))
         model.to(dtype=dtype)
     return record
+
+
+def _to_warm_up(device: str, name: str, trees: Sequence[TraceTree]) -> int:
+    """How many trees: on a GPU as many as make a batch and what is left for a last one, so that both are planned.
+
+    For the scorer all, by which it finds out what makes a batch.
+    """
+    if device == "cpu":
+        return 2
+    a_batch = together(device, trees)
+    return len(trees) if name in SCORERS else a_batch + len(trees) % a_batch
 
 
 def _compared(
@@ -239,7 +250,7 @@ def _compared(
             raise SystemExit(f"{cell}: {name} has {len(own)} numbers for {asked} branches")
     truth = found["loop"] if "loop" in found else _truth(model, trees)
     off = {name: _off(cell, model, own, truth) for name, own in scored.items()}
-    return max((off[name] for name in ("shared", "group") if name in off), default=0.0)
+    return max((off[name] for name in SCORERS if name in off), default=0.0)
 
 
 def _truth(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> list[float | None]:

@@ -21,6 +21,8 @@ from reasoning_guard.tree import Branch, TraceTree
 CUE = 4
 TRACE_BY_TRACE, SAMPLED = ("loop", "padded"), 1
 """Ways that take minutes and gain nothing from more traces: the first few of many are run and stand for all."""
+SCORERS = ("shared", "group")
+"""The scorer's own ways."""
 SMALL, LARGE = 8_192, 151_936
 TOGETHER = {"cpu": 2_048, "cuda": 16_384}
 """Tokens that the limit reads at once where there are several traces; on a GPU, plain forwards too."""

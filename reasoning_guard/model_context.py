@@ -58,8 +58,9 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                     back.callback(_attend_again, attention)
                     for rope in ropes:
                         back.callback(rope.put_back)
-                    back.callback(_flag_again, flags)
-                    back.callback(_train_again, flags)
+                    if any([module.training != training for module, training in flags]):
+                        back.callback(_flag_again, flags)
+                        back.callback(_train_again, flags)
 
 
 def _train_again(flags: Sequence[tuple[nn.Module, bool]]) -> None:
@@ -135,9 +136,23 @@ class _Walk:
         self._having: dict[str, list[nn.Module]] = {}
 
     @cached_property
+    def _parts(self) -> tuple[tuple[nn.Module, ...], tuple[nn.Parameter, ...]]:
+        return _all_of(self._model)
+
+    @cached_property
     def modules(self) -> tuple[nn.Module, ...]:
         """All modules, the model itself first."""
-        return _all_modules(self._model)
+        return self._parts[0]
+
+    @cached_property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """All parameters, each once."""
+        return self._parts[1]
+
+    @cached_property
+    def _own(self) -> list[dict[str, Any]]:
+        """What each module has of its own."""
+        return [*map(vars, self.modules)]
 
     @cached_property
     def kinds(self) -> frozenset[type[nn.Module]]:
@@ -145,15 +160,11 @@ class _Walk:
         return frozenset(map(type, self.modules))
 
     @cached_property
-    def parameters(self) -> tuple[nn.Parameter, ...]:
-        """All parameters, each once; by ``id``, since hashing a tensor is a call of Python's."""
-        found: dict[int, nn.Parameter] = {}
-        for module in self.modules:
-            own = vars(module).get("_parameters")
-            for each in (dict(module.named_parameters(recurse=False)) if own is None else own).values():
-                if each is not None:
-                    found[id(each)] = each
-        return tuple(found.values())
+    def sharded(self) -> bool:
+        """Whether processes hold parts of each parameter."""
+        if any(issubclass(kind, (FSDPModule, FullyShardedDataParallel)) for kind in self.kinds):
+            return True
+        return any("ds_id" in vars(parameter) for parameter in self.parameters)
 
     @cached_property
     def text_config(self) -> Any:
@@ -182,7 +193,11 @@ class _Walk:
         """
         if name not in self._having:
             kinds = {kind for kind in self.kinds if hasattr(kind, name)}
-            self._having[name] = [each for each in self.modules if name in vars(each) or type(each) in kinds]
+            each_own = zip(self.modules, self._own, strict=True)
+            if kinds:
+                self._having[name] = [each for each, own in each_own if name in own or type(each) in kinds]
+            else:
+                self._having[name] = [each for each, own in each_own if name in own]
         return self._having[name]
 
 
@@ -206,19 +221,34 @@ def _walk_of(model: nn.Module) -> _Walk:
     return _walked.get(model) or _Walk(model)
 
 
-def _all_modules(model: nn.Module) -> tuple[nn.Module, ...]:
-    """What ``model.modules()`` yields, in a fraction of its time: that makes up a name for each, to no purpose here."""
-    found: dict[nn.Module, None] = {}
+def _all_of(model: nn.Module) -> tuple[tuple[nn.Module, ...], tuple[nn.Parameter, ...]]:
+    """What ``model.modules()`` and ``model.parameters()`` yield, the model itself first, in a fraction of their time.
+
+    Those make up a name for each, to no purpose here. Parameters are told apart by ``id``, since hashing a tensor is a
+    call of Python's.
+    """
+    modules: dict[nn.Module, None] = {}
+    parameters: dict[int, nn.Parameter] = {}
     pending: list[nn.Module | None] = [model]
     while pending:
         module = pending.pop()
-        if module is not None and module not in found:
-            found[module] = None
-            own: dict[str, nn.Module | None] | None = vars(module).get("_modules")
-            children = dict(module.named_children()) if own is None else own
-            if children:
-                pending += reversed(children.values())
-    return tuple(found)
+        if module is None or module in modules:
+            continue
+        modules[module] = None
+        own = vars(module)
+        children: dict[str, nn.Module | None] | None = own.get("_modules")
+        if children is None:
+            children = dict(module.named_children())
+        if children:
+            pending += reversed(children.values())
+        kept: dict[str, nn.Parameter | None] | None = own.get("_parameters")
+        if kept is None:
+            kept = dict(module.named_parameters(recurse=False))
+        if kept:
+            for each in kept.values():
+                if each is not None:
+                    parameters[id(each)] = each
+    return tuple(modules), tuple(parameters.values())
 
 
 def modules_with(model: nn.Module, name: str) -> list[nn.Module]:
@@ -351,10 +381,7 @@ def context_length(model: nn.Module) -> int | None:
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
-    walk = _walk_of(model)
-    if any(issubclass(kind, (FSDPModule, FullyShardedDataParallel)) for kind in walk.kinds):
-        return True
-    return any("ds_id" in vars(parameter) for parameter in walk.parameters)
+    return _walk_of(model).sharded
 
 
 def is_tensor_parallel(model: nn.Module) -> bool:
