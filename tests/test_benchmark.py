@@ -44,6 +44,26 @@ def test_every_way_finds_the_same_and_is_timed_in_every_round(tiny: str) -> None
     assert 0 < group.worst < 1e-4
 
 
+def test_what_is_off_is_refused_unless_the_loop_is_as_far_from_float64(
+    tiny: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model(tiny, 300, "cpu").bfloat16()
+    monkeypatch.setattr(cells, "noise", lambda dtype: 1.0 if dtype == torch.bfloat16 else 0.0)
+    record = timed(cell(tiny, ways=("shared",)), model)
+    assert 0 < record.worst < 2.5e-4, "rounding explains it"
+    assert model.dtype == torch.bfloat16
+    monkeypatch.setattr(cells, "_rounding", lambda *_: 0.0)
+    with pytest.raises(cells.OutOfBoundsError, match="nats off a forward a branch"):
+        timed(cell(tiny, ways=("shared",)), model)
+    assert model.dtype == torch.bfloat16, "as it was"
+    monkeypatch.setattr(cells, "_rounding", lambda *_: 1.0)
+    shared = cells.WAYS["shared"]
+    wrong = lambda m: lambda model, trees: [x + 3e-4 for x in shared(m)(model, trees)]  # noqa: E731
+    monkeypatch.setitem(cells.WAYS, "shared", wrong)
+    with pytest.raises(cells.OutOfBoundsError, match="nats off a forward a branch"):
+        timed(cell(tiny, ways=("shared",)), model)
+
+
 def test_few_of_many_traces_stand_for_all_where_that_changes_nothing(
     tiny: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
