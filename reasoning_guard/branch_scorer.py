@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -108,7 +108,7 @@ class BranchScorer:
         groups: Sequence[Sequence[TraceTree]],
         score: Callable[[Sequence[Sequence[TraceTree]]], list[Scores]],
     ) -> list[Scores]:
-        refuse_unknown_tokens(self.model, (ids for group in groups for tree in group for ids in _all_ids(tree)))
+        refuse_unknown_tokens(self.model, _distinct_ids(tree for group in groups for tree in group))
         limit = context_length(self.model)
 
         def in_context(branch: Branch) -> bool:
@@ -275,10 +275,16 @@ def _in_step(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _all_ids(tree: TraceTree) -> Iterator[tuple[int, ...]]:
-    yield tree.trunk
-    for branch in tree.branches:
-        yield from (each.ids for each in (branch, branch.against) if each is not None)
+def _distinct_ids(trees: Iterable[TraceTree]) -> Iterable[tuple[int, ...]]:
+    """All that is fed, once where it is the very same tuple: one question is asked at every cut of a trace."""
+    found: dict[int, tuple[int, ...]] = {}
+    for tree in trees:
+        found[id(tree.trunk)] = tree.trunk
+        for branch in tree.branches:
+            found[id(branch.ids)] = branch.ids
+            if branch.against is not None:
+                found[id(branch.against.ids)] = branch.against.ids
+    return found.values()
 
 
 def _beginning(trees: Sequence[TraceTree]) -> tuple[int, ...]:

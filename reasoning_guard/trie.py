@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ Integers = NDArray[np.int64]
 Pair = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Stem:
+class Stem(NamedTuple):
     """All tokens below one first token: neighbours in the depth-first order.
 
     Attributes:
@@ -85,10 +85,9 @@ class _Growing:
 
     token: list[int] = field(default_factory=list)
     position: list[int] = field(default_factory=list)
-    at: list[int] = field(default_factory=list)
-    hide: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
     leave: list[int] = field(default_factory=list)
     stems: list[Stem] = field(default_factory=list)
+    roots: list[tuple[int, int, int]] = field(default_factory=list)  # of each stem: where it attaches, what it hides
     own: dict[int, Sequence[int]] = field(default_factory=dict)
     others: dict[int, Sequence[int]] = field(default_factory=dict)
 
@@ -101,11 +100,26 @@ class _Growing:
         has beyond has no descendants to come. Sorted by when a token was first seen, the latest first, and not by its
         id: then what asks the same as other branches do, under other ids, stands in the same order and rounds alike.
         """
-        start, before, path = len(self.token), (), range(0)
-        if len(alike) > 1:
-            ranks = _first_seen(ids for ids, *_ in alike)
-            alike = sorted(alike, key=lambda each: [-ranks[token] for token in each[0]])
-        for ids, branch, number, is_own in alike:
+        start = len(self.token)
+        if len(alike) == 1:
+            self._add_chain(at, *alike[0])
+        else:
+            self._add_forking(at, alike)
+        self.roots.append((at, *hide))
+        self.stems.append(Stem(start, len(self.token), max(1, hide[0] if hide[0] < hide[1] == at else at)))
+
+    def _add_chain(self, at: int, ids: tuple[int, ...], branch: Branch, number: int, is_own: bool) -> None:
+        start, size = len(self.token), len(ids)
+        first, stop = branch.scored
+        self.token += ids
+        self.position += range(at, at + size)
+        self.leave += [start + size] * size
+        (self.own if is_own else self.others)[number] = range(start + first - 1, start + stop - 1)
+
+    def _add_forking(self, at: int, alike: Sequence[tuple[tuple[int, ...], Branch, int, bool]]) -> None:
+        before, path = (), range(0)
+        ranks = _first_seen(ids for ids, *_ in alike)
+        for ids, branch, number, is_own in sorted(alike, key=lambda each: [-ranks[token] for token in each[0]]):
             shared, size, clock = common_prefix(before, ids) if before else 0, len(ids), len(self.token)
             for node in path[shared:]:
                 self.leave[node] = clock
@@ -117,13 +131,8 @@ class _Growing:
             first, stop = branch.scored
             (self.own if is_own else self.others)[number] = path[first - 1 : stop - 1]
             before = ids
-        stop = len(self.token)
         for node in path:
-            self.leave[node] = stop
-        self.at += [at] * (stop - start)
-        for column, place in zip(self.hide, hide, strict=True):
-            column += [place] * (stop - start)
-        self.stems.append(Stem(start, stop, max(1, hide[0] if hide[0] < hide[1] == at else at)))
+            self.leave[node] = len(self.token)
 
     def done(self, branches: Sequence[Branch]) -> Trie:
         """The trie, with what the branches ask."""
@@ -133,8 +142,12 @@ class _Growing:
         wanted[nodes] = True
         for other in self.others.values():
             wanted[list(other)] = True
+        columns = np.empty((6, len(self.token)), dtype=np.int64)
+        columns[0], columns[1], columns[5] = self.token, self.position, self.leave
+        roots = np.array(self.roots, dtype=np.int64).reshape(-1, 3)
+        columns[2:5] = roots.repeat([stop - start for start, stop, _ in self.stems], axis=0).T
         return Trie(
-            columns=np.array([self.token, self.position, self.at, *self.hide, self.leave], dtype=np.int64),
+            columns=columns,
             wanted=wanted,
             asked=np.array([nodes, targets, range(len(nodes))], dtype=np.int64),
             stems=tuple(sorted(self.stems, key=lambda stem: (-stem.reach, stem.size))),
