@@ -6,6 +6,7 @@ imported once. Under a launcher (``torchrun``, ``accelerate launch``), which set
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import json
 import os
@@ -22,12 +23,14 @@ import torch
 import torch.distributed as dist
 from accelerate.state import AcceleratorState, DistributedType
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from transformers import TrainerCallback
 
 import runs
 from reasoning_guard import processes
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.generation import Generator
 from reasoning_guard.guard import Guard
+from reasoning_guard.healthy import HealthyCheckpoints
 from reasoning_guard.history import History
 from reasoning_guard.probes import FillerProbe
 from reasoning_guard.reader import TraceReader
@@ -117,13 +120,27 @@ def _counted_prompts() -> list[int]:
     return shares
 
 
-def _train(folder: Path, *, max_steps: int = 4, fsdp: Any = None, **options: Any) -> dict[str, Any]:
-    settings = {"ddp_timeout": 60, "per_device_train_batch_size": 4, **(fsdp or {})}
+def _train(
+    folder: Path,
+    *,
+    max_steps: int = 4,
+    settings: dict[str, Any] | None = None,
+    beside: Callable[[Any], Sequence[TrainerCallback]] = lambda _: (),
+    **options: Any,
+) -> dict[str, Any]:
+    settings = {"ddp_timeout": 60, "per_device_train_batch_size": 4, **(settings or {})}
     trainer = runs.plain_trainer(folder / "run", max_steps=max_steps, **settings)
+    for each in beside(trainer):
+        trainer.add_callback(each)
     callback = runs.guard(trainer, **{"problems": _problems(), "every": 2, **options})
     trainer.train()
     sharded = any(isinstance(module, FSDPModule) for module in trainer.model.modules())
-    return {**_end(trainer, callback.guard), "sharded": sharded}
+    kept = Path(callback.guard.kept_checkpoint or "").name
+    return {**_end(trainer, callback.guard), "sharded": sharded, "kept": kept, "weights": _sum(trainer.model)}
+
+
+def _sum(model: Any) -> float:
+    return float(sum(parameter.detach().double().sum() for parameter in model.parameters()))
 
 
 def ddp(folder: Path) -> dict[str, Any]:
@@ -149,6 +166,37 @@ def stop(folder: Path) -> dict[str, Any]:
 
 def no_stop(folder: Path) -> dict[str, Any]:
     return _train(folder, rules=[OnlyOnTheOther()], patience=1, action="stop")
+
+
+class FailingTracker(TrainerCallback):
+    def on_log(self, *_: Any, logs: Any = None, **__: Any) -> None:
+        if dist.get_rank() == 0 and any("guard/" in name for name in logs):
+            raise ConnectionError
+
+
+def beside(folder: Path) -> dict[str, Any]:
+    """The main process alone: a tracker fails, a value is logged, and there is no room for one checkpoint's weights."""
+    held = HealthyCheckpoints.keep
+
+    def keep(self: HealthyCheckpoints, checkpoint: Path) -> None:
+        if checkpoint.name == "checkpoint-4":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        held(self, checkpoint)
+
+    def around(trainer: Any) -> list[TrainerCallback]:
+        def log(state: Any, _: Any) -> None:
+            if dist.get_rank() == 0 and state.global_step == 4:
+                trainer.log({"eval_bleu": 0.5})
+
+        return [FailingTracker(), runs.Spy("on_step_end", log)]
+
+    HealthyCheckpoints.keep = keep
+    saving = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 3}  # a log drops the wish for one at its step
+    rollback = {"action": "rollback", "rules": [runs.FromStep(step=6)], "patience": 1}
+    try:
+        return _train(folder, max_steps=6, settings=saving, beside=around, **rollback)
+    finally:
+        HealthyCheckpoints.keep = held
 
 
 class BrokenOnPurposeError(RuntimeError):
@@ -357,12 +405,12 @@ def as_on_accelerators() -> Iterator[None]:
 def fsdp_training(folder: Path) -> dict[str, Any]:
     """A run of the Trainer with its model sharded."""
     with as_on_accelerators():
-        return _train(folder, fsdp={"fsdp": True, "fsdp_config": FSDP2})
+        return _train(folder, settings={"fsdp": True, "fsdp_config": FSDP2})
 
 
 SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
     each.__name__: each
-    for each in (whole, ddp, stop, no_stop, broken_part, zero3, fsdp, fsdp_broken, fsdp_torn, fsdp_training)
+    for each in (whole, ddp, stop, no_stop, beside, broken_part, zero3, fsdp, fsdp_broken, fsdp_torn, fsdp_training)
 }
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Saw]:
-    scenarios = ("whole", "fsdp", "fsdp_broken", "broken_part", "stop", "no_stop")
+    scenarios = ("whole", "fsdp", "fsdp_broken", "broken_part", "stop", "no_stop", "beside")
     return _launched(tmp_path_factory.mktemp("two"), 2, *scenarios)
 
 
@@ -112,6 +112,14 @@ def test_the_main_process_decides_for_all(two: dict[str, Saw]) -> None:
     for process in two["no_stop"]:
         assert process["step"] == 4
         assert process["alerts"] == []
+
+
+def test_what_fails_beside_the_guard_on_the_main_process_leaves_all_in_step(two: dict[str, Saw]) -> None:
+    main, other = two["beside"]
+    assert main == other
+    assert main["logged"] == [e["step"] for e in main["evaluations"]] == [0, 2, 4, 6]
+    assert main["step"] == 6
+    assert main["kept"] == "checkpoint-2", "the one before the last from before the alarm"
 
 
 @pytest.mark.parametrize("size", [2, 3])
