@@ -136,7 +136,12 @@ def _train(
     trainer.train()
     sharded = any(isinstance(module, FSDPModule) for module in trainer.model.modules())
     kept = Path(callback.guard.kept_checkpoint or "").name
-    return {**_end(trainer, callback.guard), "sharded": sharded, "kept": kept, "weights": _sum(trainer.model)}
+    return {
+        **_end(trainer, callback.guard),
+        "sharded": sharded,
+        "kept": kept,
+        "weights": not sharded and _sum(trainer.model),
+    }
 
 
 def _sum(model: Any) -> float:

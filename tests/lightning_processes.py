@@ -61,7 +61,28 @@ def main(folder: Path, name: str) -> None:
     (folder / f"rank-{trainer.global_rank}.json").write_text(json.dumps(said))
 
 
+def faults(folder: Path) -> None:
+    """On the main process the logger fails, and there is room for the weights of two looks."""
+    guard = lightning_runs.guard(
+        directory=folder / "guard", action="rollback", rules=[runs.FromStep(step=9)], patience=1, on_error="record"
+    )
+    host = lightning_runs.trainer(
+        folder, callbacks=[guard], logger=lightning_runs.FailingLogger(folder), strategy="ddp", devices=2, max_epochs=4
+    )
+    host.strategy.checkpoint_io = lightning_runs.Full(host.strategy.checkpoint_io, room=2)
+    host.fit(module(), lightning_runs.loader(batch_size=4), lightning_runs.loader(4))
+    policy = host.lightning_module.policy
+    said = {
+        "step": host.global_step,
+        "guard": [e.step for e in guard.guard.evaluations],
+        "kept": Path(guard.guard.kept_checkpoint or "").name,
+        "weights": float(sum(parameter.detach().double().sum() for parameter in policy.parameters())),
+    }
+    (folder / f"rank-{host.global_rank}.json").write_text(json.dumps(said))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for name in sys.argv[2:]:
-        main(Path(sys.argv[1]) / name, name)
+        place = Path(sys.argv[1]) / name
+        faults(place) if name == "faults" else main(place, name)

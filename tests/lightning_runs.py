@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import warnings
 from collections.abc import Iterator
@@ -140,3 +141,28 @@ def fit(
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+class Full:
+    """A checkpoint IO whose disk is full from some call on."""
+
+    def __init__(self, inner: Any, room: int) -> None:
+        self.inner, self.room = inner, room
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.room -= 1
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.inner.save_checkpoint(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+class FailingLogger(lightning.loggers.CSVLogger):
+    """Fails at what the guard logs."""
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if any("guard/" in name for name in metrics):
+            raise ConnectionError
+        super().log_metrics(metrics, step)

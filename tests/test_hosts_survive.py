@@ -243,27 +243,13 @@ def test_reading_a_format_off_the_data_leaves_them_as_they_were() -> None:
     assert len(list(_texts(runs.examples().to_iterable_dataset().with_format("torch"), words))) > 8
 
 
-class _Full:
-    """A checkpoint IO whose disk is full from some call on."""
-
-    def __init__(self, inner: Any, room: int) -> None:
-        self.inner, self.room = inner, room
-
-    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        self.room -= 1
-        if self.room < 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.inner.save_checkpoint(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-
 @pytest.mark.parametrize("action", ["stop", "rollback"])
 def test_a_full_disk_ends_lightning_in_order(tmp_path: Path, caplog: pytest.LogCaptureFixture, action: str) -> None:
     guard = lightning_runs.guard(rules=[runs.FromStep(step=3)], patience=1, action=action, on_error="record")
     host = lightning_runs.trainer(tmp_path, max_epochs=3, callbacks=[guard])
-    full = host.strategy.checkpoint_io = _Full(host.strategy.checkpoint_io, room=1 if action == "rollback" else 0)
+    full = host.strategy.checkpoint_io = lightning_runs.Full(
+        host.strategy.checkpoint_io, room=1 if action == "rollback" else 0
+    )
     with caplog.at_level(logging.WARNING):
         host.fit(lightning_runs.module(model=runs.writer()), lightning_runs.loader(), lightning_runs.loader(runs.BATCH))
     assert host.strategy.checkpoint_io is full
@@ -278,13 +264,10 @@ def test_a_full_disk_ends_lightning_in_order(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_logger_that_fails_keeps_no_weights_from_being_written(tmp_path: Path) -> None:
-    class Failing(lightning_runs.lightning.loggers.CSVLogger):
-        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-            if any("guard/" in name for name in metrics):
-                raise ConnectionError
-
     guard = lightning_runs.guard(action="rollback", on_error="record")
-    host = lightning_runs.trainer(tmp_path, max_epochs=1, callbacks=[guard], logger=Failing(tmp_path))
+    host = lightning_runs.trainer(
+        tmp_path, max_epochs=1, callbacks=[guard], logger=lightning_runs.FailingLogger(tmp_path)
+    )
     host.fit(lightning_runs.module(model=runs.writer()), lightning_runs.loader(), lightning_runs.loader(runs.BATCH))
     assert guard.directory is not None
     assert sorted(path.name for path in (guard.directory / "healthy").iterdir()) == [

@@ -37,7 +37,7 @@ def start(folder: Path, *strategies: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs under both strategies that start the script again on the second process."""
     folder = tmp_path_factory.mktemp("two")
-    start(folder, "ddp", "fsdp")
+    start(folder, "ddp", "faults", "fsdp")
     return folder
 
 
@@ -66,6 +66,14 @@ def test_ddp_gives_the_numbers_of_one_process_and_both_stop(one: Any, folder: Pa
         assert said["info_gain"] == pytest.approx(one.evaluations[3].mean("info_gain"), abs=1e-3)
     assert len(list((folder / "ddp" / "best").iterdir())) == 1
     assert (folder / "ddp" / "guard" / "stopped-at-step-9.ckpt").exists()
+
+
+def test_a_logger_and_a_disk_that_fail_on_the_main_process_keep_none_waiting(folder: Path) -> None:
+    said = [json.loads((folder / "faults" / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert said[0] == said[1]
+    assert said[0]["guard"] == [0, 3, 6, 9, 12]
+    assert said[0]["step"] == 12
+    assert said[0]["kept"] == "checkpoint-3.ckpt"
 
 
 def test_sharded_models_give_the_same_numbers(one: Any, folder: Path) -> None:
