@@ -43,7 +43,8 @@ def machine(records: Sequence[Record], device: str) -> str:
     kept = {
         "cpu": "Memory that was freed stays the process's, as in one that has trained. ",
         "cuda": "(c), (d) and (e) may use cuDNN's attention, which has its plan for each length by then; the scorer, "
-        "(a) and (b), to whom each length would be a new one, run without. ",
+        "(a) and (b), to whom each length would be a new one, run without. The scorer and (d) go past the layers of "
+        "autograd; the others turn gradients off, as evaluation loops do. ",
     }[device]
     return (
         f"`python -m benchmarks.scoring --device {device}` on {where}. Llamas with random {dtype} weights, {time} "
