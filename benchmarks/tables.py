@@ -295,10 +295,14 @@ def _long_reasoning(records: Sequence[Record]) -> Iterator[str]:
     for size in dict.fromkeys(r.cell.size for r in records if r.cell.size.traces == 1):
         if size.step != usual.step:
             own = [r for r in records if r.cell.size == size and len(r.cell.ways) == 1]
-            took = ", ".join(f"{way} {r.seconds[way][0]:.0f} s" for r in own for way in r.cell.ways if r.seconds)
+            took: dict[str, list[str]] = {}
+            for r in own:
+                for way in r.cell.ways if r.seconds else ():
+                    took.setdefault(r.cell.shape, []).append(f"{way} {r.seconds[way][0]:.3g} s")
             tokens = f"{size.prompt + size.steps * size.step:,} tokens"
-            if took:
-                yield f"n = {size.steps}: a prompt of {size.prompt} and steps of {size.step}, {tokens}; {took}.\n"
+            each = "; ".join(f"{shape}: {', '.join(ways)}" for shape, ways in took.items())
+            if each:
+                yield f"n = {size.steps}: a prompt of {size.prompt} and steps of {size.step}, {tokens}. {each}.\n"
 
 
 def evaluations(records: Sequence[Record]) -> Iterator[str]:

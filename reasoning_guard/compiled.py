@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import torch
 
@@ -28,12 +27,45 @@ class KernelFailedError(RuntimeError):
     """A kernel that was right when it was tried has failed since; it isn't called again."""
 
 
+class CompiledKernel(Generic[Inputs, Output]):
+    """A kernel until a call of it fails.
+
+    Args:
+        kernel: What to call.
+        otherwise: What is done without, for the log.
+
+    Attributes:
+        works: Whether no call has failed yet.
+    """
+
+    def __init__(self, kernel: Callable[Inputs, Output], otherwise: str) -> None:
+        self._kernel, self._otherwise = kernel, otherwise
+        self.works = True
+
+    def __call__(self, *inputs: Inputs.args, **settings: Inputs.kwargs) -> Output:
+        """Call the kernel.
+
+        Raises:
+            KernelFailedError: It has failed, now or before.
+            torch.OutOfMemoryError: Memory ran out, which says nothing about the kernel.
+        """
+        if self.works:
+            try:
+                return self._kernel(*inputs, **settings)
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                self.works = False
+                logger.warning("%s from now on, since the kernel for it failed: %s", self._otherwise, error)
+        raise KernelFailedError(self._otherwise)
+
+
 def compiled_kernel(
     device: torch.device,
     load: Callable[[], Callable[Inputs, Output]],
     check: Callable[[Callable[Inputs, Output]], None],
     otherwise: str,
-) -> Callable[Inputs, Output] | None:
+) -> CompiledKernel[Inputs, Output] | None:
     """A kernel in Triton, compiled and tried.
 
     Args:
@@ -59,23 +91,4 @@ def compiled_kernel(
             raise
         logger.info("%s, since a kernel for it could not be had: %s", otherwise, error)
         return None
-    return _guarded(kernel, otherwise)
-
-
-def _guarded(kernel: Callable[Inputs, Output], otherwise: str) -> Callable[Inputs, Output]:
-    works = True
-
-    @wraps(kernel)
-    def call(*inputs: Inputs.args, **settings: Inputs.kwargs) -> Output:
-        nonlocal works
-        if works:
-            try:
-                return kernel(*inputs, **settings)
-            except Exception as error:
-                if out_of_memory(error):
-                    raise
-                works = False
-                logger.warning("%s from now on, since the kernel for it failed: %s", otherwise, error)
-        raise KernelFailedError(otherwise)
-
-    return call
+    return CompiledKernel(kernel, otherwise)

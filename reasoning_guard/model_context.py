@@ -113,8 +113,9 @@ def _without_autograd(model: nn.Module) -> Iterator[None]:
     """Compute no gradients, and pass PyTorch's autograd by, as ``inference_mode`` does.
 
     Under ``no_grad`` alone every operation still goes through autograd's layers: a sixth of what Python takes to launch
-    a forward pass, and a token. But what a model makes under ``inference_mode`` and keeps, a buffer that grows with the
-    longest text, training can't use. Here such tensors are as any others.
+    a forward pass of a thin model, 6 to 10 % of one trace in 0.5 B on an H200. But what a model makes under
+    ``inference_mode`` and keeps, a buffer that grows with the longest text, training can't use. Here such tensors are
+    as any others.
 
     What those layers note is what was changed in place, for a backward pass that is still to come. No host reads a
     model between a forward and its backward pass, and reading changes no weights.

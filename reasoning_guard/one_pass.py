@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from reasoning_guard.branch_pass import Pending, launch
+from reasoning_guard.branch_pass import Pending, launch, mask_dtype
 from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan, table_of
 from reasoning_guard.model_context import attending_by, attention_name, device_of, text_config
 from reasoning_guard.packing import anchored, batch_rows, on_device, pad_right, whole
-from reasoning_guard.table_attention import BY_TABLE
+from reasoning_guard.table_attention import BY_TABLE, needs_no_mask
 from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.trie import Trie
 
@@ -57,7 +57,9 @@ def is_launched(model: nn.Module) -> bool:
 
 
 def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: int) -> bool:
-    """Whether a table says all about these trees, and a mask in its place, as some GPUs need it, would fit.
+    """Whether a table says all about these trees, and what has to be made for them fits.
+
+    A mask in the table's place, where no kernel reads that: on some GPUs, and for heads of odd sizes.
 
     Args:
         model: A causal language model.
@@ -68,7 +70,7 @@ def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: in
     trunk, fed = max(len(tree.trunk) for tree in trees), max(sum(map(_fed, tree.branches)) for tree in trees)
     if attention_name(model) != "sdpa" or not plan.reaches(trunk + fed):
         return False
-    head, masks = head_of(model), 2 * len(trees) * fed * (trunk + fed)
+    head, masks = head_of(model), 0 if _attends_by_kernel(model) else 2 * len(trees) * fed * (trunk + fed)
     if head.splits:  # what is compared is compared as logits
         rows = sum(_made(branch) for tree in trees for branch in tree.branches if branch.against)
     elif head.picks:
@@ -76,6 +78,17 @@ def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: in
     else:
         rows = len(trees) * (trunk + fed)
     return masks <= limit // 2 and rows * text_config(model).vocab_size <= limit * 3 // 2
+
+
+def _attends_by_kernel(model: nn.Module) -> bool:
+    """By what its settings say of it. Where its layers are otherwise, they make masks, and memory may run out."""
+    device, config = device_of(model), text_config(model)
+    heads, size = getattr(config, "num_attention_heads", None), getattr(config, "head_dim", None)
+    if not (size or heads):
+        return False
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else mask_dtype(model)
+    return needs_no_mask(device, dtype, size or config.hidden_size // heads)
 
 
 def _fed(branch: Branch) -> int:

@@ -20,7 +20,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from reasoning_guard.compiled import KernelFailedError, compiled_kernel
+from reasoning_guard.compiled import CompiledKernel, KernelFailedError, compiled_kernel
+from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.masks import additive, visible_by
 
 BY_TABLE = "reasoning_guard_by_table"
@@ -124,8 +125,23 @@ def _by_kernel(
     return None if kernel is None else kernel(*three, table, query.shape[3] ** -0.5 if scale is None else scale)
 
 
+def needs_no_mask(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+    """Whether heads of ``size`` numbers attend by a kernel, so that no mask is made of their table."""
+    if device.type != "cuda" or sdpa() is not sdpa_attention_forward:
+        return False
+    try:
+        kernel = _tried_kernel(device, dtype, size)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return False  # it could not be tried yet
+    return kernel is not None and kernel.works
+
+
 @cache
-def _tried_kernel(device: torch.device, dtype: torch.dtype, size: int) -> Kernel | None:
+def _tried_kernel(
+    device: torch.device, dtype: torch.dtype, size: int
+) -> CompiledKernel[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor] | None:
     """The kernel, if a GPU has Triton and what it compiles for heads of ``size`` numbers is right."""
 
     def load() -> Kernel:

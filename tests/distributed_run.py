@@ -196,7 +196,7 @@ def beside(folder: Path) -> dict[str, Any]:
         return [FailingTracker(), runs.Spy("on_step_end", log)]
 
     HealthyCheckpoints.keep = keep
-    saving = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 3}  # a log drops the wish for one at its step
+    saving = {"save_strategy": "steps", "save_steps": 2, "logging_steps": 3}  # any log at a step drops that step's own
     rollback = {"action": "rollback", "rules": [runs.FromStep(step=6)], "patience": 1}
     try:
         return _train(folder, max_steps=6, settings=saving, beside=around, **rollback)

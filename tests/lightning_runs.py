@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import pytorch_lightning
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Sampler
 
 import runs
@@ -160,8 +161,9 @@ class Full:
 
 
 class FailingLogger(lightning.loggers.CSVLogger):
-    """Fails at what the guard logs."""
+    """Fails at what the guard logs, on the main process, where loggers log."""
 
+    @rank_zero_only
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         if any("guard/" in name for name in metrics):
             raise ConnectionError

@@ -126,7 +126,7 @@ def test_records_survive_and_make_the_tables(tiny: str, tmp_path: Path) -> None:
     text = report(list(again.found.values()), "cpu")
     assert "| tiny, 300 | 4 | 2 | 4.00 | – |" in text, "the loop takes four times as long as the scorer beside it"
     assert "| tiny, 300 | 4 | 2 | 1 | 40 | – | 10 | – | 300 | 286 |" in text
-    assert "n = 4: a prompt of 12 and steps of 5, 32 tokens; plain 0 s, shared 0 s." in text
+    assert "n = 4: a prompt of 12 and steps of 5, 32 tokens. tiny: plain 0.4 s, shared 0.4 s." in text
     assert "ms a step; every point within" in text
     assert "at most 1.10 x the limit" in text
     assert "medians beside the limit are at most" in text

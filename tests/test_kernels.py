@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from reasoning_guard import hidden, table_attention
-from reasoning_guard.compiled import KernelFailedError, _guarded
+from reasoning_guard.compiled import CompiledKernel, KernelFailedError
 from reasoning_guard.hidden import Hidden, _read_slice, fused_reading
-from reasoning_guard.table_attention import Kernel, _compare, _tried_kernel, attend_by_table
+from reasoning_guard.table_attention import Kernel, _compare, _tried_kernel, attend_by_table, needs_no_mask
 
 
 def run(script: str, *options: str, interpret: str) -> subprocess.CompletedProcess[str]:
@@ -77,7 +78,7 @@ def test_a_kernel_that_fails_is_not_called_again(caplog: pytest.LogCaptureFixtur
             raise ValueError("no room for so many registers")
         return number
 
-    guarded = _guarded(kernel, "numbers are read in several steps")
+    guarded = CompiledKernel(kernel, "numbers are read in several steps")
     assert guarded(1) == 1
     with pytest.raises(torch.OutOfMemoryError):
         guarded(2)
@@ -113,6 +114,30 @@ def test_branches_attend_under_a_mask_where_the_kernel_fails(monkeypatch: pytest
     monkeypatch.setattr(table_attention, "_by_kernel", fail)
     found, _ = attend_by_table(torch.nn.Module(), query, query, query, table)
     assert torch.equal(found, expected)
+
+
+def test_no_mask_is_made_where_a_kernel_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ValueError
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    kernel, asked = CompiledKernel(fail, "branches attend under a mask"), (torch.device("cuda", 0), torch.float32, 64)
+    for found, expected in ((kernel, True), (None, False)):
+        monkeypatch.setattr(table_attention, "_tried_kernel", lambda *_, found=found: found)
+        assert needs_no_mask(*asked) is expected
+        assert not needs_no_mask(torch.device("cpu"), *asked[1:])
+    monkeypatch.setattr(table_attention, "_tried_kernel", full)
+    assert not needs_no_mask(*asked), "not tried yet"
+    monkeypatch.setattr(table_attention, "_tried_kernel", lambda *_: kernel)
+    with pytest.raises(KernelFailedError):
+        kernel()
+    assert not needs_no_mask(*asked)
+    kernel.works = True
+    assert needs_no_mask(*asked)
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "sdpa", lambda *_: None)
+    assert not needs_no_mask(*asked), "a host has its own"
 
 
 @pytest.mark.gpu

@@ -178,6 +178,35 @@ def test_masks_and_logits_must_fit() -> None:
     assert not fits(model, [a_tree(0)], plan, 4 * 5 * vocabulary * 2 // 3 - 2)
 
 
+def test_where_a_kernel_reads_the_table_no_mask_must_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan, asked = tiny_model("llama"), MaskPlan(), []
+    monkeypatch.setattr(one_pass, "needs_no_mask", lambda *of: bool(asked.append(of)) or True)
+    assert fits(model, [a_tree(0)], plan, 0)
+    assert not fits(model, [a_tree(0)], MaskPlan(window=30), LIMIT)
+    model.bfloat16()
+    with torch.autocast("cpu", torch.float16):
+        assert fits(model, [a_tree(0)], plan, 0)
+    assert fits(model, [a_tree(0)], plan, 0)
+    size = model.config.hidden_size // model.config.num_attention_heads
+    cpu = torch.device("cpu")
+    assert asked == [(cpu, torch.float32, size), (cpu, torch.float16, size), (cpu, torch.bfloat16, size)]
+    model.lm_head.register_forward_hook(lambda *_: None)
+    assert not fits(model, [a_tree(0)], plan, 4 * 5 * model.config.vocab_size * 2 // 3 - 2), "logits must"
+
+
+def test_what_was_taken_for_a_kernels_is_right_under_a_mask(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_pass, "needs_no_mask", lambda *_: True)
+    model, tree = tiny_model("llama"), a_tree(0)
+    scorer = BranchScorer(model)
+    scorer.score_trees([tree])
+    scorer.effort.elements = 10
+    fed = passes_of(model)
+    [found] = scorer.score_trees([tree])
+    assert fed == [(1, 24 + 4 * 7)]
+    truth = plain_loop(model.eval(), tree)
+    assert [p for score in found for p in score.logprobs] == pytest.approx(truth, abs=1e-4)
+
+
 def test_windows_that_hide_some_of_a_trace_and_other_attention_do_not_fit() -> None:
     model, tree = tiny_model("llama"), a_tree(0)
     assert not fits(model, [tree], MaskPlan(window=24 + 4 * 8 - 1), LIMIT)

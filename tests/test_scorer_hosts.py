@@ -332,14 +332,22 @@ def test_nothing_is_kept_in_memory() -> None:
 
 
 def test_the_budget_is_found_by_trying_and_then_kept() -> None:
-    """A device that saturates at 4,000 tokens a pass: 4,096 is not worth leaving for 8,192."""
+    """A device that saturates at 4,000 tokens a pass and is slower with more than 5,000: 4,096 stays."""
     effort = Effort(1024, trying=True)
     for _ in range(12):
         sizes = [100] * (effort.tokens // 100)
-        effort.learn(sizes, seconds=max(4_000, sum(sizes)) / 1e6)
+        effort.learn(sizes, seconds=max(4_000, sum(sizes) * (1.1 if sum(sizes) > 5_000 else 1)) / 1e6)
     assert (effort.tokens, effort.trying) == (4096, False)
     effort.learn([100] * 40, seconds=1e-9)
     assert effort.tokens == 4096
+
+
+def test_a_budget_that_is_as_fast_is_taken_since_the_next_batch_is_made_ready_meanwhile() -> None:
+    effort = Effort(1024, trying=True)
+    for _ in range(20):
+        sizes = [100] * (effort.tokens // 100)
+        effort.learn(sizes, seconds=sum(sizes) / 1e6)
+    assert (effort.tokens, effort.trying) == (16_384, False)
 
 
 def test_budgets_are_compared_on_traces_of_a_length() -> None:
