@@ -83,12 +83,14 @@ def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: in
 def _attends_by_kernel(model: nn.Module) -> bool:
     """By what its settings say of it. Where its layers are otherwise, they make masks, and memory may run out."""
     device, config = device_of(model), text_config(model)
-    heads, size = getattr(config, "num_attention_heads", None), getattr(config, "head_dim", None)
-    if not (size or heads):
+    width, heads, size = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads", "head_dim"))
+    if isinstance(width, int) and isinstance(heads, int) and heads and not size:
+        size = width // heads
+    if not isinstance(size, int):
         return False
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else mask_dtype(model)
-    return needs_no_mask(device, dtype, size or config.hidden_size // heads)
+    return needs_no_mask(device, dtype, size)
 
 
 def _fed(branch: Branch) -> int:

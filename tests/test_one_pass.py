@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -192,6 +193,21 @@ def test_where_a_kernel_reads_the_table_no_mask_must_fit(monkeypatch: pytest.Mon
     assert asked == [(cpu, torch.float32, size), (cpu, torch.float16, size), (cpu, torch.bfloat16, size)]
     model.lm_head.register_forward_hook(lambda *_: None)
     assert not fits(model, [a_tree(0)], plan, 4 * 5 * model.config.vocab_size * 2 // 3 - 2), "logits must"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"hidden_size": 64}, {"hidden_size": 64, "num_attention_heads": [2, 4]}, {"num_attention_heads": 4}],
+    ids=str,
+)
+def test_where_settings_say_nothing_of_heads_a_mask_must_fit(
+    settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    monkeypatch.setattr(one_pass, "needs_no_mask", lambda *_: True)
+    monkeypatch.setattr(one_pass, "text_config", lambda _: SimpleNamespace(vocab_size=64, **settings))
+    assert not fits(model, [a_tree(0)], MaskPlan(), 0)
+    assert fits(model, [a_tree(0)], MaskPlan(), LIMIT)
 
 
 def test_what_was_taken_for_a_kernels_is_right_under_a_mask(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
