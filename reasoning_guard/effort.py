@@ -59,7 +59,7 @@ class Effort:
         self.proven = self.tokens
 
     def learn(self, sizes: list[int], seconds: float) -> None:
-        """While trying: double the budget after batches that filled it, until that no longer pays.
+        """While trying: double the budget after batches that filled it, until that is slower.
 
         The first of a size is not timed: what a device does for the first time, it prepares.
 

@@ -195,10 +195,7 @@ class _Walk:
         if name not in self._having:
             kinds = {kind for kind in self.kinds if hasattr(kind, name)}
             each_own = zip(self.modules, self._own, strict=True)
-            if kinds:
-                self._having[name] = [each for each, own in each_own if name in own or type(each) in kinds]
-            else:
-                self._having[name] = [each for each, own in each_own if name in own]
+            self._having[name] = [each for each, own in each_own if name in own or type(each) in kinds]
         return self._having[name]
 
 

@@ -94,12 +94,7 @@ class _Growing:
     def add_stem(
         self, at: int, hide: tuple[int, int], alike: Sequence[tuple[tuple[int, ...], Branch, int, bool]]
     ) -> None:
-        """Add what begins with the same token at the same place of the trunk.
-
-        In sorted order, what a branch shares with any before it, it shares with the one just before; and what that one
-        has beyond has no descendants to come. Sorted by when a token was first seen, the latest first, and not by its
-        id: then what asks the same as other branches do, under other ids, stands in the same order and rounds alike.
-        """
+        """Add what begins with the same token at the same place of the trunk."""
         start = len(self.token)
         if len(alike) == 1:
             self._add_chain(at, *alike[0])
@@ -109,6 +104,7 @@ class _Growing:
         self.stems.append(Stem(start, len(self.token), max(1, hide[0] if hide[0] < hide[1] == at else at)))
 
     def _add_chain(self, at: int, ids: tuple[int, ...], branch: Branch, number: int, is_own: bool) -> None:
+        """Add a sequence that shares nothing: each token is a descendant of all before it."""
         start, size = len(self.token), len(ids)
         first, stop = branch.scored
         self.token += ids
@@ -117,6 +113,12 @@ class _Growing:
         (self.own if is_own else self.others)[number] = range(start + first - 1, start + stop - 1)
 
     def _add_forking(self, at: int, alike: Sequence[tuple[tuple[int, ...], Branch, int, bool]]) -> None:
+        """Add sequences that fork somewhere.
+
+        In sorted order, what a branch shares with any before it, it shares with the one just before; and what that one
+        has beyond has no descendants to come. Sorted by when a token was first seen, the latest first, and not by its
+        id: then what asks the same as other branches do, under other ids, stands in the same order and rounds alike.
+        """
         before, path = (), range(0)
         ranks = _first_seen(ids for ids, *_ in alike)
         for ids, branch, number, is_own in sorted(alike, key=lambda each: [-ranks[token] for token in each[0]]):
