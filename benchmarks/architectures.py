@@ -25,7 +25,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from benchmarks.small_settings import SMALL
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.model_context import text_config
+from reasoning_guard.model_parts import text_config
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.tree import TraceTree
 from reasoning_guard.twins import build_small, enlarge, twin_trees

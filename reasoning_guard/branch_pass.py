@@ -20,7 +20,7 @@ from reasoning_guard.divergences import Compared, with_divergences
 from reasoning_guard.head import head_of, read
 from reasoning_guard.logits import Distributions
 from reasoning_guard.masks import MaskPlan
-from reasoning_guard.model_context import attention_name, device_of, inner_model, text_config
+from reasoning_guard.model_parts import attention_name, device_of, inner_model, text_config
 from reasoning_guard.packing import PackedBatch, PackedRow, Part, batch_rows, parts
 from reasoning_guard.tree import Branch, BranchScore
 from reasoning_guard.trie import Trie

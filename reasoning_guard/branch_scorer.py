@@ -18,7 +18,8 @@ from reasoning_guard.embeddings import refuse_unknown_tokens
 from reasoning_guard.forking import score_forked
 from reasoning_guard.forward import Pending, Prompt, Scores, launch_shared, read_prompt
 from reasoning_guard.head import settled_head
-from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
+from reasoning_guard.model_context import reading
+from reasoning_guard.model_parts import context_length, device_of, is_sharded
 from reasoning_guard.one_pass import fits, launch_at_once
 from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step

@@ -11,7 +11,7 @@ from torch import nn
 
 from reasoning_guard.branch_pass import mask_dtype
 from reasoning_guard.forward import LIMIT
-from reasoning_guard.model_context import device_of
+from reasoning_guard.model_parts import device_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.model_context import inner_model
+from reasoning_guard.model_parts import inner_model
 
 
 def embeddings_of(model: nn.Module) -> int | None:

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from reasoning_guard.branch_pass import Scores, attention_heads
 from reasoning_guard.forward import LIMIT, feed
 from reasoning_guard.head import head_of
-from reasoning_guard.model_context import device_of, text_config
+from reasoning_guard.model_parts import device_of, text_config
 from reasoning_guard.prefixes import FEWEST, Stop, stops
 from reasoning_guard.sequences import TokenSequence, batches, read_to_the_end, sequences_of
 from reasoning_guard.tree import BranchScore, TraceTree

@@ -28,7 +28,7 @@ from transformers import DynamicCache
 from reasoning_guard.branch_pass import Pending, Scores, attention_heads, launch_branches
 from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan
-from reasoning_guard.model_context import device_of, text_config
+from reasoning_guard.model_parts import device_of, text_config
 from reasoning_guard.packing import anchored, on_device, pad_right
 from reasoning_guard.tree import TraceTree
 

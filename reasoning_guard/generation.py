@@ -21,7 +21,8 @@ from transformers import (
 
 from reasoning_guard.device_memory import empty_cache, out_of_memory
 from reasoning_guard.embeddings import embeddings_of, refuse_unknown_tokens
-from reasoning_guard.model_context import context_length, device_of, is_sharded, reading
+from reasoning_guard.model_context import reading
+from reasoning_guard.model_parts import context_length, device_of, is_sharded
 from reasoning_guard.processes import Team, broke_off, in_step
 from reasoning_guard.stopping import Complete, IsComplete
 

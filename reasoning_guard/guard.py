@@ -24,7 +24,7 @@ from reasoning_guard.formats import TraceFormat
 from reasoning_guard.hosting import is_due, safely
 from reasoning_guard.measuring import Measurer, or_failed
 from reasoning_guard.memory import Identity, Memory
-from reasoning_guard.model_context import device_of, unwrapped
+from reasoning_guard.model_parts import device_of, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
 from reasoning_guard.processes import Team, from_main_process, together

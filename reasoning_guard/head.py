@@ -23,15 +23,8 @@ from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.hidden import Hidden
 from reasoning_guard.logits import Distributions, Logits
-from reasoning_guard.model_context import (
-    device_of,
-    forward_identity,
-    inner_model,
-    is_sharded,
-    runs_as_written,
-    settings_of,
-    text_config,
-)
+from reasoning_guard.model_context import runs_as_written
+from reasoning_guard.model_parts import device_of, forward_identity, inner_model, is_sharded, settings_of, text_config
 from reasoning_guard.packing import on_device
 
 _TRIAL, _PICKED = ((1, 2, 1, 2), (2, 1, 1, 2)), (0, 2)

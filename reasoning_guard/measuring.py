@@ -15,7 +15,7 @@ from reasoning_guard.errors import LostProcessError
 from reasoning_guard.evaluate import evaluate
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.generation import Generator
-from reasoning_guard.model_context import is_tensor_parallel
+from reasoning_guard.model_parts import is_tensor_parallel
 from reasoning_guard.probes import Probe
 from reasoning_guard.problems import Problem
 from reasoning_guard.processes import ALONE, Team, is_main_process

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cached_property
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
+
+from reasoning_guard.model_parts import is_sharded, one_walk, walk_of
 
 _MASKED = (None, "eager", "sdpa")
 """Attention implementations that take a dense 4D mask; all others read it wrongly or crash."""
@@ -41,7 +37,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     Yields:
         The same model.
     """
-    with _one_walk(model) as walk:
+    with one_walk(model) as walk:
         flags = [(module, module.training) for module in walk.modules]
         attention = _attention(model) if dense_masks else []
         ropes = [_RopeState(module) for module in walk.having("rope_type") if _follows_lengths(module)]
@@ -122,165 +118,16 @@ def _without_autograd(model: nn.Module) -> Iterator[None]:
 
     Parameters of other kinds, sharded or quantised ones, have operations taken apart in these layers; there they stay.
     """
-    plain = set(map(type, _walk_of(model).parameters)) <= {nn.Parameter} and not is_sharded(model)
+    plain = set(map(type, walk_of(model).parameters)) <= {nn.Parameter} and not is_sharded(model)
     # Private, and the only name for it.
     below = getattr(torch._C, "_AutoDispatchBelowADInplaceOrView", nullcontext)  # pyright: ignore[reportPrivateUsage]
     with torch.no_grad(), below() if plain else nullcontext():
         yield
 
 
-class _Walk:
-    """All that a model is made of, each once. A pass over few tokens would notice if everybody looked for himself."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._having: dict[str, list[nn.Module]] = {}
-
-    @cached_property
-    def _parts(self) -> tuple[tuple[nn.Module, ...], tuple[nn.Parameter, ...]]:
-        return _all_of(self._model)
-
-    @cached_property
-    def modules(self) -> tuple[nn.Module, ...]:
-        """All modules, the model itself first."""
-        return self._parts[0]
-
-    @cached_property
-    def parameters(self) -> tuple[nn.Parameter, ...]:
-        """All parameters, each once."""
-        return self._parts[1]
-
-    @cached_property
-    def _own(self) -> list[dict[str, Any]]:
-        """What each module has of its own."""
-        return [*map(vars, self.modules)]
-
-    @cached_property
-    def kinds(self) -> frozenset[type[nn.Module]]:
-        """Their classes."""
-        return frozenset(map(type, self.modules))
-
-    @cached_property
-    def sharded(self) -> bool:
-        """Whether processes hold parts of each parameter."""
-        if any(issubclass(kind, (FSDPModule, FullyShardedDataParallel)) for kind in self.kinds):
-            return True
-        return any("ds_id" in vars(parameter) for parameter in self.parameters)
-
-    @cached_property
-    def text_config(self) -> Any:
-        """The configuration of the language model inside."""
-        config: Any = self._model.config
-        return config.get_text_config(decoder=True)
-
-    @cached_property
-    def settings(self) -> str:
-        """All that the configuration says, but how the model attends."""
-        settings = vars(self.text_config).items()
-        return repr([(name, value) for name, value in settings if not name.startswith("_attn_implementation")])
-
-    @cached_property
-    def attending(self) -> list[Any]:
-        """Every configuration that decides how a part of the model attends."""
-        found: list[Any] = [getattr(module, "config", None) for module in self.having("config")]
-        found += [self.text_config] if hasattr(self._model, "config") else []
-        configs = {id(config): config for config in found}.values()  # every layer has the same one, and asking is slow
-        return [config for config in configs if hasattr(config, "_attn_implementation")]
-
-    def having(self, name: str) -> list[nn.Module]:
-        """Those that have an attribute of their own or of their class.
-
-        Not by asking each: ``nn.Module`` searches long for what it lacks, as long as launching a kernel takes.
-        """
-        if name not in self._having:
-            kinds = {kind for kind in self.kinds if hasattr(kind, name)}
-            each_own = zip(self.modules, self._own, strict=True)
-            self._having[name] = [each for each, own in each_own if name in own or type(each) in kinds]
-        return self._having[name]
-
-
-_walked: WeakKeyDictionary[nn.Module, _Walk] = WeakKeyDictionary()
-
-
-@contextmanager
-def _one_walk(model: nn.Module) -> Iterator[_Walk]:
-    """Within the block nothing comes or goes, so that one walk serves all who ask."""
-    walk = before = _walked.get(model)
-    if walk is None:
-        walk = _walked[model] = _Walk(model)
-    try:
-        yield walk
-    finally:
-        if before is None:
-            _walked.pop(model, None)
-
-
-def _walk_of(model: nn.Module) -> _Walk:
-    return _walked.get(model) or _Walk(model)
-
-
-def _all_of(model: nn.Module) -> tuple[tuple[nn.Module, ...], tuple[nn.Parameter, ...]]:
-    """What ``model.modules()`` and ``model.parameters()`` yield, the model itself first, in a fraction of their time.
-
-    Those make up a name for each, to no purpose here. Parameters are told apart by ``id``, since hashing a tensor is a
-    call of Python's.
-    """
-    modules: dict[nn.Module, None] = {}
-    parameters: dict[int, nn.Parameter] = {}
-    pending: list[nn.Module | None] = [model]
-    while pending:
-        module = pending.pop()
-        if module is None or module in modules:
-            continue
-        modules[module] = None
-        own = vars(module)
-        children: dict[str, nn.Module | None] | None = own.get("_modules")
-        if children is None:
-            children = dict(module.named_children())
-        if children:
-            pending += reversed(children.values())
-        kept: dict[str, nn.Parameter | None] | None = own.get("_parameters")
-        if kept is None:
-            kept = dict(module.named_parameters(recurse=False))
-        if kept:
-            for each in kept.values():
-                if each is not None:
-                    parameters[id(each)] = each
-    return tuple(modules), tuple(parameters.values())
-
-
-def modules_with(model: nn.Module, name: str) -> list[nn.Module]:
-    """The modules that have an attribute of their own or of their class."""
-    return _walk_of(model).having(name)
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile`` and data-parallel wrappers.
-
-    Calling such a wrapper on one process alone may hang it, and it cannot generate.
-
-    >>> linear = nn.Linear(1, 1)
-    >>> unwrapped(torch.compile(nn.DataParallel(linear))) is linear
-    True
-    """
-    while True:
-        if isinstance(model, (DistributedDataParallel, nn.DataParallel)):
-            model = model.module
-        else:
-            compiled_from = dict(model.named_children()).get("_orig_mod")  # torch.compile forwards all other names
-            if compiled_from is None:
-                return model
-            model = compiled_from
-
-
 def takes_dense_masks(model: nn.Module) -> bool:
     """Whether every part of the model now attends in a way that a dense 4D mask can steer."""
     return all(name in _MASKED for _, name in _attention(model))
-
-
-def attention_name(model: nn.Module) -> str:
-    """The attention implementation of the language model inside ``model``."""
-    return str(getattr(text_config(model), "_attn_implementation", None) or "eager")
 
 
 @contextmanager
@@ -324,77 +171,14 @@ def runs_as_written() -> bool:
     return hasattr(torch.compiler, "set_stance")
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Device of the model's first parameter, where inputs belong."""
-    walk = _walked.get(model)
-    return (walk.parameters[0] if walk else next(model.parameters())).device
-
-
-def inner_model(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``'s wrapper and PEFT's, whose forward has the signature that counts."""
-    whole: Any = getattr(model, "_orig_mod", model)
-    whole = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
-    return getattr(whole, "_orig_mod", whole)
-
-
-def forward_identity(model: nn.Module) -> tuple[object, object]:
-    """Differs once a host has patched the forward of the model or of its class."""
-    own = vars(model).get("forward")
-    return weakly(type(model).forward), weakly(getattr(own, "__func__", own))
-
-
-def weakly(function: object) -> object:
-    """Equal as long as it is the same one; by ``id`` alone, a later function in a freed one's place would pass for it.
-
-    Not the function itself: it may hold the model, and what is known of a model must not keep it alive.
-    """
-    try:
-        return weakref.ref(function)
-    except TypeError:  # None, and the few callables that take no weak references
-        return function
-
-
-def text_config(model: nn.Module) -> Any:
-    """The configuration of the language model inside ``model``."""
-    return _walk_of(model).text_config
-
-
-def settings_of(model: nn.Module) -> str:
-    """All settings of the language model inside ``model``, as text that differs once one of them was changed.
-
-    But how it attends (:func:`attention_name`).
-    """
-    return _walk_of(model).settings
-
-
-def context_length(model: nn.Module) -> int | None:
-    """Longest sequence that the model can read, in tokens, or None when it has no limit."""
-    config = text_config(model)
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
-        length = getattr(config, name, None)
-        if isinstance(length, int) and length > 0:
-            return length
-    return None
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
-    return _walk_of(model).sharded
-
-
-def is_tensor_parallel(model: nn.Module) -> bool:
-    """Whether processes compute parts of one forward pass, so that all of them must read the same tokens."""
-    return any("tp" in (p.device_mesh.mesh_dim_names or ()) for p in model.parameters() if isinstance(p, DTensor))
-
-
 def _cuda_devices(model: nn.Module) -> list[int]:
-    devices = {p.device for p in _walk_of(model).parameters}
+    devices = {p.device for p in walk_of(model).parameters}
     return sorted(device.index or 0 for device in devices if device.type == "cuda")
 
 
 def _attention(model: nn.Module) -> list[tuple[Any, str | None]]:
     """Every configuration that decides how a part of the model attends, with what it says."""
-    return [(config, config._attn_implementation) for config in _walk_of(model).attending]
+    return [(config, config._attn_implementation) for config in walk_of(model).attending]
 
 
 def _take_dense_masks(model: Any) -> None:

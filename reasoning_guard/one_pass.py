@@ -15,7 +15,8 @@ from torch import nn
 from reasoning_guard.branch_pass import Pending, launch, mask_dtype
 from reasoning_guard.head import head_of, read
 from reasoning_guard.masks import MaskPlan, table_of
-from reasoning_guard.model_context import attending_by, attention_name, device_of, text_config
+from reasoning_guard.model_context import attending_by
+from reasoning_guard.model_parts import attention_name, device_of, text_config
 from reasoning_guard.packing import anchored, batch_rows, on_device, pad_right, whole
 from reasoning_guard.table_attention import BY_TABLE, needs_no_mask
 from reasoning_guard.tree import Branch, TraceTree

@@ -24,7 +24,7 @@ from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import Scores
-from reasoning_guard.model_context import device_of
+from reasoning_guard.model_parts import device_of
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.tree import TraceTree
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reasoning_guard.model_context import device_of, inner_model
+from reasoning_guard.model_parts import device_of, inner_model
 
 _COARSE = 0.03
 """In 16 bits and fewer."""

@@ -35,15 +35,14 @@ from reasoning_guard.forking import score_forked
 from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_shared
 from reasoning_guard.head import make_logits
 from reasoning_guard.masks import MaskPlan, mask_plans
-from reasoning_guard.model_context import (
+from reasoning_guard.model_context import reading, takes_dense_masks
+from reasoning_guard.model_parts import (
     attention_name,
     device_of,
     forward_identity,
     inner_model,
     modules_with,
-    reading,
     settings_of,
-    takes_dense_masks,
     text_config,
     weakly,
 )

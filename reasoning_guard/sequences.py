@@ -11,7 +11,7 @@ from torch import nn
 from reasoning_guard.branch_pass import Scores, branch_scores
 from reasoning_guard.forward import LIMIT
 from reasoning_guard.head import head_of, read
-from reasoning_guard.model_context import device_of, text_config
+from reasoning_guard.model_parts import device_of, text_config
 from reasoning_guard.packing import anchored, pad_right
 from reasoning_guard.tree import BranchScore, TraceTree
 

@@ -12,7 +12,7 @@ from torch import nn
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.history import digest
-from reasoning_guard.model_context import context_length
+from reasoning_guard.model_parts import context_length
 from reasoning_guard.probes import Probe
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader

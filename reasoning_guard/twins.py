@@ -16,7 +16,7 @@ from torch import nn
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM
 from transformers.modeling_utils import set_zero3_state
 
-from reasoning_guard.model_context import attention_name, inner_model, text_config
+from reasoning_guard.model_parts import attention_name, inner_model, text_config
 from reasoning_guard.tree import Branch, TraceTree
 
 VOCABULARY = 96

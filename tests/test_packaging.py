@@ -42,7 +42,8 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_context", "device_memory", "compiled", "logits", "slice_kernel", "hidden", "head"),
+        *("processes", "model_parts", "model_context", "device_memory", "compiled"),
+        *("logits", "slice_kernel", "hidden", "head"),
         *("divergences", "branch_pass", "forward", "attention_kernel", "table_attention", "one_pass", "twins"),
         *("sequences", "forking", "embeddings", "stopping", "rounding"),
         *("selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),

@@ -10,8 +10,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from reasoning_guard import model_context
-from reasoning_guard.model_context import device_of, reading
+from reasoning_guard.model_context import reading
+from reasoning_guard.model_parts import device_of, walk_of
 from tiny_models import tiny_model
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -182,7 +182,7 @@ def test_one_walk_finds_what_torch_finds(name: str) -> None:
     model = get_peft_model(tiny_model(name), LoraConfig(target_modules="all-linear"))
     model.shared = model.get_input_embeddings()  # a module and a parameter that two places have
     with reading(model):
-        walk = model_context._walk_of(model)
+        walk = walk_of(model)
         assert walk.modules == tuple(model.modules())
         assert list(map(id, walk.parameters)) == list(map(id, model.parameters()))
         assert device_of(model) == next(model.parameters()).device
@@ -214,7 +214,7 @@ def test_attention_that_plans_for_every_shape_rests_while_a_model_is_read(monkey
 def test_a_walk_ends_with_the_reading() -> None:
     model = tiny_model("llama")
     with reading(model), reading(model):
-        before = model_context._walk_of(model)
+        before = walk_of(model)
     model.more = nn.Linear(2, 2)
-    assert model.more in model_context._walk_of(model).modules
+    assert model.more in walk_of(model).modules
     assert model.more not in before.modules

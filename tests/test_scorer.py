@@ -13,7 +13,8 @@ from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import score_shared
 from reasoning_guard.generation import Generator
 from reasoning_guard.masks import MaskPlan, mask_plans
-from reasoning_guard.model_context import reading, text_config
+from reasoning_guard.model_context import reading
+from reasoning_guard.model_parts import text_config
 from reasoning_guard.problems import Problem
 from reasoning_guard.scorer import AnswerCurve, AnswerScorer
 from reasoning_guard.selftest import largest_difference

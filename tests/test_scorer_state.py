@@ -15,7 +15,8 @@ from benchmarks.architectures import plain_loop
 from reasoning_guard import selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.model_context import forward_identity, reading
+from reasoning_guard.model_context import reading
+from reasoning_guard.model_parts import forward_identity
 from reasoning_guard.selftest import largest_difference, verdict_of, verdict_of_twin
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import build_twin

@@ -15,7 +15,7 @@ from reasoning_guard.evaluation import Row
 from reasoning_guard.format_inference import states_answer
 from reasoning_guard.formats import PRESETS, TraceFormat
 from reasoning_guard.generation import Generator
-from reasoning_guard.model_context import context_length, device_of
+from reasoning_guard.model_parts import context_length, device_of
 from reasoning_guard.probes import default_probes
 from reasoning_guard.problems import load_problems
 from reasoning_guard.reader import SeamReport, TraceReader

@@ -12,7 +12,7 @@ from torch import nn
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import Scores
-from reasoning_guard.model_context import is_sharded
+from reasoning_guard.model_parts import is_sharded
 from reasoning_guard.problems import Problem
 from reasoning_guard.processes import together
 from reasoning_guard.reader import TraceReader
