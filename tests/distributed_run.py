@@ -1,33 +1,23 @@
-"""``python distributed_run.py FOLDER SIZE SCENARIO...``: SIZE real processes, talking over gloo, run the scenarios.
-
-Each leaves what it saw in FOLDER/<scenario>/<rank>.json. They are forked, so that the frameworks are
-imported once. Under a launcher (``torchrun``, ``accelerate launch``), which sets ``RANK``, this process is one of them.
-"""
+"""``python distributed_run.py FOLDER SIZE SCENE...``: guarded runs and evaluations on several processes."""
 
 from __future__ import annotations
 
 import errno
-import faulthandler
-import json
 import os
-import socket
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.state import AcceleratorState, DistributedType
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule
 from transformers import TrainerCallback
 
+import process_scenes as scenes
 import runs
 from reasoning_guard import processes
-from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.generation import Generator
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints
@@ -36,75 +26,15 @@ from reasoning_guard.probes import FillerProbe
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerScorer
 
-LIMIT = 90
-"""Seconds after which a scenario is taken for hanging: the process says where it stands, and ends."""
-
-
-def main(folder: Path, size: int, *scenarios: str) -> None:
-    if "RANK" in os.environ:
-        run(folder, scenarios)
-        return
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    children = {_start(folder, scenarios, rank, size, port): rank for rank in range(size)}
-    failed = []
-    while children:
-        pid, status = os.wait()
-        rank = children.pop(pid)
-        if status != 0:
-            failed.append(f"process {rank} ended with status {status}")
-    if failed:
-        sys.exit("; ".join(failed))
-
-
-def _start(folder: Path, scenarios: Sequence[str], rank: int, size: int, port: int) -> int:
-    if child := os.fork():
-        return child
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
-    os.environ.update({name: str(value) for name, value in place.items()})
-    code = 1
-    try:
-        run(folder, scenarios)
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(code)
-
-
-def run(folder: Path, scenarios: Sequence[str]) -> None:
-    """All scenarios, one after the other, with the same processes."""
-    for scenario in scenarios:
-        place = folder / scenario
-        faulthandler.dump_traceback_later(LIMIT, exit=True)
-        saw = SCENARIOS[scenario](place)
-        faulthandler.cancel_dump_traceback_later()
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{os.environ['RANK']}.json").write_text(json.dumps(saw), "utf-8")
-
-
-# ------------------------------------------------------------------------------------------------------ what they do
-
-
-def _lasting(evaluation: Evaluation) -> dict[str, Any]:
-    return {k: v for k, v in evaluation.to_dict().items() if k not in ("created", "seconds")}
-
 
 def _end(trainer: Any, guard: Guard) -> dict[str, Any]:
     return {
         "step": trainer.state.global_step,
-        "evaluations": [_lasting(e) for e in guard.evaluations],
+        "evaluations": [scenes.lasting(e) for e in guard.evaluations],
         "alerts": [alert.to_dict() for alert in guard.alerts],
         "stop_reason": guard.stop_reason,
         "logged": runs.steps(runs.log(trainer, "eval_guard/seconds")),
     }
-
-
-def _problems() -> list[dict[str, str]]:
-    """Eleven, which neither two nor three processes can share evenly, of two sets."""
-    return [*runs.problems(8), *({**row, "set": "ood", "id": f"ood {row['id']}"} for row in runs.problems(3))]
 
 
 def _counted_prompts() -> list[int]:
@@ -132,7 +62,7 @@ def _train(
     trainer = runs.plain_trainer(folder / "run", max_steps=max_steps, **settings)
     for each in beside(trainer):
         trainer.add_callback(each)
-    callback = runs.guard(trainer, **{"problems": _problems(), "every": 2, **options})
+    callback = runs.guard(trainer, **{"problems": scenes.problems(), "every": 2, **options})
     trainer.train()
     sharded = any(isinstance(module, FSDPModule) for module in trainer.model.modules())
     kept = Path(callback.guard.kept_checkpoint or "").name
@@ -246,14 +176,14 @@ EVALUATING = ("prompts", "generator", "reader", "scorer", "one batch", "gate")
 
 def broken_part(folder: Path) -> dict[str, Any]:
     """One part after the other breaks on one process, each in a run of its own; afterwards it is whole again."""
-    _connect()
+    scenes.connect()
     saw = {}
     for part, (owner, name) in PARTS.items():
         for rank in range(2):
-            guard = _guard(
+            guard = scenes.guard(
                 directory=folder / part / str(rank), reference=None, max_new_tokens=12, probes=[FillerProbe()]
             )
-            model = varied()
+            model = scenes.varied()
             guard.prepare(model)
             guard.begin(0)
             mend = _breaking(owner, name, on=rank, call=0)
@@ -261,7 +191,7 @@ def broken_part(folder: Path) -> dict[str, Any]:
             mend()
             guard.evaluate(model, 1)
             saw[f"{part} on {rank}"] = {
-                "evaluations": [_lasting(e) for e in guard.evaluations],
+                "evaluations": [scenes.lasting(e) for e in guard.evaluations],
                 "kept": [e.step for e in History(folder / part / str(rank)).load()],
             }
     return saw
@@ -270,51 +200,14 @@ def broken_part(folder: Path) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------- sharded models
 
 
-def _connect() -> None:
-    if not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-
-
-def varied() -> Any:
-    """A model whose traces differ in length and answer, so that each has others to borrow steps from."""
-    model = runs.writer()
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(2)
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def _sharded() -> Any:
-    model = varied()
-    for layer in model.model.layers:
-        fully_shard(layer)
-    fully_shard(model)
-    register_fsdp_forward_method(model, "generate")
-    return model
-
-
-def _guard(**options: Any) -> Guard:
-    defaults = {"format": runs.FORMAT, "max_new_tokens": 40, "progress": False}
-    problems = [{**row, "answer": "8"} for row in _problems()]  # what half of the varied traces say
-    return Guard(problems, runs.tokenizer(), **{**defaults, **options})
-
-
-def _counted(model: Any) -> list[tuple[int, ...]]:
-    """Shapes of all calls of the model, filled as it is called."""
-    shapes: list[tuple[int, ...]] = []
-    model.register_forward_pre_hook(lambda _, args, kw: shapes.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
-    return shapes
-
-
 def fsdp(folder: Path) -> dict[str, Any]:
     """One pass and a pass a branch; few problems to a batch, so that there are several."""
-    _connect()
+    scenes.connect()
     saw = {}
     for way in ("shared", "independent"):
-        guard = _guard(on_error="raise")
-        guard.prepare(varied())
-        model = _sharded()
+        guard = scenes.guard(on_error="raise")
+        guard.prepare(scenes.varied())
+        model = scenes.sharded()
         guard._prepared = model
         guard._measurer.scorer = AnswerScorer(
             model,
@@ -323,18 +216,18 @@ def fsdp(folder: Path) -> dict[str, Any]:
             shared=None if way == "shared" else False,
             token_budget=300,
         )
-        shapes = _counted(model)
-        saw[way] = {"evaluation": _lasting(guard.evaluate(model, 0)), "calls": len(shapes)}
+        shapes = scenes.counted(model)
+        saw[way] = {"evaluation": scenes.lasting(guard.evaluate(model, 0)), "calls": len(shapes)}
     return saw
 
 
 def whole(folder: Path, **options: Any) -> dict[str, Any]:
     """Every process has the whole model and reads a share of the problems."""
     if "RANK" in os.environ:
-        _connect()
+        scenes.connect()
     shares = _counted_prompts()
-    guard = _guard(on_error="raise", **options)
-    return {"evaluation": _lasting(guard.evaluate(varied(), 0)), "share": shares[0]}
+    guard = scenes.guard(on_error="raise", **options)
+    return {"evaluation": scenes.lasting(guard.evaluate(scenes.varied(), 0)), "share": shares[0]}
 
 
 def zero3(folder: Path) -> dict[str, Any]:
@@ -342,8 +235,8 @@ def zero3(folder: Path) -> dict[str, Any]:
     import deepspeed
 
     sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None  # gloo does; this would be compiled first
-    _connect()
-    guard, model = _guard(on_error="raise"), varied()
+    scenes.connect()
+    guard, model = scenes.guard(on_error="raise"), scenes.varied()
     guard.prepare(model)  # the frozen reference is taken while the model is whole
     config = {
         "train_micro_batch_size_per_gpu": 1,
@@ -351,15 +244,15 @@ def zero3(folder: Path) -> dict[str, Any]:
     }
     engine, *_ = deepspeed.initialize(model=model, config=config, optimizer=torch.optim.AdamW(model.parameters()))
     sizes = [parameter.numel() for parameter in engine.module.parameters()]
-    shapes = _counted(engine.module)
-    evaluation = _lasting(guard.evaluate(engine.module, 0))
+    shapes = scenes.counted(engine.module)
+    evaluation = scenes.lasting(guard.evaluate(engine.module, 0))
     return {"evaluation": evaluation, "calls": len(shapes), "held": sum(sizes)}
 
 
 def fsdp_broken(folder: Path) -> dict[str, Any]:
     """Failures beside the model on one process, and inside it on all, are recorded; the processes stay together."""
-    _connect()
-    guard, model = _guard(), _sharded()
+    scenes.connect()
+    guard, model = scenes.guard(), scenes.sharded()
     mend = _breaking(TraceReader, "read", on=1, call=2)
     failures = [guard.evaluate(model, 0).failure]
     mend()
@@ -373,51 +266,22 @@ def fsdp_broken(folder: Path) -> dict[str, Any]:
 def fsdp_torn(folder: Path) -> dict[str, Any]:
     """One process fails in the middle of a forward pass: it gives up, loudly, and its end is the end of the others."""
     processes.PATIENCE_AFTER_A_BREAK = timedelta(seconds=3)
-    _connect()
-    guard, model = _guard(), _sharded()
+    scenes.connect()
+    guard, model = scenes.guard(), scenes.sharded()
     _breaking(model.model.layers[1], "forward", on=1, call=1)
     guard.evaluate(model, 0)
     return {}
 
 
-FSDP2 = {
-    "version": 2,
-    "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-    "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
-}
-
-
-@contextmanager
-def as_on_accelerators() -> Iterator[None]:
-    """The Trainer's own FSDP2, which accelerate gives to accelerators only: here its state is told otherwise."""
-    made = AcceleratorState.__init__
-
-    def told(self: AcceleratorState, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
-        made(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-        plugin = fsdp_plugin or vars(self).get("fsdp_plugin")
-        if plugin is not None:  # set again each time: what is known of the processes is copied in each time
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
-
-    AcceleratorState.__init__ = told
-    AcceleratorState._reset_state()
-    try:
-        yield
-    finally:
-        AcceleratorState.__init__ = made
-        AcceleratorState._reset_state()
-
-
 def fsdp_training(folder: Path) -> dict[str, Any]:
     """A run of the Trainer with its model sharded."""
-    with as_on_accelerators():
-        return _train(folder, settings={"fsdp": True, "fsdp_config": FSDP2})
+    with scenes.as_on_accelerators():
+        return _train(folder, settings={"fsdp": True, "fsdp_config": scenes.FSDP2})
 
 
-SCENARIOS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    each.__name__: each
-    for each in (whole, ddp, stop, no_stop, beside, broken_part, zero3, fsdp, fsdp_broken, fsdp_torn, fsdp_training)
-}
+SCENES = scenes.named(
+    whole, ddp, stop, no_stop, beside, broken_part, zero3, fsdp, fsdp_broken, fsdp_torn, fsdp_training
+)
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    scenes.main(SCENES)

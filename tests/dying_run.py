@@ -24,7 +24,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-import distributed_run
+import process_scenes as scenes
 import runs
 from reasoning_guard import processes
 from reasoning_guard.guard import Guard
@@ -68,7 +68,7 @@ def _trained(run: Path, resume: bool = False) -> dict[str, Any]:
     trainer = runs.plain_trainer(run, max_steps=4, **settings)
     callback = runs.guard(trainer, problems=runs.problems(16), every=2, reference=None)
     trainer.train(resume_from_checkpoint=str(run / "checkpoint-2") if resume else None)
-    return {"evaluations": [distributed_run._lasting(e) for e in callback.guard.evaluations]}
+    return {"evaluations": [scenes.lasting(e) for e in callback.guard.evaluations]}
 
 
 def killed(folder: Path) -> dict[str, Any]:
@@ -84,8 +84,8 @@ def resumed(folder: Path) -> dict[str, Any]:
 
 def sharded(folder: Path) -> dict[str, Any]:
     """FSDP2: the main process, at whose door the others knock, is killed in the middle of a pass that needs it."""
-    distributed_run._connect()
-    guard, model = distributed_run._guard(reference=None, max_new_tokens=12), distributed_run._sharded()
+    scenes.connect()
+    guard, model = scenes.guard(reference=None, max_new_tokens=12), scenes.sharded()
     _dying(folder, model.model.layers[1], "forward", _killed, at=0, rank=0)
     guard.evaluate(model, 0)
     return {}
@@ -94,8 +94,8 @@ def sharded(folder: Path) -> dict[str, Any]:
 def silent(folder: Path) -> dict[str, Any]:
     """One process lives, and does not come back."""
     processes.PATIENCE = timedelta(seconds=SILENT)
-    distributed_run._connect()
-    guard, model = distributed_run._guard(reference=None, max_new_tokens=12), distributed_run.varied()
+    scenes.connect()
+    guard, model = scenes.guard(reference=None, max_new_tokens=12), scenes.varied()
     _dying(folder, AnswerScorer, "_launch_batch", _says_nothing, at=0)
     guard.evaluate(model, 0)
     return {}

@@ -1,8 +1,7 @@
-"""``python reward_sharded.py FOLDER 2 SCENARIO...``: rewards on a model whose weights two processes share (FSDP2)."""
+"""``python reward_sharded.py FOLDER 2 SCENE...``: rewards on a model whose weights two processes share (FSDP2)."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from datasets import Dataset
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from trl import GRPOConfig, GRPOTrainer
 
-import distributed_run
+import process_scenes as scenes
 import reasoning_guard_trl as trl
 import runs
 from reasoning_guard.rewards import (
@@ -60,9 +59,9 @@ def attached(kind: type[TraceReward], model: Any, **options: Any) -> TraceReward
 
 def policy(folder: Path) -> dict[str, Any]:
     """Either process has the half without a right answer once."""
-    distributed_run._connect()
+    scenes.connect()
     model, saw = sharded(), {}
-    shapes = distributed_run._counted(model)
+    shapes = scenes.counted(model)
     for kind in REWARDS:
         reward = attached(kind, model)
         given = [reward(**batch(half((dist.get_rank() + turn) % 2))) for turn in range(2)]
@@ -72,7 +71,7 @@ def policy(folder: Path) -> dict[str, Any]:
 
 def broken(folder: Path) -> dict[str, Any]:
     """One process fails beside the model; both leave the call, and the next one works."""
-    distributed_run._connect()
+    scenes.connect()
     model, calls = sharded(), []
 
     def correct(completions: Any, **columns: Any) -> list[float]:
@@ -92,7 +91,7 @@ def broken(folder: Path) -> dict[str, Any]:
 
 def reference(folder: Path) -> dict[str, Any]:
     """A copy cannot be made; a whole model beside the sharded one can read."""
-    distributed_run._connect()
+    scenes.connect()
     reward = InfoGainReward(format=FORMAT)
     try:
         reward.attach(sharded(), TOKENIZER)
@@ -110,8 +109,8 @@ def grpo(folder: Path) -> dict[str, Any]:
     rewards = [kind(format=FORMAT, scorer="policy") for kind in (trl.InfoGainReward, trl.FaithfulnessReward)]
     own = {"num_generations": 4, "max_completion_length": 32, "max_steps": 2}
     rows = [{"prompt": of.prompt(0), "solution": str(of.answer)} for of in exercises(16)]
-    with distributed_run.as_on_accelerators():
-        config = {"fsdp": True, "fsdp_config": distributed_run.FSDP2, **runs.SETTINGS, **own}
+    with scenes.as_on_accelerators():
+        config = {"fsdp": True, "fsdp_config": scenes.FSDP2, **runs.SETTINGS, **own}
         training = GRPOTrainer(
             model=adder().train(),
             reward_funcs=rewards,
@@ -127,5 +126,4 @@ def grpo(folder: Path) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     adder()  # taught once, before the processes part
-    distributed_run.SCENARIOS |= {each.__name__: each for each in (policy, broken, reference, grpo)}
-    distributed_run.main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])
+    scenes.main(scenes.named(policy, broken, reference, grpo))
