@@ -115,7 +115,7 @@ class BranchScorer:
         def in_context(branch: Branch) -> bool:
             if limit is None:
                 return True
-            return branch.at + len(branch.ids) - 1 <= limit and (branch.against is None or in_context(branch.against))
+            return branch.at + branch.scored[1] - 1 <= limit and (branch.against is None or in_context(branch.against))
 
         asked = [[_only(tree, in_context) for tree in group] for group in groups]
         with (
@@ -168,7 +168,7 @@ class BranchScorer:
 
     def _score_fitting(self, trees: Sequence[TraceTree], beginning: Sequence[int] = ()) -> Scores:
         """Batches of trees sorted by length; a batch that memory is too small for is tried again, smaller."""
-        sizes, effort = [_size(tree) - len(beginning) for tree in trees], self.effort
+        sizes, effort = [_size(tree) for tree in trees], self.effort
         found: dict[int, list[BranchScore]] = {}
         prompt: Prompt | None = None
         pending = sorted((i for i, tree in enumerate(trees) if tree.branches), key=lambda i: sizes[i])
@@ -184,14 +184,15 @@ class BranchScorer:
                 bar.update(len(batch))
 
         while pending:
-            batch = self._next_batch(sizes, pending)
+            batch = self._next_batch(sizes, pending, len(beginning))
             whole = sizes[batch[-1]] < effort.alone_from
             shared = whole and (self._masks or self._forks)
             at_once = shared and not beginning and self._goes_at_once([trees[i] for i in batch])
             budget = effort.tokens if whole and self.verdict is not None and self.verdict.pads else 1
             started, full, reason = time.perf_counter(), False, ""
+            reads_prompt = shared and self._masks and bool(beginning) and prompt is None
             try:
-                if shared and beginning and prompt is None and self._masks:
+                if reads_prompt:
                     prompt = read_prompt(self.model, beginning, effort.elements)
                 scores = self._launch_batch([trees[i] for i in batch], shared, prompt, budget, at_once)
                 if effort.trying or not may_wait:  # of a batch that is timed, all of it
@@ -204,14 +205,16 @@ class BranchScorer:
             if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
                 empty_cache(device_of(self.model))
                 if full:
-                    effort.shrink([sizes[i] for i in batch], shared, together=budget > 1, at_once=at_once)
+                    asked = [len(beginning)] if reads_prompt and prompt is None else [sizes[i] for i in batch]
+                    behind = shared and bool(beginning)
+                    effort.shrink(asked, shared, together=budget > 1, at_once=at_once, behind=behind)
                 else:  # two passes know whether it was the one pass's fault
                     effort.at_once = False
                     logger.warning("one pass failed: trunks are read first from now on (%s)", reason)
                 continue
             launched.append((batch, scores))
             fetch(but=1)
-            effort.learn([sizes[i] for i in batch], time.perf_counter() - started)
+            effort.learn([sizes[i] - len(beginning) for i in batch], time.perf_counter() - started)
             pending = pending[len(batch) :]
         fetch(but=0)
         bar.close()
@@ -246,13 +249,19 @@ class BranchScorer:
             scores = score_independent(self.model, seeing, budget, limit=self.effort.elements)
         return _at_hand([_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)])
 
-    def _next_batch(self, sizes: Sequence[int], pending: Sequence[int]) -> list[int]:
-        """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least."""
+    def _next_batch(self, sizes: Sequence[int], pending: Sequence[int], beginning: int) -> list[int]:
+        """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least.
+
+        A beginning of so many tokens is not read again for each, but each holds it; one by one, branches begin anew.
+        """
         effort = self.effort
         budget = effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
         whole = sizes[pending[0]] < effort.alone_from  # those that don't fit are read in another way, by themselves
         alike = [i for i in pending if (sizes[i] < effort.alone_from) == whole]
-        fitting = [n for n, i in enumerate(alike, 1) if n * sizes[i] <= budget]
+        beginning *= whole
+        held = effort.held_behind if beginning else math.inf
+        sized = ((n, sizes[i]) for n, i in enumerate(alike, 1))
+        fitting = [n for n, size in sized if n * (size - beginning) <= budget and n * size <= held]
         return list(pending[: max(fitting, default=1)])
 
 

@@ -39,6 +39,7 @@ class Effort:
         trying: Whether larger budgets are still to be tried.
         elements: The ``limit`` of a pass (see :data:`~reasoning_guard.forward.LIMIT`).
         alone_from: Traces of this size in tokens and longer are scored branch by branch, without a cache.
+        held_behind: Most tokens, padding included, that traces behind one beginning hold together, each with it.
         proven: While trying, the largest budget that is known to pay.
         at_once: Whether trunk and branches may go through in one pass.
     """
@@ -47,6 +48,7 @@ class Effort:
     trying: bool = False
     elements: int = LIMIT
     alone_from: float = float("inf")
+    held_behind: float = float("inf")
     proven: int = field(init=False)
     at_once: bool = True
     _at_proven: tuple[int, float] = field(default=(0, 0.0), repr=False)  # longest trace, and tokens a second
@@ -92,7 +94,9 @@ class Effort:
         self.trying, self.tokens = False, self.proven
         logger.info("token budget found: %d tokens a batch", self.tokens)
 
-    def shrink(self, sizes: list[int], shared: bool, together: bool = False, at_once: bool = False) -> None:
+    def shrink(
+        self, sizes: list[int], shared: bool, together: bool = False, at_once: bool = False, behind: bool = False
+    ) -> None:
         """Ask for less after memory ran out: fewer traces, then smaller parts of one trace, then a branch at a time.
 
         Args:
@@ -100,13 +104,17 @@ class Effort:
             shared: Whether its branches shared what was read of the trunk.
             together: If not, whether several of them may have been padded to one batch.
             at_once: Whether trunk and branches went through in one pass.
+            behind: Whether they stood behind one beginning that was read before; it is counted in each of their sizes.
 
         Raises:
             torch.OutOfMemoryError: If there is nothing smaller left to try.
         """
         self.trying = False
         size = max(sizes)
-        if len(sizes) > 1:
+        if len(sizes) > 1 and behind:  # which says nothing of what others may take
+            self.held_behind = len(sizes) * size // 2
+            logger.warning("out of memory on %d traces behind one beginning: half as many from now on", len(sizes))
+        elif len(sizes) > 1:
             self.tokens = min(self.tokens, len(sizes) * size) // 2
             logger.warning("out of memory on %d traces: token budget halved to %d", len(sizes), self.tokens)
         elif at_once:

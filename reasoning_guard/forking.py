@@ -87,7 +87,7 @@ def _copies(cache: DynamicCache, rows: int) -> DynamicCache:
     """A copy with so many equal rows."""
     copied: Any = copy.deepcopy(cache)
     if rows > 1:
-        copied.reorder_cache(torch.zeros(rows, dtype=torch.long))
+        copied.reorder_cache(torch.zeros(rows, dtype=torch.long, device="cpu"))
     return copied
 
 

@@ -242,8 +242,8 @@ class Generator:
 
     def _complete_batch(self, prompts: Sequence[Sequence[int]], limit: int | None) -> list[Completion]:
         longest = max(len(prompt) for prompt in prompts)
-        ids = torch.tensor([[self._pad] * (longest - len(p)) + list(p) for p in prompts])
-        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
+        ids = torch.tensor([[self._pad] * (longest - len(p)) + list(p) for p in prompts], device="cpu")
+        mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device="cpu")
         recorder, stops = _EntropyRecorder(), self._stops(ids)
         device = device_of(self.model)
         model: Any = self.model

@@ -47,7 +47,11 @@ class Head:
     def keep(self, places: Sequence[int], device: torch.device) -> dict[str, Any]:
         """Arguments of a forward that wants logits at ``places``; where it can't pick, it makes them all."""
         some = places or (() if self.skips else (0,))
-        return {"logits_to_keep": on_device(torch.tensor(some, dtype=torch.long), device)} if self.picks else {}
+        return {"logits_to_keep": _sent(some, device)} if self.picks else {}
+
+
+def _sent(places: Sequence[int], device: torch.device) -> torch.Tensor:
+    return on_device(torch.tensor(places, dtype=torch.long, device="cpu"), device)  # whatever the default device is
 
 
 _heads: WeakKeyDictionary[nn.Module, tuple[object, Head]] = WeakKeyDictionary()
@@ -92,7 +96,7 @@ def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **input
         raise RuntimeError(f"the head was given {got} tokens, the model {fed}")
     if isinstance(places, range) and places.step == 1:  # neighbours need no places sent to the device
         return Hidden(states[:, places.start : places.stop], linear, given.dtype)
-    return Hidden(states[:, on_device(torch.tensor(places, dtype=torch.long), states.device)], linear, given.dtype)
+    return Hidden(states[:, _sent(places, states.device)], linear, given.dtype)
 
 
 @contextmanager
@@ -188,11 +192,11 @@ def _splits(model: nn.Module, ids: torch.Tensor, whole: torch.Tensor) -> bool:
 
 def _passes_on(model: nn.Module, linear: nn.Linear, ids: torch.Tensor) -> bool:
     """Whether logits leave the model as they come out of its head: a cap or a scale would show on large ones."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     made: list[torch.Tensor] = []
 
     def replace(_module: nn.Module, _args: object, output: torch.Tensor) -> torch.Tensor:
-        large = torch.randn(output.shape, generator=generator) * 1000
+        large = torch.randn(output.shape, generator=generator, device="cpu") * 1000
         made.append(large.to(output))
         return made[-1].clone()  # some forwards change their logits in place
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +13,8 @@ from reasoning_guard.model_parts import is_sharded, one_walk, walk_of
 
 _MASKED = (None, "eager", "sdpa")
 """Attention implementations that take a dense 4D mask; all others read it wrongly or crash."""
+_SAME_WITHOUT = ("flash", "flex", "paged")
+"""What those have in their names that compute the same as these. Attention of a user's own may be another."""
 
 
 @contextmanager
@@ -31,8 +33,8 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
 
     Args:
         model: The live model.
-        dense_masks: Switch to scaled-dot-product attention when the model's own implementation cannot take a 4D mask;
-            :func:`takes_dense_masks` then says whether that went through.
+        dense_masks: Switch to scaled-dot-product attention where flash or flex attention stands, which computes the
+            same and cannot take a 4D mask; :func:`takes_dense_masks` then says whether that went through.
 
     Yields:
         The same model.
@@ -45,8 +47,8 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
             try:
                 if any(training for _, training in flags):
                     model.eval()
-                if any(name not in _MASKED for _, name in attention):
-                    _take_dense_masks(model)
+                if others := {name for _, name in attention if name not in _MASKED}:
+                    _take_dense_masks(model, others)
                 with _without_autograd(model):
                     yield model
             finally:
@@ -117,12 +119,18 @@ def _without_autograd(model: nn.Module) -> Iterator[None]:
     model between a forward and its backward pass, and reading changes no weights.
 
     Parameters of other kinds, sharded or quantised ones, have operations taken apart in these layers; there they stay.
+
+    Autocast keeps what it makes of the weights, here without a way back to them. Within a host's autocast, training
+    would take that for its own and learn nothing from it.
     """
     plain = set(map(type, walk_of(model).parameters)) <= {nn.Parameter} and not is_sharded(model)
     # Private, and the only name for it.
     below = getattr(torch._C, "_AutoDispatchBelowADInplaceOrView", nullcontext)  # pyright: ignore[reportPrivateUsage]
-    with torch.no_grad(), below() if plain else nullcontext():
-        yield
+    try:
+        with torch.no_grad(), below() if plain else nullcontext():
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 def takes_dense_masks(model: nn.Module) -> bool:
@@ -181,8 +189,10 @@ def _attention(model: nn.Module) -> list[tuple[Any, str | None]]:
     return [(config, config._attn_implementation) for config in walk_of(model).attending]
 
 
-def _take_dense_masks(model: Any) -> None:
+def _take_dense_masks(model: Any, others: Iterable[str | None]) -> None:
     """Scaled-dot-product attention, or eager for architectures that have no other (Gemma 2, gpt-oss)."""
+    if not all(any(same in str(name) for same in _SAME_WITHOUT) for name in others):
+        return
     try:
         model.set_attn_implementation("sdpa")
     except ValueError:

@@ -64,7 +64,7 @@ def settings_of(model: nn.Module) -> str:
 def context_length(model: nn.Module) -> int | None:
     """Longest sequence that the model can read, in tokens, or None when it has no limit."""
     config = text_config(model)
-    for name in ("max_position_embeddings", "n_positions", "max_seq_len"):
+    for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions"):
         length = getattr(config, name, None)
         if isinstance(length, int) and length > 0:
             return length

@@ -97,9 +97,7 @@ def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
     against = None if branch.against is None else _anchor(trunk, branch.against)
     if start > 0:
         return Branch(branch.at, ids, (start, stop), branch.hide, against)
-    if branch.at < 2:
-        raise ValueError("a branch that scores its first token needs at least two trunk tokens before it; got 1")
-    hide = (min(branch.hide[0], branch.at - 1), min(branch.hide[1], branch.at - 1))
+    hide = (min(branch.hide[0], branch.at - 1), min(branch.hide[1], branch.at - 1))  # one that hides nothing, anywhere
     return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1), hide, against)
 
 

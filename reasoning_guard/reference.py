@@ -3,7 +3,8 @@
 Whether a text is *informative* must not be asked of the model that is being trained: it co-adapts. The reference is
 the model as it was before the first step: the adapter switched off (PEFT), a copy (full fine-tuning, where memory
 allows), or a model that the user names. An adapter that was trained before is switched off too: the reference then
-is the base below it, not the model that training starts from.
+is the base below it, not the model that training starts from. Where that base is no model that anybody trained, or is
+trained itself, a copy is made.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from reasoning_guard.adapters import adapter_parameters, base_differs, has_adapter, is_merged
 from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
@@ -85,6 +87,11 @@ class Reference:
             yield
             return
         model: Any = self._scorer.model
+        if is_merged(model):  # switched off, it would be taken out of the weights again, which rounding changes
+            raise ConfigurationError(
+                "the frozen reference is the base model, and its adapter is merged into it: call `unmerge_adapter()` "
+                "before the guard reads, or pass `reference=` a model"
+            )
         wanted = [(p, p.requires_grad) for p in model.parameters()]
         try:
             with model.disable_adapter():
@@ -96,8 +103,9 @@ class Reference:
     def fingerprint(self) -> str:
         """Changes when the reference's weights do: a digest of a sample of every parameter."""
         digest = hashlib.sha256()
+        left_out = adapter_parameters(self._scorer.model) if self._adapter_off else frozenset[int]()
         for _, parameter in sorted(self._scorer.model.named_parameters()):
-            if self._adapter_off and parameter.requires_grad:
+            if id(parameter) in left_out:
                 continue
             own = parameter.to_local() if isinstance(parameter, DTensor) else parameter  # no talk with other processes
             sample = own.detach().flatten()[:: max(1, own.numel() // 16)][:16]
@@ -118,8 +126,9 @@ def take_reference(
         model: The model before its first step.
         tokenizer: Its tokenizer.
         format: How an answer is asked for.
-        choice: "auto": the adapter off if there is one, else a copy if it takes less than 40 % of the free memory,
-            else none; "copy": the same, whatever it takes; None: no reference; or a model.
+        choice: "auto": the adapter off if there is one and the base below it is what training starts from and leaves
+            alone, else a copy if it takes less than 40 % of the free memory, else none; "copy": the same, whatever it
+            takes; None: no reference; or a model.
         device: Where the model will be trained, when it is not there yet; a copy goes there now.
 
     Returns:
@@ -134,8 +143,11 @@ def take_reference(
         return Reference(_checked(choice, tokenizer), tokenizer, format, f"the given {type(choice).__name__}")
     if choice not in ("auto", "copy"):
         raise ConfigurationError(f"`reference` must be 'auto', 'copy', None or a model; got {choice!r}")
-    if _has_adapter(model):
-        return Reference(model, tokenizer, format, "the base model, adapter off", adapter_off=True)
+    if has_adapter(model):
+        why = base_differs(model)
+        if not why:
+            return Reference(model, tokenizer, format, "the base model, adapter off", adapter_off=True)
+        logger.warning("the frozen reference is not the model with its adapter off, but a copy: %s", why)
     device = device or device_of(model)
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -187,10 +199,6 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
-
-
-def _has_adapter(model: nn.Module) -> bool:
-    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
 
 
 def _checked(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> nn.Module:

@@ -38,6 +38,7 @@ from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import reading, takes_dense_masks
 from reasoning_guard.model_parts import (
     attention_name,
+    context_length,
     device_of,
     forward_identity,
     inner_model,
@@ -64,6 +65,9 @@ _CROWDED = 2**14
 """Elements of masks and logits that make a twin's branches be read in several parts and pieces."""
 _PASSES = (0, 8)
 """Prices of a pass, in tokens: copies wherever anything is shared, and longer ends that go on in one batch."""
+
+_IMPOSSIBLE = 1e4
+"""Nats that no token costs which can come; what bars others gives them minus infinity, or the least of their format."""
 
 _NAMES = {"_name_or_path", "architectures", "transformers_version", "dtype"}
 """Settings of a configuration that say where a model comes from, not what it is."""
@@ -293,11 +297,12 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
         The verdict with the plan scaled to this model's windows, or the fallback, whether it may pad and whether it may
         go on from copies.
     """
-    sample = _sample(trees)
+    sample = _sample(model, trees)
     truth = score_independent(model, sample, token_budget=1, split=False)
     rounding = rounding_of(model)
     _refuse_bidirectional(model, sample, truth, rounding)
-    worst = max(abs(p) for scores in truth for score in scores for p in score.logprobs)
+    sizes = (abs(p) for scores in truth for score in scores for p in score.logprobs)
+    worst = max((size for size in sizes if size < _IMPOSSIBLE), default=0.0)
     allowed = rounding * (1 + worst)
     if largest_difference(score_independent(model, sample, token_budget=1), truth) > allowed and make_logits(model):
         logger.warning(
@@ -361,13 +366,26 @@ def _unhidden(tree: TraceTree) -> TraceTree:
     return TraceTree(tree.trunk, tuple(replace(branch, hide=(0, 0), against=None) for branch in branches))
 
 
-def _sample(trees: Sequence[TraceTree]) -> list[TraceTree]:
+def _sample(model: nn.Module, trees: Sequence[TraceTree]) -> list[TraceTree]:
     by_length = sorted(trees, key=lambda tree: len(tree.trunk))
     shortest, middle = by_length[0], by_length[len(by_length) // 2]
     last = len(shortest.branches) - 1
     spread = dict.fromkeys(i * last // 3 for i in range(4))  # the first, the last and two between
-    sample = [TraceTree(shortest.trunk, tuple(shortest.branches[i] for i in spread))]
+    branches = tuple(shortest.branches[i] for i in spread)
+    if len({branch.at for branch in branches}) == 1:  # at its end alone, say, where all of the trunk is seen
+        branches += _forking(shortest.trunk, context_length(model))
+    sample = [TraceTree(shortest.trunk, branches)]
     return sample if middle is shortest else [*sample, TraceTree(middle.trunk, middle.branches[-1:])]
+
+
+def _forking(trunk: Sequence[int], limit: int | None) -> tuple[Branch, ...]:
+    """Branches that attach early and late on a trunk, made of its own tokens, two of which begin alike."""
+    early, late = len(trunk) // 3, 2 * len(trunk) // 3
+    if early < 1 or (limit is not None and late + 2 > limit):
+        return ()
+    first, second, third = trunk[0], trunk[early], trunk[late]
+    ends = (first, second, third), (first, third, second)
+    return tuple(Branch(at, ids, (1, 3)) for at in (early, late) for ids in ends)
 
 
 def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, rounding: float) -> None:
@@ -376,8 +394,10 @@ def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: S
     branch, within = trees[0].branches[i], truth[0][i].logprobs[0]
     start = branch.scored[0]
     if len(truth[0][i].logprobs) == 1:  # nothing stood behind the only token: let something
-        more = Branch(branch.at, (*branch.ids[: start + 1], branch.ids[start]), (start, start + 2))
-        [[both]] = score_independent(model, [TraceTree(trees[0].trunk, (more,))], token_budget=1, split=False)
+        ids, limit = (*branch.ids[: start + 1], branch.ids[start]), context_length(model)
+        full = limit is not None and branch.at + start + 1 > limit
+        branch = Branch(branch.at - full, ids, (start, start + 2))
+        [[both]] = score_independent(model, [TraceTree(trees[0].trunk, (branch,))], token_budget=1, split=False)
         within = both.logprobs[0]
     first = TraceTree(trees[0].trunk, (replace(branch, scored=(start, start + 1)),))
     [[alone]] = score_independent(model, [first], token_budget=1, split=False)

@@ -42,7 +42,7 @@ ROOMS = {
     "reading": ("reader",),
     "probes": ("probes", "metrics"),
     "models": (
-        *("processes", "model_parts", "model_context", "device_memory", "compiled"),
+        *("processes", "model_parts", "adapters", "model_context", "device_memory", "compiled"),
         *("logits", "slice_kernel", "hidden", "head"),
         *("divergences", "branch_pass", "forward", "attention_kernel", "table_attention", "one_pass", "twins"),
         *("sequences", "forking", "embeddings", "stopping", "rounding"),

@@ -225,12 +225,11 @@ def test_masks_are_additive_in_the_models_own_dtype(dtype: torch.dtype) -> None:
 
 
 def test_anchoring_keeps_the_question() -> None:
-    tree = TraceTree((4, 5, 6), (Branch(3, (7, 8, 9), (0, 2)), Branch(2, (7, 8, 9), (1, 2)), Branch(1, (7,), (0, 1))))
-    first, second = anchored(TraceTree(tree.trunk, tree.branches[:2])).branches
+    branches = Branch(3, (7, 8, 9), (0, 2)), Branch(2, (7, 8, 9), (1, 2)), Branch(3, (7, 8, 9), (0, 2), hide=(3, 3))
+    first, second, third = anchored(TraceTree((4, 5, 6), branches)).branches
     assert first == Branch(2, (6, 7, 8), (1, 3))
     assert second == Branch(2, (7, 8), (1, 2))
-    with pytest.raises(ValueError, match="at least two trunk tokens"):
-        anchored(tree)
+    assert third == Branch(2, (6, 7, 8), (1, 3), hide=(2, 2))
 
 
 def test_a_branch_of_thousands_of_tokens_needs_no_recursion() -> None:
@@ -245,20 +244,22 @@ def test_padding_on_the_right() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at", "ids", "scored", "says"),
+    ("at", "ids", "scored", "hide", "says"),
     [
-        (0, (1, 2), (0, 1), "at least one trunk token"),
-        (1, (1, 2), (1, 1), "non-empty slice"),
-        (1, (1, 2), (0, 3), "non-empty slice of the 2 branch ids"),
-        (1, (), (0, 1), "non-empty slice"),
-        (1, (1, 2), (-1, 1), "non-empty slice"),
+        (0, (1, 2), (0, 1), (0, 0), "at least one trunk token"),
+        (1, (1, 2), (1, 1), (0, 0), "non-empty slice"),
+        (1, (1, 2), (0, 3), (0, 0), "non-empty slice of the 2 branch ids"),
+        (1, (), (0, 1), (0, 0), "non-empty slice"),
+        (1, (1, 2), (-1, 1), (0, 0), "non-empty slice"),
+        (1, (1, 2), (0, 1), (0, 0), "two trunk tokens before a first token that is scored; got 1"),
+        (9, (1, 2), (0, 1), (3, 9), r"number 8 of the trunk; got \(3, 9\)"),
     ],
 )
-def test_branches_that_ask_for_nothing_are_refused(
-    at: int, ids: tuple[int, ...], scored: tuple[int, int], says: str
+def test_branches_that_ask_for_nothing_or_too_much_are_refused(
+    at: int, ids: tuple[int, ...], scored: tuple[int, int], hide: tuple[int, int], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        Branch(at, ids, scored)
+        Branch(at, ids, scored, hide)
 
 
 def test_a_branch_behind_the_trunk_is_refused() -> None:

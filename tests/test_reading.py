@@ -177,6 +177,16 @@ def test_weights_in_other_forms_keep_the_layers_that_take_operations_apart() -> 
         assert not torch.is_grad_enabled()
 
 
+def test_training_under_the_same_autocast_learns_as_if_nothing_had_been_read() -> None:
+    """Autocast keeps the weights in sixteen bits, for all who come under it later."""
+    model = tiny_model("llama").train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with reading(model):
+            model(input_ids=IDS)
+        model(input_ids=IDS, labels=IDS).loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "qwen3_5"])
 def test_one_walk_finds_what_torch_finds(name: str) -> None:
     model = get_peft_model(tiny_model(name), LoraConfig(target_modules="all-linear"))

@@ -146,6 +146,37 @@ def test_with_its_adapter_off_it_is_the_base_model() -> None:
     assert totals(AnswerScorer(model, TOKENIZER, FORMAT)) == pytest.approx(with_adapter, abs=1e-4)
 
 
+@pytest.mark.parametrize("way", ["pissa", "olora", "beside"])
+def test_a_base_that_is_or_becomes_another_is_copied_with_its_adapter(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """PiSSA takes out of the base what it puts into the adapter; what is trained beside one stays when it is off."""
+    truth = plain(memorised())
+    model = lora(memorised(), init_lora_weights=True if way == "beside" else way)
+    if way == "beside":
+        model.get_base_model().model.norm.weight.requires_grad_(True)
+    reference = taken(model)
+    assert "copy" in reference.description
+    assert ("model.norm.weight is trained beside" if way == "beside" else f"initialised by '{way}'") in caplog.text
+    assert totals(reference) == pytest.approx(truth, abs=1e-3)
+    fingerprint = reference.fingerprint()
+    spoil(model)
+    assert totals(reference) == pytest.approx(truth, abs=1e-3)
+    assert reference.fingerprint() == fingerprint
+
+
+def test_an_adapter_that_is_merged_is_not_taken_out_again() -> None:
+    model = lora(memorised())
+    reference = taken(model)
+    model.merge_adapter()
+    merged = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(ConfigurationError, match="unmerge_adapter"):
+        totals(reference)
+    assert all(map(torch.equal, merged, model.parameters()))
+    model.unmerge_adapter()
+    assert totals(reference) == pytest.approx(plain(memorised()), abs=1e-3)
+
+
 def test_reading_with_the_adapter_off_thaws_nothing() -> None:
     """PEFT switches gradients on for the whole active adapter when it comes back, frozen parts included."""
     model = lora(memorised())
@@ -231,6 +262,8 @@ def test_an_adapters_training_leaves_the_fingerprint_of_its_base(settings: dict[
     fingerprint, truth = reference.fingerprint(), totals(reference)
     spoil(model)
     assert totals(reference) == pytest.approx(truth, abs=1e-4)
+    assert reference.fingerprint() == fingerprint
+    model.requires_grad_(False)
     assert reference.fingerprint() == fingerprint
     with torch.no_grad():
         model.get_base_model().model.embed_tokens.weight.add_(0.1)

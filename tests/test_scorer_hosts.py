@@ -173,6 +173,24 @@ def test_a_forward_that_forgets_the_mask_is_found_out() -> None:
     assert not is_shared(scorer)
 
 
+@pytest.mark.parametrize("at", [60, 1])
+def test_it_is_found_out_by_a_first_question_at_which_no_mask_matters(at: int) -> None:
+    model = tiny_model("llama")
+    model.__class__ = DecodingForward
+    scorer = BranchScorer(model)
+    scorer.score_trees([TraceTree(TREES[1].trunk, (Branch(at, (5, 6, 7), (1, 3)),))])
+    assert not is_shared(scorer)
+
+
+def test_it_is_found_out_beside_a_token_that_cannot_come() -> None:
+    model = tiny_model("llama", tie_word_embeddings=False)
+    model.lm_head.bias = nn.Parameter(torch.zeros(model.config.vocab_size).index_fill(0, torch.tensor(62), -torch.inf))
+    model.__class__ = DecodingForward
+    scorer = BranchScorer(model)
+    scorer.score_trees([TraceTree(TREES[1].trunk, tuple(Branch(at, (5, at, 62), (1, 3)) for at in (5, 20, 33, 60)))])
+    assert not is_shared(scorer)
+
+
 def test_hidden_states_in_place_of_logits_are_refused() -> None:
     model = tiny_model("llama")
     model.__class__ = HiddenForward
@@ -262,14 +280,14 @@ def assert_no_noisier(scorer: BranchScorer, model: Any, precise: Any) -> None:
 
 
 def causal_only(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
-    """Causal whatever the mask says, as flash attention is."""
+    """Causal whatever the mask says, as flash and flex attention are that get no mask they know."""
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     out = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=query.shape[2] > 1)
     return out.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register("causal_only", causal_only)
+AttentionInterface.register("causal_flex", causal_only)
 
 
 class Fixed(LlamaForCausalLM):
@@ -281,20 +299,36 @@ class Fixed(LlamaForCausalLM):
 
 
 def test_attention_that_takes_no_mask_is_switched_and_put_back() -> None:
-    model = tiny_model("llama", attn_implementation="causal_only")
-    model.config._attn_implementation = "causal_only"
+    model = tiny_model("llama", attn_implementation="causal_flex")
+    model.config._attn_implementation = "causal_flex"
     scorer = BranchScorer(model)
     found = scorer.score_trees(TREES)
     assert is_shared(scorer)
-    assert model.config._attn_implementation == "causal_only"
+    assert model.config._attn_implementation == "causal_flex"
     plain = BranchScorer(tiny_model("llama")).score_trees(TREES)
     assert selftest.largest_difference(found, plain) < 1e-4
+
+
+def half_as_sharp(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
+    return causal_only(module, query / 2, key, value, attention_mask)
+
+
+AttentionInterface.register("half_as_sharp", half_as_sharp)
+
+
+@pytest.mark.parametrize("shared", [None, False])
+def test_attention_of_a_users_own_is_no_other(shared: bool | None) -> None:
+    model = tiny_model("llama", attn_implementation="half_as_sharp")
+    assert_exact(model, BranchScorer(model, shared=shared))
+    assert model.config._attn_implementation == "half_as_sharp"
+    other = BranchScorer(tiny_model("llama")).score_trees(TREES)
+    assert selftest.largest_difference(BranchScorer(model).score_trees(TREES), other) > 0.1
 
 
 def test_attention_that_takes_no_mask_and_cannot_be_switched_is_read_branch_by_branch() -> None:
     model = tiny_model("llama")
     model.__class__ = Fixed
-    model.config._attn_implementation = "causal_only"
+    model.config._attn_implementation = "causal_flex"
     scorer = BranchScorer(model)
     assert_exact(model, scorer)
     assert not is_shared(scorer)

@@ -117,7 +117,22 @@ def test_groups_of_single_tokens_are_read_fewer_at_once_when_memory_runs_out() -
     full_when(model, lambda kwargs: kwargs["input_ids"].shape[0] > 1)
     [found] = scorer.score_tree_groups([group])
     assert totals(found) == pytest.approx(totals(expected), abs=1e-4)
-    assert 1 <= scorer.token_budget < 10
+    assert scorer.effort.held_behind == 41
+    assert scorer.token_budget == 2_048, "which counts what is read, and one beginning was"
+
+
+def test_a_beginning_that_was_too_long_once_makes_only_traces_as_long_slow() -> None:
+    model, prompt, short = tiny_model("llama"), tuple(range(3, 53)), a_tree(24)
+    hiding = TraceTree(short.trunk, (*short.branches, Branch(20, (7, 8), (1, 2), hide=(5, 9))))
+    group = [TraceTree((*prompt, 5 + i), (Branch(51, (7, 8), (1, 2)),)) for i in range(4)]
+    scorer = BranchScorer(model)
+    expected, [of_group] = totals(scorer.score_trees([hiding])), scorer.score_tree_groups([group])
+    hook = full_when(model, lambda kwargs: kwargs["input_ids"].shape[1] > 20 and bool(kwargs.get("use_cache")))
+    [found] = scorer.score_tree_groups([group])
+    hook.remove()
+    assert totals(found) == pytest.approx(totals(of_group), abs=1e-4)
+    assert (scorer.effort.alone_from, scorer.effort.elements, scorer.token_budget) == (50, LIMIT, 2_048)
+    assert totals(BranchScorer(model).score_trees([hiding])) == pytest.approx(expected, abs=1e-4)
 
 
 def test_padding_that_does_not_fit_is_left_out() -> None:

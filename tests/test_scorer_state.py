@@ -15,6 +15,7 @@ from benchmarks.architectures import plain_loop
 from reasoning_guard import selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.head import head_of
 from reasoning_guard.model_context import reading
 from reasoning_guard.model_parts import forward_identity
 from reasoning_guard.selftest import largest_difference, verdict_of, verdict_of_twin
@@ -171,6 +172,28 @@ def test_a_model_that_reads_ahead_is_found_out_by_single_tokens_too() -> None:
                 parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
     with reading(model), pytest.raises(ConfigurationError, match="expected a causal language model"):
         verdict_of(model, [a_tree(scored=1)])
+
+
+def test_all_of_the_context_may_be_used_and_nothing_behind_what_is_scored_counts() -> None:
+    """Positions that are learnt have no entry for one more, which on a GPU is the end of the process."""
+    model, trunk = tiny_model("gpt2", n_positions=64), tuple(range(3, 57)) * 2
+    for branch in (Branch(63, (5, 6), (1, 2)), Branch(62, (5, 6, 7, 8, 9), (1, 3))):
+        [[found]] = BranchScorer(model).score_trees([TraceTree(trunk, (branch,))])
+        start, stop = branch.scored
+        ids = torch.tensor([*trunk[: branch.at], *branch.ids[:stop]])
+        with torch.no_grad():
+            logprobs = model.eval()(ids[None, :-1]).logits[0].log_softmax(-1)
+        truth = logprobs[branch.at + start - 1 :].gather(1, ids[branch.at + start :, None])[:, 0]
+        assert list(found.logprobs) == pytest.approx(truth.tolist(), abs=1e-4)
+
+
+def test_a_default_device_is_not_the_models() -> None:
+    tree, model = TraceTree(tuple(range(3, 40)), (Branch(10, (5, 6), (1, 2)), Branch(20, (5, 6), (0, 2)))), "llama"
+    expected = BranchScorer(tiny_model(model)).score_trees([tree])
+    other = tiny_model(model)
+    with torch.device("meta"):
+        assert BranchScorer(other).score_trees([tree]) == expected
+        assert head_of(other.eval()).splits
 
 
 def test_tokens_that_cannot_come_are_no_difference() -> None:

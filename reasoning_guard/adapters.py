@@ -1,0 +1,59 @@
+"""What PEFT's adapters leave of the model below them. PEFT itself is not needed where there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from reasoning_guard.model_parts import modules_with
+
+_REWRITING = ("pissa", "corda", "olora", "loftq", "lora_ga")
+"""How the names of initialisations begin that take out of the base weights what they put into the adapter."""
+
+
+def has_adapter(model: nn.Module) -> bool:
+    """Whether a model has PEFT's adapters and can be read without them."""
+    return hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+
+
+def base_differs(model: nn.Module) -> str:
+    """Why the model below its adapters is not, or will not stay, the one that training starts from; else nothing.
+
+    An initialisation such as PiSSA's (Meng et al., arXiv 2404.02948) moves the largest directions of each weight into
+    the adapter: without it, what is left is ruined. And what is trained beside the adapters stays when they go.
+    """
+    configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
+    for config in configs.values():
+        name = str(getattr(config, "init_lora_weights", "")).casefold()
+        if name.startswith(_REWRITING):
+            return f"its adapter was initialised by {name!r}, which changes the weights below"
+    own = adapter_parameters(model)
+    beside = [name for name, each in model.named_parameters() if each.requires_grad and id(each) not in own]
+    return f"{beside[0]} is trained beside its adapter" if beside else ""
+
+
+def adapter_parameters(model: nn.Module) -> frozenset[int]:
+    """``id`` of all parameters that are gone when the adapters are off."""
+    return frozenset(id(parameter) for held in _held(model) for parameter in _parameters(held))
+
+
+def is_merged(model: nn.Module) -> bool:
+    """Whether an adapter is part of the weights below at the moment."""
+    return any(getattr(module, "merged_adapters", None) for module in modules_with(model, "merged_adapters"))
+
+
+def _held(model: nn.Module) -> Iterator[object]:
+    """Whatever the layers of adapters hold beside the layers that they stand around."""
+    yield getattr(model, "prompt_encoder", None)
+    for module in modules_with(model, "adapter_layer_names"):
+        for name in ("modules_to_save", "token_adapter", *module.adapter_layer_names):  # type: ignore[misc]
+            yield getattr(module, str(name), None)
+
+
+def _parameters(held: object) -> Iterator[nn.Parameter]:
+    if isinstance(held, nn.Parameter):
+        yield held
+    elif isinstance(held, nn.Module):
+        yield from held.parameters()
