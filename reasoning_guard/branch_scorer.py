@@ -206,7 +206,7 @@ class BranchScorer:
                 empty_cache(device_of(self.model))
                 if full:
                     asked = [len(beginning)] if reads_prompt and prompt is None else [sizes[i] for i in batch]
-                    behind = shared and bool(beginning)
+                    behind = shared and self._masks and bool(beginning)
                     effort.shrink(asked, shared, together=budget > 1, at_once=at_once, behind=behind)
                 else:  # two passes know whether it was the one pass's fault
                     effort.at_once = False

@@ -17,11 +17,9 @@ one where it does, which is the definition itself.
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,8 +29,8 @@ from torch import nn
 from reasoning_guard.branch_pass import mask_dtype
 from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.forking import score_forked
-from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_shared
+from reasoning_guard.exactness import largest_difference, try_at_once, try_copies, try_sharing, within_reach
+from reasoning_guard.forward import LIMIT, Scores
 from reasoning_guard.head import make_logits
 from reasoning_guard.masks import MaskPlan, mask_plans
 from reasoning_guard.model_context import reading, takes_dense_masks
@@ -47,12 +45,12 @@ from reasoning_guard.model_parts import (
     text_config,
     weakly,
 )
-from reasoning_guard.one_pass import fits, is_launched, launch_at_once
+from reasoning_guard.one_pass import fits, is_launched
 from reasoning_guard.processes import broke_off
 from reasoning_guard.rounding import rounding_of
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.table_attention import sdpa
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.twins import VOCABULARY, build_twin, shrink, twin_trees
 
 logger = logging.getLogger(__name__)
@@ -208,9 +206,7 @@ def _test_twin(model: nn.Module, masks: bool) -> Verdict:
             if verdict.plan is not None:
                 return verdict
             unshared = verdict.reason
-        copied = max(
-            _try_copies(twin, trees, truth, a_pass, limit) for a_pass in _PASSES for limit in (LIMIT, _CROWDED)
-        )
+        copied = max(try_copies(twin, trees, truth, a_pass, limit) for a_pass in _PASSES for limit in (LIMIT, _CROWDED))
         return Verdict(None, unshared, copied, forks=copied <= _COPIES_TOLERANCE)
 
 
@@ -222,61 +218,14 @@ def _said(error: Exception) -> str:
 def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> Verdict:
     nearest = float("inf")
     for plan in mask_plans(text_config(twin)):
-        difference = max(_try(twin, trees, plan, truth), _try(twin, trees, plan, truth, _CROWDED))
+        difference = max(try_sharing(twin, trees, plan, truth), try_sharing(twin, trees, plan, truth, _CROWDED))
         if difference <= _TWIN_TOLERANCE:
-            at_once = _try_at_once(twin, *_within_reach(trees, truth, plan), plan) <= _TWIN_TOLERANCE
+            at_once = try_at_once(twin, *within_reach(trees, truth, plan), plan) <= _TWIN_TOLERANCE
             return Verdict(plan, "sharing the trunk is exact on a small model of its kind", difference, at_once=at_once)
         nearest = min(nearest, difference)
     return Verdict(
         None, f"sharing the trunk changes scores on a small model of its kind by {nearest:.2g} nats", nearest
     )
-
-
-def _try(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores, limit: int = LIMIT) -> float:
-    """Largest difference from the truth, without and with a beginning that is read ahead, as groups share one."""
-    beginning = trees[0].trunk[: len(trees[0].trunk) // 2]
-    try:
-        ahead = score_shared(model, trees[:1], plan, prompt=read_prompt(model, beginning), limit=limit)
-        alone = score_shared(model, trees, plan, limit=limit)
-        return max(largest_difference(alone, truth), largest_difference(ahead, truth[:1]))
-    except Exception as error:  # a mask or a cache that the architecture refuses is an answer: not this plan
-        if out_of_memory(error):
-            raise
-        logger.debug("mask plan %s failed on %s: %s", plan, type(model).__name__, error)
-        return float("inf")
-
-
-def _within_reach(trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> tuple[list[TraceTree], Scores]:
-    """What layers of every kind see back over, as one pass asks."""
-    kept = [[plan.reaches(branch.at + len(branch.ids)) for branch in tree.branches] for tree in trees]
-    short = [
-        TraceTree(tree.trunk, tuple(compress(tree.branches, keep))) for tree, keep in zip(trees, kept, strict=True)
-    ]
-    return short, [list(compress(scores, keep)) for scores, keep in zip(truth, kept, strict=True)]
-
-
-def _try_at_once(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> float:
-    """Largest difference from the truth of trunks and branches in one pass."""
-    if attention_name(model) != "sdpa":
-        return float("inf")
-    try:
-        return largest_difference(launch_at_once(model, trees, plan)(), truth)
-    except Exception as error:  # what takes a mask may refuse a table, or look into it
-        if out_of_memory(error):
-            raise
-        logger.debug("one pass with mask plan %s failed on %s: %s", plan, type(model).__name__, error)
-        return float("inf")
-
-
-def _try_copies(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, a_pass: int, limit: int = LIMIT) -> float:
-    """Largest difference from the truth of branches that go on from copies of the cache."""
-    try:
-        return largest_difference(score_forked(model, trees, sys.maxsize, a_pass=a_pass, limit=limit), truth)
-    except Exception as error:  # caches are of many kinds, and not all can be continued or copied
-        if out_of_memory(error):
-            raise
-        logger.debug("copies of the cache failed on %s: %s", type(model).__name__, error)
-        return float("inf")
 
 
 def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limit: int = LIMIT) -> Verdict:
@@ -310,9 +259,9 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
         )
     if verdict.plan is not None:
         plan = _scaled(verdict.plan, text_config(model))
-        difference = _try(model, sample, plan, truth, limit)
+        difference = try_sharing(model, sample, plan, truth, limit)
         if difference > allowed and make_logits(model):
-            difference = _try(model, sample, plan, truth, limit)
+            difference = try_sharing(model, sample, plan, truth, limit)
         if difference <= allowed:
             at_once = verdict.at_once and is_launched(model) and _at_once_is_exact(model, sample, plan, truth, allowed)
             reason = f"{verdict.reason} and within {difference:.2g} nats on this one"
@@ -322,7 +271,7 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
     verdict = replace(verdict, pads=_padding_changes(model, sample, truth) <= allowed)
     if not verdict.forks:
         return verdict
-    difference = max(_try_copies(model, sample, truth, a_pass, limit) for a_pass in _PASSES)
+    difference = max(try_copies(model, sample, truth, a_pass, limit) for a_pass in _PASSES)
     if difference > allowed:
         reason = f"{verdict.reason}, and copies of its cache change scores on this model by {difference:.2g} nats"
         return replace(verdict, reason=reason, difference=difference, forks=False)
@@ -343,7 +292,7 @@ def _at_once_is_exact(
             at //= 2
         sample = [TraceTree(sample[0].trunk[:at], (replace(branch, at=at),))]
         truth = score_independent(model, sample, token_budget=1, split=False)
-    return fits(model, sample, plan, LIMIT) and _try_at_once(model, sample, truth, plan) <= allowed
+    return fits(model, sample, plan, LIMIT) and try_at_once(model, sample, truth, plan) <= allowed
 
 
 def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Scores) -> float:
@@ -406,19 +355,6 @@ def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: S
             f"{type(model).__name__} reads tokens behind the one that it predicts ({alone.total:.3g} nats without "
             f"them, {within:.3g} with them): expected a causal language model (an encoder needs `is_decoder=True`)"
         )
-
-
-def largest_difference(scores: Scores, truth: Scores) -> float:
-    """Largest absolute difference in log-probability between two scorings of the same trees, in nats."""
-    pairs = [
-        (a, b) for x, y in zip(scores, truth, strict=True) for s, t in zip(x, y, strict=True) for a, b in _pairs(s, t)
-    ]
-    differences = [0.0 if a == b else abs(a - b) for a, b in pairs]  # a token that cannot come is -inf twice
-    return float("inf") if any(d != d for d in differences) else max(differences)
-
-
-def _pairs(a: BranchScore, b: BranchScore) -> list[tuple[float, float]]:
-    return list(zip(a.logprobs, b.logprobs, strict=True))
 
 
 def _scaled(plan: MaskPlan, config: Any) -> MaskPlan:

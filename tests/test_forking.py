@@ -17,9 +17,9 @@ from transformers import DynamicCache
 from benchmarks.architectures import plain_loop
 from reasoning_guard import forking, selftest
 from reasoning_guard.branch_scorer import BranchScorer
+from reasoning_guard.exactness import largest_difference
 from reasoning_guard.forking import score_forked
 from reasoning_guard.model_context import reading
-from reasoning_guard.selftest import largest_difference
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.twins import build_twin, twin_trees

@@ -46,7 +46,7 @@ ROOMS = {
         *("logits", "slice_kernel", "hidden", "head"),
         *("divergences", "branch_pass", "forward", "attention_kernel", "table_attention", "one_pass", "twins"),
         *("sequences", "forking", "embeddings", "stopping", "rounding"),
-        *("selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
+        *("exactness", "selftest", "effort", "branch_scorer", "scorer", "reference", "generation", "paraphrasers"),
     ),
     "evaluating": ("gate", "evaluate", "faithfulness"),
     "judging": ("alerts", "rules", "decision"),

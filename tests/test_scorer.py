@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from reasoning_guard.exactness import largest_difference
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import score_shared
 from reasoning_guard.generation import Generator
@@ -17,7 +18,6 @@ from reasoning_guard.model_context import reading
 from reasoning_guard.model_parts import text_config
 from reasoning_guard.problems import Problem
 from reasoning_guard.scorer import AnswerCurve, AnswerScorer
-from reasoning_guard.selftest import largest_difference
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, TraceTree

@@ -24,6 +24,7 @@ from reasoning_guard import selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.effort import Effort
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.exactness import largest_difference
 from reasoning_guard.head import head_of
 from reasoning_guard.model_context import reading
 from reasoning_guard.rounding import working_dtype
@@ -228,8 +229,8 @@ def test_an_adapter_that_goes_off_and_on_is_tested_once_each(caplog: pytest.LogC
             with model.disable_adapter():
                 frozen = scorer.score_trees(TREES)
     assert caplog.text.count("by one shared pass") == 2
-    assert selftest.largest_difference(frozen, BranchScorer(tiny_model("llama")).score_trees(TREES)) < 1e-4
-    assert selftest.largest_difference(frozen, adapted) > 0.1
+    assert largest_difference(frozen, BranchScorer(tiny_model("llama")).score_trees(TREES)) < 1e-4
+    assert largest_difference(frozen, adapted) > 0.1
 
 
 class Int8Linear(nn.Module):
@@ -306,7 +307,7 @@ def test_attention_that_takes_no_mask_is_switched_and_put_back() -> None:
     assert is_shared(scorer)
     assert model.config._attn_implementation == "causal_flex"
     plain = BranchScorer(tiny_model("llama")).score_trees(TREES)
-    assert selftest.largest_difference(found, plain) < 1e-4
+    assert largest_difference(found, plain) < 1e-4
 
 
 def half_as_sharp(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
@@ -322,7 +323,7 @@ def test_attention_of_a_users_own_is_no_other(shared: bool | None) -> None:
     assert_exact(model, BranchScorer(model, shared=shared))
     assert model.config._attn_implementation == "half_as_sharp"
     other = BranchScorer(tiny_model("llama")).score_trees(TREES)
-    assert selftest.largest_difference(BranchScorer(model).score_trees(TREES), other) > 0.1
+    assert largest_difference(BranchScorer(model).score_trees(TREES), other) > 0.1
 
 
 def test_attention_that_takes_no_mask_and_cannot_be_switched_is_read_branch_by_branch() -> None:

@@ -15,10 +15,11 @@ from benchmarks.architectures import plain_loop
 from reasoning_guard import selftest
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.exactness import largest_difference
 from reasoning_guard.head import head_of
 from reasoning_guard.model_context import reading
 from reasoning_guard.model_parts import forward_identity
-from reasoning_guard.selftest import largest_difference, verdict_of, verdict_of_twin
+from reasoning_guard.selftest import verdict_of, verdict_of_twin
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import build_twin
 from tiny_models import tiny_model
