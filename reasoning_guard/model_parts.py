@@ -43,9 +43,14 @@ def inner_model(model: nn.Module) -> nn.Module:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Device of the model's first parameter, where inputs belong."""
+    """Device of the first parameter, where inputs belong; or where it computes, if accelerate keeps it elsewhere."""
     walk = _walked.get(model)
-    return (walk.parameters[0] if walk else next(model.parameters())).device
+    device = (walk.parameters[0] if walk else next(model.parameters())).device
+    if device.type == "meta":
+        hooks = (getattr(module, "_hf_hook", None) for module in modules_with(model, "_hf_hook"))
+        placed = (getattr(hook, "execution_device", None) for hook in hooks)
+        device = next((torch.device(place) for place in placed if place is not None), device)
+    return device
 
 
 def text_config(model: nn.Module) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, cpu_offload
 from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -308,6 +308,16 @@ def test_attention_that_takes_no_mask_is_switched_and_put_back() -> None:
     assert model.config._attn_implementation == "causal_flex"
     plain = BranchScorer(tiny_model("llama")).score_trees(TREES)
     assert largest_difference(found, plain) < 1e-4
+
+
+@pytest.mark.parametrize("shared", [None, False])
+def test_weights_that_come_when_they_are_needed(shared: bool | None) -> None:
+    """All of a model offloaded: none of its parameters is on a device by itself."""
+    model = tiny_model("llama")
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    found = BranchScorer(model, shared=shared).score_trees(TREES)
+    assert largest_difference(found, BranchScorer(tiny_model("llama")).score_trees(TREES)) < 1e-4
 
 
 def half_as_sharp(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **kwargs: Any) -> Any:
