@@ -28,12 +28,12 @@ def read_format(name: str) -> TraceFormat:
     if path.suffix != ".json":
         return get_format(name)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigurationError(
             f"expected a .json file with a trace format; {name!r} can't be read: {error}"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"expected one JSON object with a trace format in {name!r}; {error}") from error
     return _format(name, values)
 

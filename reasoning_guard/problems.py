@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat, get_format
+from reasoning_guard.row_files import rows_of
 
 Message = Mapping[str, str]
 Row = Mapping[str, Any]
@@ -73,7 +73,8 @@ def load_problems(
     r"""Held-out problems from a dataset, rows, a JSONL file, or problems.
 
     Args:
-        source: A ``datasets.Dataset``, mappings, the path of a ``.jsonl`` file, or :class:`Problem` values.
+        source: A ``datasets.Dataset``, mappings (of a table of pandas: ``table.to_dict("records")``), the path of a
+            ``.jsonl`` file, or :class:`Problem` values.
         prompt_column: Column with the prompt (text or chat messages); found by name when not given, see
             :data:`COLUMNS`, as are the others.
         answer_column: Column with the reference answer. None in a row: the problem has no answer. A whole number in a
@@ -89,14 +90,14 @@ def load_problems(
 
     Raises:
         ConfigurationError: Nothing there, a column missing or ambiguous, an empty prompt or answer, or an id that
-            comes twice; the message names the row.
+            comes twice; the message names the row, or the file's line.
 
     Example:
         >>> rows = [{"question": "2 + 2 = ?", "answer": "2 + 2 = 4\n#### 4"}]
         >>> load_problems(rows, format="gsm8k")[0].answer
         '4'
     """
-    rows = list(_rows(source))
+    rows = list(rows_of(source))
     if not rows:
         raise ConfigurationError("expected at least one problem; the source holds none")
     if all(isinstance(row, Problem) for row in rows):
@@ -117,40 +118,6 @@ def load_problems(
         _check(problem, number)
     _check_ids(problems)
     return problems
-
-
-def _rows(source: Any) -> Iterator[Any]:
-    if isinstance(source, (str, os.PathLike)):
-        yield from _read_jsonl(Path(source))
-    elif isinstance(source, Mapping):
-        raise ConfigurationError(f"expected rows, got a mapping of {sorted(map(str, source))}; choose one split")
-    elif not isinstance(source, Iterable):
-        raise ConfigurationError(f"expected rows, problems or the path of a .jsonl file; got {type(source).__name__}")
-    else:
-        yield from source
-
-
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    if not path.is_file():
-        raise ConfigurationError(f"expected a .jsonl file; there is no file {str(path)!r}")
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ConfigurationError(f"{path}, line {number}: expected one JSON object a line; {error}") from error
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file.
-
-    Raises:
-        ConfigurationError: It is no text in UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is no text in UTF-8, in which it must be saved: {error}") from error
 
 
 def _columns(rows: Sequence[Any], given: Mapping[str, str | None]) -> dict[str, str | None]:

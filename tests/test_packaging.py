@@ -25,6 +25,7 @@ ROOMS = {
     "errors": ("errors",),
     "values": (
         *(
+            "row_files",
             "problems",
             "formats",
             "format_inference",

@@ -50,11 +50,11 @@ def load_effects(path: str | os.PathLike[str]) -> dict[str, Effect]:
         ConfigurationError: There is no such file, or it holds something else.
     """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        values = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         return {name: Effect(**fields) for name, fields in values.items()}
     except OSError as error:
         raise ConfigurationError(f"expected a .json file with effects; {str(path)!r} can't be read: {error}") from error
-    except (ValueError, TypeError, AttributeError, ConfigurationError) as error:
+    except (ValueError, RecursionError, TypeError, AttributeError, ConfigurationError) as error:
         raise ConfigurationError(
             f'{path}: expected a JSON object such as {{"accuracy": {{"relative": 0.05, "absolute": 0.02}}}}; {error}'
         ) from error

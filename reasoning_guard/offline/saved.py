@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.offline.chat import Said, said
-from reasoning_guard.problems import COLUMNS, Problem, load_problems, read_lines
+from reasoning_guard.problems import COLUMNS, Problem, load_problems
 from reasoning_guard.reader import TraceReader
+from reasoning_guard.row_files import rows_of
 from reasoning_guard.traces import Trace
 
 _ID_COLUMNS = ("problem_id", "id")
@@ -173,22 +172,7 @@ def _told(completions: Sequence[str]) -> TraceFormat:
 
 
 def _rows(source: Any) -> Iterator[Mapping[str, Any]]:
-    if not isinstance(source, (str, os.PathLike)):
-        yield from source
-        return
-    path = Path(source)
-    if not path.is_file():
-        raise ConfigurationError(f"expected a .jsonl file with traces; there is no file {str(path)!r}")
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            yield _row(path, number, line)
-
-
-def _row(path: Path, number: int, line: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ConfigurationError(f"{path}, line {number}: expected one JSON object a line; {error}") from error
-    if not isinstance(row, dict):
-        raise ConfigurationError(f"{path}, line {number}: expected a JSON object; got {type(row).__name__}")
-    return row
+    for number, row in enumerate(rows_of(source)):
+        if not isinstance(row, Mapping):
+            raise ConfigurationError(f"row {number}: expected a mapping of column to value; got {type(row).__name__}")
+        yield row
