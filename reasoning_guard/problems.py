@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reasoning_guard.cells import listed, text_of, texts_of, whole_number
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat, get_format
 from reasoning_guard.row_files import rows_of
@@ -37,7 +38,10 @@ class Problem:
         options: Texts of the options of a multiple-choice problem; option 0 is "A".
         id: What pairs this problem across evaluations and runs; by default 12 hex digits of the prompt's SHA-256.
         set: Name of the set that it belongs to: "id" (in distribution), "ood", or any other.
-        documents: Texts that the answer should rest on.
+        documents: Texts that the answer should rest on; one text is one document.
+
+    Raises:
+        ConfigurationError: ``options`` is one text.
 
     Example:
         >>> Problem(prompt="2 + 2 = ?", answer="4").id
@@ -53,10 +57,13 @@ class Problem:
 
     def __post_init__(self) -> None:
         """Make sequences immutable and fill in the id."""
+        if isinstance(self.options, str) and self.options:
+            raise ConfigurationError(f"expected `options` as a list of texts; got the text {self.options!r}")
         prompt = self.prompt if isinstance(self.prompt, str) else tuple(dict(message) for message in self.prompt)
+        documents = [self.documents] if isinstance(self.documents, str) else self.documents
         object.__setattr__(self, "prompt", prompt)
         object.__setattr__(self, "options", tuple(self.options))
-        object.__setattr__(self, "documents", tuple(self.documents))
+        object.__setattr__(self, "documents", tuple(documents))
         object.__setattr__(self, "id", self.id or _digest(prompt))
 
 
@@ -74,12 +81,14 @@ def load_problems(
 
     Args:
         source: A ``datasets.Dataset``, mappings (of a table of pandas: ``table.to_dict("records")``), the path of a
-            ``.jsonl`` file, or :class:`Problem` values.
+            ``.jsonl`` file, or :class:`Problem` values. A cell with None, NaN or pandas' NA is empty; numbers are
+            written as texts, those without a fraction without one (10.0 as "10").
         prompt_column: Column with the prompt (text or chat messages); found by name when not given, see
             :data:`COLUMNS`, as are the others.
-        answer_column: Column with the reference answer. None in a row: the problem has no answer. A whole number in a
+        answer_column: Column with the reference answer, a text or a number; True and False are refused, since nothing
+            says by which word the model states them. An empty cell: the problem has no answer. A whole number in a
             problem with options is the index of the right one.
-        options_column: Column with the options' texts (or ``{"text": [...]}``).
+        options_column: Column with the list of the options' texts (or ``{"text": [...]}``).
         id_column: Column with ids that stay the same from run to run.
         set_column: Column that names each row's problem set.
         format: Reduces worked solutions ("... #### 72") to their final answer, and an option's text to its letter
@@ -89,8 +98,8 @@ def load_problems(
         The problems in the order of the rows.
 
     Raises:
-        ConfigurationError: Nothing there, a column missing or ambiguous, an empty prompt or answer, or an id that
-            comes twice; the message names the row, or the file's line.
+        ConfigurationError: Nothing there, a column missing or ambiguous, an empty prompt or answer, a cell that holds
+            something else than it should, or an id that comes twice; the message names the row, or the file's line.
 
     Example:
         >>> rows = [{"question": "2 + 2 = ?", "answer": "2 + 2 = 4\n#### 4"}]
@@ -102,6 +111,8 @@ def load_problems(
         raise ConfigurationError("expected at least one problem; the source holds none")
     if all(isinstance(row, Problem) for row in rows):
         problems = [row for row in rows if isinstance(row, Problem)]
+        for number, problem in enumerate(problems):
+            _check(problem, number)
     else:
         given = {
             "prompt": prompt_column,
@@ -111,12 +122,34 @@ def load_problems(
             "set": set_column,
             "documents": None,
         }
-        columns = _columns(rows, given)
-        how = None if format is None else get_format(format)
-        problems = [_problem(row, number, columns, how) for number, row in enumerate(rows)]
-    for number, problem in enumerate(problems):
-        _check(problem, number)
+        problems = problems_of(rows, range(len(rows)), given, format)
     _check_ids(problems)
+    return problems
+
+
+def problems_of(
+    rows: Sequence[Any],
+    numbers: Iterable[int],
+    given: Mapping[str, str | None],
+    format: str | TraceFormat | None,
+) -> list[Problem]:
+    """The problems of some rows.
+
+    Args:
+        rows: Mappings.
+        numbers: Where they stand in what the user gave, for errors.
+        given: The columns by what they hold, as in :data:`COLUMNS`; None: it is found by its name.
+        format: Reduces worked solutions, as in :func:`load_problems`.
+
+    Raises:
+        ConfigurationError: A row can't be read; the message names it.
+    """
+    columns = _columns(rows, given)
+    how = None if format is None else get_format(format)
+    problems: list[Problem] = []
+    for number, row in zip(numbers, rows, strict=True):
+        problems.append(_problem(row, number, columns, how))
+        _check(problems[-1], number)
     return problems
 
 
@@ -146,15 +179,15 @@ def _column(what: str, given: str | None, present: Sequence[str]) -> str | None:
 
 
 def _problem(row: Row, number: int, columns: Mapping[str, str | None], format: TraceFormat | None) -> Problem:
-    cell = {what: row.get(name) if name else None for what, name in columns.items()}
-    options = _options(cell["options"])
+    cell = {what: listed(row.get(name)) if name else None for what, name in columns.items()}
+    options = _options(cell["options"], number)
     return Problem(
         prompt=_prompt(cell["prompt"], number),
         answer=_answer(cell["answer"], options, number, format),
         options=options,
-        id="" if cell["id"] is None else str(cell["id"]),
-        set="id" if cell["set"] is None else str(cell["set"]),
-        documents=tuple(map(str, cell["documents"] or ())),
+        id=text_of(cell["id"], "the id", number) or "",
+        set="id" if (named := text_of(cell["set"], "the set", number)) is None else named,
+        documents=_documents(cell["documents"], number),
     )
 
 
@@ -168,32 +201,40 @@ def _prompt(value: Any, number: int) -> str | tuple[Message, ...]:
     )
 
 
-def _options(value: Any) -> tuple[str, ...]:
-    texts = value["text"] if isinstance(value, Mapping) and "text" in value else value
-    return tuple(map(str, texts or ()))
+def _options(value: Any, number: int) -> tuple[str, ...]:
+    listing = listed(value["text"]) if isinstance(value, Mapping) and "text" in value else value
+    texts = texts_of(listing, "option", number)
+    if None in texts:
+        raise ConfigurationError(f"row {number}: options[{texts.index(None)}] is empty; leave it out, or give its text")
+    return tuple(text for text in texts if text is not None)
+
+
+def _documents(value: Any, number: int) -> tuple[str, ...]:
+    texts = texts_of([value] if isinstance(value, str) else value, "document", number)
+    return tuple(text for text in texts if text)
 
 
 def _answer(value: Any, options: tuple[str, ...], number: int, format: TraceFormat | None) -> str | None:
-    if value is None:
-        return None
-    if isinstance(value, int) and not isinstance(value, bool) and options:
-        value = _indexed(value, options, number)
-    text = str(value)
-    if format is None:
+    text = text_of(value, "the answer", number)
+    index = whole_number(value) if options else None
+    if text is not None and index is not None:
+        text = _indexed(index, (str(value), text), options, number)
+    if text is None or format is None:
         return text
     return _as_asked(_final(text, format), options, format)
 
 
-def _indexed(value: int, options: tuple[str, ...], number: int) -> str:
-    """Letter of option ``value``, unless ``value`` is the text of an option."""
+def _indexed(index: int, names: Sequence[str], options: tuple[str, ...], number: int) -> str:
+    """Letter of option ``index``, unless the number, as one of ``names``, is the text of an option."""
     texts = [option.strip() for option in options]
-    if str(value) not in texts:
-        return chr(ord("A") + value) if 0 <= value < len(options) else str(value)
-    if value < len(options) and texts.index(str(value)) != value:
+    found = next((texts.index(name) for name in names if name in texts), None)
+    if found is None:
+        return chr(ord("A") + index) if 0 <= index < len(options) else names[-1]
+    if index < len(options) and found != index:
         raise ConfigurationError(
-            f"row {number}: answer {value} is both the index and the text of an option; give the letter instead"
+            f"row {number}: answer {index} is both the index and the text of an option; give the letter instead"
         )
-    return str(value)
+    return texts[found]
 
 
 def _final(text: str, format: TraceFormat) -> str:
@@ -220,6 +261,8 @@ def _check(problem: Problem, number: int) -> None:
         raise ConfigurationError(f"{where}: the prompt is empty")
     if not isinstance(prompt, str) and prompt[-1].get("role") == "assistant":
         raise ConfigurationError(f"{where}: the last message is the assistant's; end the prompt where it is to answer")
+    if problem.answer is not None and not isinstance(problem.answer, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{where}: expected the reference answer as a text or None; got {problem.answer!r}")
     if problem.answer is not None and not problem.answer.strip():
         raise ConfigurationError(f"{where}: the reference answer is empty; use None for a problem without an answer")
 

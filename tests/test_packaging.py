@@ -25,6 +25,7 @@ ROOMS = {
     "errors": ("errors",),
     "values": (
         *(
+            "cells",
             "row_files",
             "problems",
             "formats",

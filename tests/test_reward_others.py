@@ -93,6 +93,7 @@ def test_documents_that_give_the_answer_pay_it(model: Any) -> None:
     alone = logprobs(model, f"{question} #", answer)
     assert given[0] == pytest.approx(min(sum(told) / 2, -0.2) - max(sum(alone) / 2, -5), abs=1e-4)
     assert reward(**rows, documents=[[]] * 8) == [None] * 8
+    assert reward(**rows, documents=[each[0] for each in true]) == given, "a text is one document"
 
 
 def test_preference_rows_pair_the_ranks_from_outside_in() -> None:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from reasoning_guard.cells import text_of
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.offline.chat import Said, said
-from reasoning_guard.problems import COLUMNS, Problem, load_problems
+from reasoning_guard.problems import COLUMNS, Problem, load_problems, problems_of
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.row_files import rows_of
 from reasoning_guard.traces import Trace
@@ -110,7 +111,8 @@ class _Known:
 
     def problem(self, row: Mapping[str, Any], spoken: Said, number: int) -> Problem:
         """The problem of a row, with the prompt that the row itself holds, if it does."""
-        names = [str(row[name]) for name in _ID_COLUMNS if row.get(name) is not None]
+        cells = (text_of(row.get(name), f"the {name}", number) for name in _ID_COLUMNS)
+        names = [name for name in cells if name is not None]
         found = next((self._by_id[name] for name in names if name in self._by_id), None)
         asked = () if spoken.prompt is None else _keys(spoken.prompt)
         other = next((self._by_prompt[key] for key in asked if key in self._by_prompt), None)
@@ -145,20 +147,23 @@ def _stranger(names: Sequence[str], spoken: Said, number: int) -> str:
 def _own_problems(rows: Sequence[Mapping[str, Any]], spoken: Sequence[Said], format: TraceFormat) -> list[Problem]:
     """The problems that the rows themselves hold, each once."""
     found: dict[str, dict[str, Any]] = {}
+    numbers: list[int] = []
     for number, (row, each) in enumerate(zip(rows, spoken, strict=True)):
         if each.prompt is None:
             raise ConfigurationError(
                 f"row {number}: it holds no prompt; add one, or give the problems (they hold both)"
             )
         beside = {name: row[name] for what in ("answer", "options", "set") for name in COLUMNS[what] if name in row}
-        key = str(row.get("problem_id") or _keys(each.prompt)[0])
-        found.setdefault(key, {"id": key, "prompt": each.prompt, **beside})
+        key = text_of(row.get("problem_id"), "the problem_id", number) or _keys(each.prompt)[0]
+        if key not in found:
+            found[key] = {"id": key, "prompt": each.prompt, **beside}
+            numbers.append(number)
     if not any(name in row for row in found.values() for name in COLUMNS["answer"]):
         raise ConfigurationError(
             f"no row holds a reference answer ({', '.join(COLUMNS['answer'])}); add one, or give the problems, "
             "which hold it beside their prompt or id"
         )
-    return load_problems(list(found.values()), format=format)
+    return problems_of(list(found.values()), numbers, dict.fromkeys(COLUMNS), format)
 
 
 def _told(completions: Sequence[str]) -> TraceFormat:

@@ -25,7 +25,8 @@ class AugmentedGenerationReward(TraceReward):
     earns less than nothing. RLAG samples the two answers and compares two losses; here each completion is graded by
     itself, and the reasoning is left out of both views, so that it cannot bring the answer in.
 
-    The dataset needs a column "documents" (a list of texts); None where a row has none or the trace gives no answer.
+    The dataset needs a column "documents" (a list of texts, or one text); None where a row has none or the trace gives
+    no answer.
 
     Args:
         answer: Column with the reference answers; a wrong answer earns 0. None, the default, and no ``correct``: the

@@ -1,0 +1,107 @@
+"""What a cell of a table says, whichever library made the table: a text, several, or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from numbers import Integral, Real
+from typing import Any
+
+from reasoning_guard.errors import ConfigurationError
+
+_EXACT = 2**53
+"""From here on a float may stand for a neighbouring whole number, so its digits are not written out."""
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: None, NaN, or what pandas puts there.
+
+    Example:
+        >>> is_missing(None), is_missing(float("nan")), is_missing("")
+        (True, True, False)
+    """
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return _is_number(value) and bool(value != value)
+
+
+def whole_number(value: Any) -> int | None:
+    """A number without a fraction as int, whatever its type; None for anything else.
+
+    A column of whole numbers becomes one of floats as soon as a cell of it is empty.
+
+    Example:
+        >>> whole_number(10.0), whole_number(0.5), whole_number("10"), whole_number(True)
+        (10, None, None, None)
+    """
+    if not _is_number(value):
+        return None
+    exact = isinstance(value, Integral) or (abs(value) < _EXACT and value == int(value))
+    return int(value) if exact else None
+
+
+def text_of(value: Any, what: str, number: int) -> str | None:
+    """The text of a cell, or None where it is empty.
+
+    Args:
+        value: The cell. Of numbers, those without a fraction are written without one.
+        what: What it should hold, for errors.
+        number: Its row, for errors.
+
+    Raises:
+        ConfigurationError: It holds something else, such as a list or True.
+
+    Example:
+        >>> text_of("Paris", "the answer", 0), text_of(10.0, "the answer", 0), text_of(float("nan"), "the answer", 0)
+        ('Paris', '10', None)
+    """
+    if is_missing(value):
+        return None
+    if isinstance(value, str):
+        return str(value)
+    if _is_number(value):
+        whole = whole_number(value)
+        try:
+            return str(value if whole is None else whole)
+        except ValueError as error:
+            raise ConfigurationError(f"row {number}: {what} is a number of too many digits; give a text") from error
+    word = " with the word that stands for it, such as 'yes'" if type(value).__name__ in ("bool", "bool_") else ""
+    raise ConfigurationError(
+        f"row {number}: expected {what} as a text or a number; got {_shown(value)}. Give a text{word}"
+    )
+
+
+def texts_of(value: Any, what: str, number: int) -> tuple[str | None, ...]:
+    """The texts of a cell that holds a list; none where it is empty.
+
+    Args:
+        value: The cell.
+        what: What each entry of the list is, for errors.
+        number: Its row, for errors.
+
+    Raises:
+        ConfigurationError: It holds something else, or something else stands in the list.
+
+    Example:
+        >>> texts_of(["Paris", 7.0], "option", 0), texts_of(None, "option", 0)
+        (('Paris', '7'), ())
+    """
+    if is_missing(value) or (isinstance(value, str) and not value):
+        return ()
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"row {number}: expected the {what}s as a list of texts; got {_shown(value)}")
+    return tuple(text_of(each, f"each {what}", number) for each in value)
+
+
+def listed(value: Any) -> Any:
+    """An array as a list, which is how tables of other libraries keep one; anything else as it is."""
+    return value.tolist() if getattr(value, "shape", None) and hasattr(value, "tolist") else value
+
+
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real | Decimal)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 80 else text[:79] + '…'}"
