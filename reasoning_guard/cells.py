@@ -98,6 +98,29 @@ def listed(value: Any) -> Any:
     return value.tolist() if getattr(value, "shape", None) and hasattr(value, "tolist") else value
 
 
+def whole_characters(value: Any) -> Any:
+    r"""Texts, and those in lists and mappings, with U+FFFD in place of half characters.
+
+    JSON can hold half an emoji ("\ud83d"), where a text was cut between its two surrogates. No tokenizer takes it and
+    no file in UTF-8 can hold it.
+
+    Example:
+        >>> whole_characters(["cut \ud83d", {"a": "whole \U0001f600"}]) == ["cut \ufffd", {"a": "whole \U0001f600"}]
+        True
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return value
+    if isinstance(value, Mapping):
+        return {whole_characters(key): whole_characters(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [whole_characters(each) for each in value]
+    return tuple(map(whole_characters, value)) if isinstance(value, tuple) else value
+
+
 def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, Real | Decimal)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasoning_guard.cells import listed, text_of, texts_of, whole_number
+from reasoning_guard.cells import listed, text_of, texts_of, whole_characters, whole_number
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat, get_format
 from reasoning_guard.row_files import rows_of
@@ -40,6 +40,8 @@ class Problem:
         set: Name of the set that it belongs to: "id" (in distribution), "ood", or any other.
         documents: Texts that the answer should rest on; one text is one document.
 
+    Half characters (lone surrogates, which a cut leaves of an emoji) become U+FFFD in all of these.
+
     Raises:
         ConfigurationError: ``options`` is one text.
 
@@ -56,15 +58,16 @@ class Problem:
     documents: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Make sequences immutable and fill in the id."""
+        """Make sequences immutable and characters whole, and fill in the id."""
         if isinstance(self.options, str) and self.options:
             raise ConfigurationError(f"expected `options` as a list of texts; got the text {self.options!r}")
         prompt = self.prompt if isinstance(self.prompt, str) else tuple(dict(message) for message in self.prompt)
         documents = [self.documents] if isinstance(self.documents, str) else self.documents
-        object.__setattr__(self, "prompt", prompt)
-        object.__setattr__(self, "options", tuple(self.options))
-        object.__setattr__(self, "documents", tuple(documents))
-        object.__setattr__(self, "id", self.id or _digest(prompt))
+        given = {"prompt": prompt, "options": tuple(self.options), "documents": tuple(documents)}
+        given |= {"answer": self.answer, "id": self.id, "set": self.set}
+        for name, value in given.items():
+            object.__setattr__(self, name, whole_characters(value))
+        object.__setattr__(self, "id", self.id or _digest(self.prompt))
 
 
 def load_problems(
@@ -82,7 +85,8 @@ def load_problems(
     Args:
         source: A ``datasets.Dataset``, mappings (of a table of pandas: ``table.to_dict("records")``), the path of a
             ``.jsonl`` file, or :class:`Problem` values. A cell with None, NaN or pandas' NA is empty; numbers are
-            written as texts, those without a fraction without one (10.0 as "10").
+            written as texts, those without a fraction without one (10.0 as "10"); half characters (lone surrogates)
+            become U+FFFD.
         prompt_column: Column with the prompt (text or chat messages); found by name when not given, see
             :data:`COLUMNS`, as are the others.
         answer_column: Column with the reference answer, a text or a number; True and False are refused, since nothing

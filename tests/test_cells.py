@@ -1,20 +1,27 @@
-"""What a cell says: tables with holes and cells of other types."""
+"""What a cell says: tables with holes, cells of other types, texts cut in the middle of a character."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import two_checkpoints
+from in_fork import in_fork
+from reasoning_guard.cli.app import main
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.offline import load_saved_traces
+from reasoning_guard.offline import load_saved_traces, write_curated
+from reasoning_guard.offline.curation import Choice
 from reasoning_guard.problems import Problem, load_problems
 
 NAN = float("nan")
+CUT = "a\ud83d"
 
 
 def one(**cells: Any) -> Problem:
@@ -122,6 +129,48 @@ def test_a_text_as_documents_is_one_document() -> None:
     assert one(documents="one text").documents == ("one text",)
     assert one(documents=["one", None, "two"]).documents == ("one", "two")
     assert one(documents="").documents == ()
+
+
+def test_half_a_character_becomes_a_mark_wherever_a_text_comes_from() -> None:
+    problem = one(question=CUT, answer=CUT, options=[CUT, "b"], id=CUT, set=CUT, documents=CUT)
+    marked = "a\ufffd"
+    assert problem == Problem(
+        prompt=marked, answer=marked, options=(marked, "b"), id=marked, set=marked, documents=(marked,)
+    )
+    chat = [{"role": "user", "content": CUT}]
+    assert one(question=chat).prompt == ({"role": "user", "content": marked},)
+    assert Problem(prompt=CUT).id == Problem(prompt=marked).id
+    assert Problem(prompt="\ud83d\ude00 \ude00").prompt == "\U0001f600 \ufffd", "halves that belong together are joined"
+
+
+def test_half_a_character_in_a_saved_trace_is_read_and_written_as_a_mark(tmp_path: Path) -> None:
+    marked = "a\ufffd"
+    written = {"role": "assistant", "content": f"{CUT}\n#### 4"}
+    rows = [
+        {"id": CUT, "completion": f"{CUT}\n#### 4"},
+        {"question": CUT, "answer": "4", "completion": f"{CUT}\n#### 4"},
+        {"messages": [{"role": "user", "content": CUT}, written]},
+    ]
+    path = tmp_path / "traces.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    saved = load_saved_traces(path, [Problem(prompt=CUT, answer="4", id=CUT)])
+    assert [trace.completion for trace in saved.traces] == [f"{marked}\n#### 4"] * 3
+    assert [trace.problem.id for trace in saved.traces] == [marked] * 3
+    assert saved.traces[2].problem.prompt == ({"role": "user", "content": marked},)
+    assert load_saved_traces(rows[1:2]).traces[0].problem.prompt == marked
+    choices = [Choice(line=0, id="", weakest=1.0), Choice(line=1, id="", weakest=0.0, why=("no",))]
+    for file in write_curated(tmp_path, [trace.record for trace in saved.traces], choices):
+        assert json.loads(file.read_text(encoding="utf-8"))["completion"] == f"{marked}\n#### 4"
+
+
+def test_the_command_line_scores_a_trace_with_half_a_character(tmp_path: Path) -> None:
+    two_checkpoints.save_all(tmp_path)
+    first, *others = (tmp_path / "traces.jsonl").read_text().splitlines()[:16]
+    cut = {**json.loads(first), "completion": f"{CUT} {json.loads(first)['completion']}"}
+    (tmp_path / "cut.jsonl").write_text("\n".join([json.dumps(cut), *others]))
+    done = in_fork(main, ("score", "cut.jsonl", "--model", "base", "--problems", "held_out.jsonl", "--json"), tmp_path)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["traces"] == 16
 
 
 def test_cells_of_saved_traces_are_read_as_those_of_problems() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from reasoning_guard.cells import whole_characters
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.problems import COLUMNS
 
@@ -52,17 +53,21 @@ def said(row: Mapping[str, Any], number: int) -> Said:
     finished = row.get("finish_reason") != "length" and row.get("finished") is not False
     for name in COMPLETIONS:
         if isinstance(row.get(name), str):
-            return Said(_prompt(row), row[name], finished)
+            return _said(_prompt(row), row[name], finished)
         if _is_chat(row.get(name)):
-            return Said(_prompt(row), _written(_messages(row[name])[-1]), finished)
+            return _said(_prompt(row), _written(_messages(row[name])[-1]), finished)
     for name in CHATS:
         messages = _messages(row[name]) if _is_chat(row.get(name)) else []
         if messages and messages[-1]["role"] == "assistant":
-            return Said(tuple(_plain(each) for each in messages[:-1]) or None, _written(messages[-1]), finished)
+            return _said(tuple(_plain(each) for each in messages[:-1]) or None, _written(messages[-1]), finished)
     raise ConfigurationError(
         f"row {number}: expected what the model wrote in {', '.join(COMPLETIONS)}, or a conversation that ends with an "
         f"assistant's message in {' or '.join(CHATS)}; the columns are {', '.join(map(str, row)) or 'none'}"
     )
+
+
+def _said(prompt: Prompt | None, completion: str, finished: bool) -> Said:
+    return Said(whole_characters(prompt), whole_characters(completion), finished)
 
 
 def _prompt(row: Mapping[str, Any]) -> Prompt | None:

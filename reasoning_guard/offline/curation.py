@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reasoning_guard.cells import whole_characters
 from reasoning_guard.evaluation import Row
 from reasoning_guard.offline.jsonl import line, replace
 
@@ -128,4 +129,4 @@ def _not_scored(row: Row, links: Mapping[str, float]) -> tuple[str, ...]:
 
 
 def _as_it_came(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    return whole_characters(json.dumps(record, ensure_ascii=False) + "\n").encode()

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from reasoning_guard.cells import whole_characters
+
 
 def line(record: Mapping[str, Any]) -> bytes:
     r"""A record as one line; NaN and infinities, which JSON does not know, as null.
@@ -17,7 +19,7 @@ def line(record: Mapping[str, Any]) -> bytes:
         >>> line({"a": [1.5, math.nan]})
         b'{"a": [1.5, null]}\n'
     """
-    return (json.dumps(plain(record), allow_nan=False, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+    return whole_characters(json.dumps(plain(record), allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def plain(value: Any) -> Any:

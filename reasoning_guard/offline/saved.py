@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reasoning_guard.cells import text_of
+from reasoning_guard.cells import text_of, whole_characters
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
@@ -66,7 +66,7 @@ def load_saved_traces(
     traces may answer one problem.
 
     Args:
-        source: Path of a ``.jsonl`` file, or rows.
+        source: Path of a ``.jsonl`` file, or rows. Half characters (lone surrogates) are read as U+FFFD.
         problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes; None: the rows
             hold the reference answer beside the prompt.
         format: A preset's name or a format; None reads it off the traces.
@@ -112,7 +112,7 @@ class _Known:
     def problem(self, row: Mapping[str, Any], spoken: Said, number: int) -> Problem:
         """The problem of a row, with the prompt that the row itself holds, if it does."""
         cells = (text_of(row.get(name), f"the {name}", number) for name in _ID_COLUMNS)
-        names = [name for name in cells if name is not None]
+        names = [whole_characters(name) for name in cells if name is not None]
         found = next((self._by_id[name] for name in names if name in self._by_id), None)
         asked = () if spoken.prompt is None else _keys(spoken.prompt)
         other = next((self._by_prompt[key] for key in asked if key in self._by_prompt), None)
@@ -154,7 +154,8 @@ def _own_problems(rows: Sequence[Mapping[str, Any]], spoken: Sequence[Said], for
                 f"row {number}: it holds no prompt; add one, or give the problems (they hold both)"
             )
         beside = {name: row[name] for what in ("answer", "options", "set") for name in COLUMNS[what] if name in row}
-        key = text_of(row.get("problem_id"), "the problem_id", number) or _keys(each.prompt)[0]
+        named = text_of(row.get("problem_id"), "the problem_id", number)
+        key = whole_characters(named) or _keys(each.prompt)[0]
         if key not in found:
             found[key] = {"id": key, "prompt": each.prompt, **beside}
             numbers.append(number)
