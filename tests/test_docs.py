@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers.integrations.integration_utils import rewrite_logs
 
 import reasoning_guard_lightning
 from documents import PAGES, ROOT, blocks
@@ -51,6 +52,14 @@ def test_the_readme_opens_with_the_line_that_the_example_has() -> None:
     example = (ROOT / "examples" / "sft_with_guard.py").read_text(encoding="utf-8")
     assert added[0] in example
     assert "ReasoningGuardCallback(trainer, problems=held_out" in example
+
+
+def test_the_names_that_trackers_show_are_those_that_the_trainer_makes_of_ours() -> None:
+    (shown,) = rewrite_logs({"eval_guard/<name>": 0.0})
+    assert shown == "eval/guard/<name>"
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in table for name in ("guard/<name>", "eval_guard/<name>", shown))
+    assert "TensorBoard and W&B show it as `eval/guard/...`" in README
 
 
 def test_every_preset_and_every_name_of_an_axis_is_real() -> None:
