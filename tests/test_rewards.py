@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import random
+import warnings
 from typing import Any
 
 import pytest
@@ -70,6 +71,44 @@ def test_a_missing_column_is_named(model: Any) -> None:
 def test_wrong_use_is_refused_at_construction(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         InfoGainReward(**options)
+
+
+def _calls(reward: TraceReward, text: str, n: int) -> list[str]:
+    """What ``n`` calls with a completion that ends so warn of."""
+    rows = {**some(2), "completions": [f" a = 1 ; {text}"] * 2, "completion_ids": None}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        for _ in range(n):
+            reward(**rows)
+    return [str(each.message) for each in said]
+
+
+@pytest.mark.parametrize("kind", REWARDS)
+def test_a_format_that_reads_no_answer_is_said_once_with_the_one_that_does(kind: type[TraceReward], model: Any) -> None:
+    reward = kind(scorer=model, tokenizer=TOKENIZER, format="boxed")
+    assert _calls(reward, "#### 5", 9) == []
+    (said,) = _calls(reward, "#### 5", 30)
+    assert said.startswith(f"{reward.name}: in 10 calls in a row no completion states an answer in format 'boxed'")
+    assert "format='gsm8k' reads an answer" in said
+
+
+def test_where_no_preset_fits_the_completion_is_shown(model: Any) -> None:
+    reward = InfoGainReward(scorer=model, tokenizer=TOKENIZER, format="boxed")
+    (said,) = _calls(reward, "so be it", 10)
+    assert "no preset (think, gsm8k, " in said
+    assert "a = 1 ; so be it'" in said
+
+
+def test_one_stated_answer_begins_the_count_anew(model: Any) -> None:
+    reward = InfoGainReward(scorer=model, **SETTINGS)
+    for _ in range(2):
+        assert _calls(reward, "so be it", 9) == []
+        assert _calls(reward, "# 5", 1) == []
+
+
+def test_the_main_process_alone_says_it(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reasoning_guard.rewards.unread.is_main_process", lambda: False)
+    assert _calls(InfoGainReward(scorer=model, tokenizer=TOKENIZER, format="boxed"), "#### 5", 12) == []
 
 
 @pytest.mark.parametrize("kind", REWARDS)

@@ -18,6 +18,7 @@ from reasoning_guard.processes import together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference, take_reference
 from reasoning_guard.rewards.batch import Batch, groups_of, read_batch
+from reasoning_guard.rewards.unread import Unread
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import BranchScore, TraceTree
@@ -80,6 +81,7 @@ class TraceReward(ABC):
         self.correct = correct
         self.reader: TraceReader | None = None
         self._scorer: AnswerScorer | Reference | None = None
+        self._unread = Unread(self.name)
         if tokenizer is not None:
             self._read_with(tokenizer, scorer if isinstance(scorer, nn.Module) else None)
 
@@ -134,6 +136,7 @@ class TraceReward(ABC):
         self._find_models(batch)
         assert self.reader is not None
         traces = read_batch(batch, self.reader, self.answer, self._prompt_ids)
+        self._unread.look(traces, batch.texts, self.reader.format)
         return [None if value is None or math.isnan(value) else value for value in self._grade(traces, batch)]
 
     @abstractmethod
