@@ -146,7 +146,8 @@ class Guard:
             device: Where it will be trained, when it is not there yet.
 
         Raises:
-            ConfigurationError: A prompt that leaves the model's context no room for a trace.
+            ConfigurationError: A model that writes nothing or can't be scored, or a prompt that leaves its context no
+                room for a trace.
         """
         model = unwrapped(model)
         if self._prepared is model:

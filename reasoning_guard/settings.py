@@ -22,6 +22,9 @@ from reasoning_guard.statistics import Effect
 Action = Literal["warn", "stop", "rollback"] | Callable[[Alert], None]
 OnError = Literal["record", "raise"]
 
+_VIRTUAL_KEYS = ("PREFIX_TUNING", "CARTRIDGE")
+"""PEFT's virtual tokens that stand in the cache alone: a prompt has as many tokens as without them."""
+
 
 def check_settings(
     action: Any, alpha: float, patience: int, max_new_tokens: int, max_overhead: float | None, on_error: str
@@ -71,7 +74,7 @@ def check_effects(effects: Mapping[str, Any], rules: Sequence[Rule], probes: Seq
 
 
 def check_model(model: nn.Module, problems: Sequence[Problem], reader: TraceReader) -> None:
-    """Refuse a model that writes nothing, and prompts that leave its context no room for a trace.
+    """Refuse a model that writes nothing or can't be scored, and prompts that leave its context no room for a trace.
 
     Args:
         model: The model to guard.
@@ -86,6 +89,7 @@ def check_model(model: nn.Module, problems: Sequence[Problem], reader: TraceRead
             f"{type(model).__name__} cannot generate, so it writes no reasoning to guard; the guard needs a causal "
             "language model"
         )
+    _check_scorable(model)
     limit = context_length(model)
     for problem in problems:
         length = len(reader.prompt_ids(problem))
@@ -94,6 +98,23 @@ def check_model(model: nn.Module, problems: Sequence[Problem], reader: TraceRead
                 f"problem {problem.id!r}: its prompt has {length} tokens, the model's context {limit}, which "
                 "leaves no room for a trace; drop or shorten it"
             )
+
+
+def _check_scorable(model: nn.Module) -> None:
+    """Refuse what the scorer would refuse at every evaluation: the tokens that go in are not those that come out."""
+    whole: Any = model
+    if getattr(getattr(whole, "config", None), "is_encoder_decoder", False):
+        raise ConfigurationError(
+            f"{type(model).__name__} is an encoder-decoder model, whose prompts and traces are no one text that could "
+            "be cut; the guard needs a causal language model"
+        )
+    adapter: Any = getattr(whole, "active_peft_config", None)
+    if getattr(adapter, "is_prompt_learning", False) and adapter.peft_type not in _VIRTUAL_KEYS:
+        raise ConfigurationError(
+            f"the model adds {adapter.num_virtual_tokens} tokens of its own to each prompt, as prompt tuning and "
+            f"p-tuning do (it is trained with {type(adapter).__name__}), so answers can't be scored; train LoRA or "
+            "another adapter that leaves the tokens alone, prefix tuning too"
+        )
 
 
 def fingerprint_of(problems: Sequence[Problem], reader: TraceReader, max_new_tokens: int) -> dict[str, str]:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, LlamaConfig
+from transformers import AutoModelForSequenceClassification, LlamaConfig, T5Config, T5ForConditionalGeneration
 
 import runs
 from reasoning_guard.errors import ConfigurationError
@@ -108,6 +109,36 @@ def test_a_model_that_cannot_write_is_refused(tmp_path: Path) -> None:
     config = LlamaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0)
     trainer = runs.plain_trainer(tmp_path, model=AutoModelForSequenceClassification.from_config(config))
     with pytest.raises(ConfigurationError, match="generate"):
+        runs.guard(trainer)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+        peft.PromptEncoderConfig(task_type="CAUSAL_LM", num_virtual_tokens=4, encoder_hidden_size=16),
+    ],
+    ids=["prompt tuning", "p-tuning"],
+)
+def test_adapters_that_add_tokens_are_refused(tmp_path: Path, config: Any) -> None:
+    trainer = runs.sft_trainer(tmp_path, peft_config=config)
+    with pytest.raises(ConfigurationError, match=rf"adds 4 tokens of its own.*{type(config).__name__}.*LoRA"):
+        runs.guard(trainer)
+
+
+def test_prefix_tuning_is_read(tmp_path: Path) -> None:
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    trainer = runs.sft_trainer(tmp_path, peft_config=config, max_steps=1)
+    callback = runs.guard(trainer, every=1, on_error="raise")
+    trainer.train()
+    assert [evaluation.failure for evaluation in callback.guard.evaluations] == [None, None]
+
+
+def test_encoder_decoder_models_are_refused(tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=40, decoder_start_token_id=0, **sizes))
+    trainer = runs.plain_trainer(tmp_path, model=model)
+    with pytest.raises(ConfigurationError, match="encoder-decoder"):
         runs.guard(trainer)
 
 
