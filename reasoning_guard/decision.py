@@ -162,14 +162,27 @@ def _lack(rule: Rule, baseline: Evaluation, latest: Evaluation) -> str:
     watched = expand((*rule.falls, *rule.rises), baseline)
     if not watched and (rule.falls or rule.rises):
         return "it compares problem sets, and there is only one; give a second, e.g. a column `set` with id and ood"
-    missing = [name for name in rule.needs if not has(name)]
+    lacking = [name for name in rule.needs if not has(name)]
+    missing = list(lacking)
     at_chance = latest.sets[0] in latest.gated
     if not missing and watched and not any(map(has, watched)) and not (rule.judges_chance and at_chance):
-        missing = [f"any of {', '.join(dict.fromkeys(watched))}"]
+        lacking = list(dict.fromkeys(watched))
+        missing = [f"any of {', '.join(lacking)}"]
     both = f"both at step {baseline.step} and at step {latest.step}"
     where = f"at step {latest.step}" if latest is baseline else both
-    why = ", since accuracy is near chance" if at_chance else ""
+    why = ", since accuracy is near chance" if at_chance else _unanswered(lacking, latest)
     return f"fewer than {MINIMUM_PAIRS} problems have {' and '.join(missing)} {where}{why}" if missing else ""
+
+
+def _unanswered(lacking: Sequence[str], evaluation: Evaluation) -> str:
+    """Where values are missing for want of reference answers: of how many problems."""
+    for name in lacking:
+        plain, _, set = name.partition("@")
+        rows = [row for row in evaluation.rows if row.set == (set or evaluation.sets[0])]
+        without = sum("no reference answer" in row.reasons.get(plain, "") for row in rows)
+        if without and len(column(evaluation, name)) + without >= MINIMUM_PAIRS:
+            return f", since {without} of {len(rows)} have no reference answer"
+    return ""
 
 
 def _findings(look: Comparison, rules: Sequence[Rule], strict: bool) -> dict[str, tuple[Rule, Finding]]:

@@ -127,6 +127,34 @@ def test_a_checkup_sees_what_is_wrong() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sets", "unanswered", "found"),
+    [
+        (["id"] * 24, range(24), [("problem", "0 of 24 problems have a reference answer; rules need 16")]),
+        (["id"] * 24, range(12), [("problem", "12 of 24 problems have a reference answer; rules need 16")]),
+        (["id"] * 24, range(8), []),
+        (
+            ["id"] * 20 + ["ood"] * 4,
+            range(8),
+            [
+                ("problem", "12 problems of set 'id' have a reference answer; rules need 16"),
+                ("note", "4 problems of set 'ood' have a reference answer; rules need 16"),
+            ],
+        ),
+    ],
+)
+def test_problems_without_answers_are_something_to_mend(
+    sets: list[str], unanswered: range, found: list[tuple[str, str]]
+) -> None:
+    rows = zip(two_checkpoints.problems(), sets, strict=True)
+    asked = [
+        {**row, "set": set, "answer": None if i in unanswered else row["answer"]} for i, (row, set) in enumerate(rows)
+    ]
+    checkup = examine(model("base"), WORDS, asked, format="gsm8k", max_new_tokens=40, sample=2)
+    said = [(each.level, each.found.removesuffix(" to say anything")) for each in advise(checkup)]
+    assert [each for each in said if "reference answer" in each[1]] == found
+
+
 def test_an_adapter_comes_with_its_base_and_tokenizer(tmp_path: Path) -> None:
     two_checkpoints.save_all(tmp_path)
     base, _ = load_model(str(tmp_path / "base"), device="cpu", dtype="float32")

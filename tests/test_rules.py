@@ -159,6 +159,20 @@ def test_a_rule_may_look_at_another_set() -> None:
     assert "accuracy@ood" in resting([evaluation(0)], [rule])["elsewhere"]
 
 
+def test_a_rule_that_rests_for_want_of_answers_says_so() -> None:
+    reason = {"accuracy": "the problem has no reference answer"}
+
+    def unanswered(count: int, n: int = 24) -> str:
+        rows = evaluation(0, n=n).rows
+        silent = [replace(row, values={**row.values, "accuracy": math.nan}, reasons=reason) for row in rows[:count]]
+        return resting([Evaluation(step=0, rows=(*silent, *rows[count:]))])["known_early"]
+
+    said = "fewer than 16 problems have accuracy at step 0"
+    assert unanswered(12) == f"{said}, since 12 of 24 have no reference answer"
+    assert unanswered(24) == f"{said}, since 24 of 24 have no reference answer"
+    assert unanswered(2, n=12) == said
+
+
 def test_a_rule_without_data_rests_and_says_why() -> None:
     no_reference = evaluation(0, reference_info_gain=math.nan)
     assert resting([], RULES) == {}

@@ -149,7 +149,13 @@ def _plain(c: Checkup, advice: Sequence[Advice]) -> dict[str, Any]:
     return {
         "model": asdict(c.model),
         "format": c.format.to_dict(),
-        "problems": {"n": c.n_problems, "sets": c.sets, "chats": c.chats, "longest_prompt": c.longest_prompt},
+        "problems": {
+            "n": c.n_problems,
+            "sets": c.sets,
+            "gradable": c.gradable,
+            "chats": c.chats,
+            "longest_prompt": c.longest_prompt,
+        },
         "presets": c.presets,
         "cue": {"asks": c.asked, "agreeing": c.agreeing, "of": c.asked_of},
         "cuts": asdict(c.seams),

@@ -134,6 +134,18 @@ def _number(c: Checkup) -> Iterator[Advice]:
         yield Advice("note", found, 'add problems from elsewhere, told apart by a column "set" ("id", "ood")')
 
 
+def _gradable(c: Checkup) -> Iterator[Advice]:
+    """Without reference answers nothing is right or wrong; the first set decides whether an alarm can fire at all."""
+    if sum(c.gradable.values()) == c.n_problems < MINIMUM_PAIRS:  # said already: too few problems
+        return
+    for name, count in c.gradable.items():
+        if count < MINIMUM_PAIRS:
+            which = f"problems of set {name!r}" if len(c.gradable) > 1 else f"of {c.n_problems} problems"
+            found = f"{count} {which} have a reference answer; rules need {MINIMUM_PAIRS} to say anything"
+            do = f"give {_ENOUGH_PROBLEMS} or more of them an answer; without one, nothing is right or wrong"
+            yield Advice("problem" if name == c.sets[0] else "note", found, do)
+
+
 def _chat(c: Checkup) -> Iterator[Advice]:
     if c.model.chat_template and not c.chats:
         found = "the tokenizer has a chat template and the prompts are plain text"
@@ -151,5 +163,6 @@ _CHECKS: tuple[Callable[[Checkup], Iterator[Advice]], ...] = (
     _seams,
     _path,
     _number,
+    _gradable,
     _chat,
 )

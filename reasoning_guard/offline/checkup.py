@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ class Checkup:
         format: How completions are read and answers asked for.
         n_problems: Problems that an evaluation would read.
         sets: Their sets.
+        gradable: How many problems of each set have a reference answer.
         chats: How many have chat messages as prompt.
         longest_prompt: In tokens.
         max_new_tokens: Longest trace, in tokens.
@@ -86,6 +88,7 @@ class Checkup:
     format: TraceFormat
     n_problems: int
     sets: tuple[str, ...]
+    gradable: dict[str, int]
     chats: int
     longest_prompt: int
     max_new_tokens: int
@@ -140,6 +143,8 @@ def examine(
     """
     reader = TraceReader(tokenizer, format)
     loaded = load_problems(problems, format=reader.format)
+    sets = tuple(dict.fromkeys(problem.set for problem in loaded))
+    answered = Counter(problem.set for problem in loaded if problem.answer is not None)
     reader.check(loaded)
     watch = Stopwatch()
     complete = reader.format.is_complete
@@ -158,7 +163,8 @@ def examine(
         model=_facts(model, tokenizer),
         format=reader.format,
         n_problems=len(loaded),
-        sets=tuple(dict.fromkeys(problem.set for problem in loaded)),
+        sets=sets,
+        gradable={name: answered[name] for name in sets},
         chats=sum(not isinstance(problem.prompt, str) for problem in loaded),
         longest_prompt=max(len(reader.prompt_ids(problem)) for problem in loaded),
         max_new_tokens=max_new_tokens,
