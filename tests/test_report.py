@@ -19,6 +19,7 @@ from reasoning_guard.report import Run, load_run, write_report
 from reasoning_guard.report.charts import Dot, Frame, Line, Mark, chart, thinned
 from reasoning_guard.report.measures import own_probes
 from reasoning_guard.report.pairs import MOST_PAIRS, pairs
+from reasoning_guard.report.run import distinct_names
 from reasoning_guard.report.series import estimate, timeline
 from reasoning_guard.report.verdict import verdict
 from reasoning_guard.rules import RULES
@@ -249,6 +250,13 @@ def test_runs_must_be_there_and_have_names_of_their_own(tmp_path: Path, healthy:
         write_report(tmp_path / "r.html", [])
     with pytest.raises(ConfigurationError, match="different names"):
         write_report(tmp_path / "r.html", [healthy, healthy])
+
+
+def test_runs_whose_folders_are_called_alike_are_told_apart_by_those_above(tmp_path: Path) -> None:
+    places = ["a/x/out", "b/x/out/reasoning_guard", "b/y/out", "b/last"]
+    assert distinct_names([tmp_path / place for place in places]) == ["a/x/out", "b/x/out", "y/out", "last"]
+    with pytest.raises(ConfigurationError, match="a/out is given twice"):
+        distinct_names(["a/out", "b/out", "a/out/reasoning_guard"])
 
 
 def test_worst_problems_come_first_and_those_of_the_alert_before_all(healthy: Run, shortcut: Run) -> None:

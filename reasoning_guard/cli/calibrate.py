@@ -30,10 +30,11 @@ def calibrate(
         from reasoning_guard.alerts import unit
         from reasoning_guard.offline import calibrate_on_runs, save_effects
         from reasoning_guard.report import load_run
+        from reasoning_guard.report.run import distinct_names
         from reasoning_guard.rules import EFFECTS
 
         with say.doing(f"reading {len(runs)} run(s)"):
-            read = [load_run(run) for run in runs]
+            read = [load_run(run, name=name) for run, name in zip(runs, distinct_names(runs), strict=True)]
             effects = calibrate_on_runs([list(run.evaluations) for run in read])
         save_effects(out, effects)
         widened = {name: effect for name, effect in effects.items() if effect != EFFECTS.get(name)}

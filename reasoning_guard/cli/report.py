@@ -24,10 +24,12 @@ def report(
     """Write a report on runs from the records that their guard kept: one HTML file that needs nothing else."""
     with terminal(as_json) as say:
         from reasoning_guard.report import load_run, write_report
+        from reasoning_guard.report.run import distinct_names
         from reasoning_guard.report.series import timeline
         from reasoning_guard.report.verdict import verdict
 
-        loaded = [load_run(run) for run in runs]
+        named = zip(runs, distinct_names(runs), strict=True)
+        loaded = [load_run(run, name=name) for run, name in named]
         with say.doing("writing the report"):
             page = write_report(out or runs[0] / "report.html", loaded, title=title)
             verdicts = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from reasoning_guard.alerts import Alert
-from reasoning_guard.errors import HistoryError
+from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.history import History
 
@@ -99,15 +99,49 @@ def load_run(directory: str | os.PathLike[str], *, name: str = "", description: 
             f"no {RECORDS} in {given} or in its folder {FOLDER}; give the output folder of a run that had a guard"
         )
     history = History(folder)
-    outer = folder.resolve()
-    outer = outer.parent if outer.name == FOLDER else outer
     return Run(
-        name=name or outer.name,
+        name=name or _output_folder(folder).name,
         evaluations=RecordedEvaluations(folder / RECORDS),
         alerts=history.alerts(),
         settings=_settings(history.run()),
         description=description,
     )
+
+
+def distinct_names(directories: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """A name for each run in one report: its output folder's, behind the folders above that tell it from the others.
+
+    Args:
+        directories: As :func:`load_run` takes them.
+
+    Returns:
+        One name a run.
+
+    Raises:
+        ConfigurationError: A run is there twice.
+
+    Example:
+        >>> distinct_names(["seeds/0/out", "seeds/1/out", "other"])
+        ['0/out', '1/out', 'other']
+    """
+    places = [_output_folder(Path(directory)) for directory in directories]
+    for place, directory in zip(places, directories, strict=True):
+        if places.count(place) > 1:
+            raise ConfigurationError(f"{directory} is given twice; name each run once")
+    return [_shortest(place.parts, [other.parts for other in places]) for place in places]
+
+
+def _shortest(parts: tuple[str, ...], among: Sequence[tuple[str, ...]]) -> str:
+    """The last parts of a path, as few as no other path ends in."""
+    lengths = range(1, len(parts) + 1)
+    length = next(n for n in lengths if n == len(parts) or sum(other[-n:] == parts[-n:] for other in among) == 1)
+    return "/".join(parts[-length:])
+
+
+def _output_folder(given: Path) -> Path:
+    """The run's output folder, which is given itself or by the guard's own folder in it."""
+    whole = given.resolve()
+    return whole.parent if whole.name == FOLDER else whole
 
 
 def _settings(run: Mapping[str, Any]) -> dict[str, Any]:
