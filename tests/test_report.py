@@ -18,6 +18,7 @@ from reasoning_guard.probes import FillerProbe, all_probes, default_probes
 from reasoning_guard.report import Run, load_run, write_report
 from reasoning_guard.report.charts import Dot, Frame, Line, Mark, chart, thinned
 from reasoning_guard.report.measures import own_probes
+from reasoning_guard.report.numbers import NOTHING
 from reasoning_guard.report.pairs import MOST_PAIRS, pairs
 from reasoning_guard.report.run import distinct_names
 from reasoning_guard.report.series import estimate, timeline
@@ -196,6 +197,11 @@ def test_a_marks_label_keeps_off_the_head_of_another() -> None:
     beside = chart([line], [notice, alarm], about="", frame=frame)
     assert 'text-anchor="end"' in alone
     assert 'text-anchor="end"' not in beside
+
+
+def test_a_line_that_broke_off_has_no_current_value() -> None:
+    whole, broken = (Line("x", tuple(Dot(k, last if k == 3 else 2.5) for k in range(4))) for last in (2.5, math.nan))
+    assert re.findall(r"<tspan[^>]*>([^<]*)", chart([whole, broken], about="")) == ["2.50", NOTHING]
 
 
 def test_chart_of_nothing_is_nothing() -> None:

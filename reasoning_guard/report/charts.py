@@ -37,7 +37,7 @@ class Line:
     """A series; a missing value is a NaN ``y`` and leaves a gap.
 
     Attributes:
-        label: Written at the end of the line, before the last value.
+        label: Written at the end of the line, before the value at its last step, a dash where that is missing.
         dots: The values by rising step.
         colour: Number of the colour class.
         dash: Number of the dash class.
@@ -222,7 +222,7 @@ def _end_labels(lines: Sequence[Line], x: Scale, y: Scale, *, share: bool) -> li
     bottom, top = y.range
     places = spread([y(d.y) + 4 for d in lasts], LABEL_GAP, top, bottom + 1)
     return [
-        tag("text", f"{line.label} ", tag("tspan", number(dot.y, share=share), class_="value"),
+        tag("text", f"{line.label} ", tag("tspan", number(line.dots[-1].y, share=share), class_="value"),
             class_=f"end c{line.colour}", x=x.range[1] + 8, y=place)
-        for line, dot, place in zip(lines, lasts, places, strict=True)
+        for line, place in zip(lines, places, strict=True)
     ]  # fmt: skip
