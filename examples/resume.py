@@ -1,13 +1,15 @@
 """A run that was killed goes on: same baseline, same history, no record twice. Start it, stop it, start it again.
 
-    python examples/resume.py 100
-    python examples/resume.py 300    # goes on from 100
+    python examples/resume.py 300    # kill it
+    python examples/resume.py 300    # goes on from the last multiple of ten
+    python examples/resume.py 600    # goes on from 300
 
 With the Hugging Face and Lightning trainers nothing is needed: resume as always. This is a loop under accelerate.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from reasoning_guard_demo.model import EOS, build_model, build_tokenizer
 from reasoning_guard_demo.task import ARMS, held_out_problems, training_examples
 
 FORMAT = TraceFormat(name="demo", cue=" #", step_end=r";", answer=r"# (\S+)")
-CHECKPOINT = Path("runs/resume/checkpoint")
+RUN = Path("runs/resume")
 
 
 def batch(step: int, size: int = 32) -> dict[str, torch.Tensor]:
@@ -28,6 +30,14 @@ def batch(step: int, size: int = 32) -> dict[str, torch.Tensor]:
     texts = [f"{row['prompt']}{row['completion']} {EOS}" for row in rows]
     ids = build_tokenizer()(texts, padding=True, return_tensors="pt")
     return {**ids, "labels": ids["input_ids"].masked_fill(ids["attention_mask"] == 0, -100)}
+
+
+def save(accelerator: Accelerator, step: int) -> None:
+    """A checkpoint has its name only once it is whole, so that a kill in between leaves the one before."""
+    accelerator.save_state(str(RUN / "unfinished"))
+    (RUN / "unfinished").rename(RUN / f"step-{step}")
+    for older in set(RUN.glob("step-*")) - {RUN / f"step-{step}"}:
+        shutil.rmtree(older)
 
 
 def main(steps: int) -> None:
@@ -40,19 +50,21 @@ def main(steps: int) -> None:
     guard = Guard(held_out_problems("id", 24), build_tokenizer(), format=FORMAT, max_new_tokens=48, progress=False)
     guard.prepare(model)  # the frozen reader is the model as it was before any training, so before the checkpoint
     accelerator.register_for_checkpointing(guard)
-    done = 0
-    if CHECKPOINT.exists():
-        accelerator.load_state(str(CHECKPOINT))
-        done = int((CHECKPOINT / "steps").read_text())
+    done = max((int(path.name.removeprefix("step-")) for path in RUN.glob("step-*")), default=0)
+    if steps <= done:
+        sys.exit(f"this run has taken {done} steps already; ask for more, or remove {RUN}")
+    if done:
+        accelerator.load_state(str(RUN / f"step-{done}"))
 
     for step in range(done, steps):
         guard.step(model, step, every=max(1, steps // 4))
+        if step % 10 == 0 and step > done:
+            save(accelerator, step)
         accelerator.backward(model(**batch(step)).loss)
         optimizer.step()
         optimizer.zero_grad()
     guard.step(model, steps)
-    accelerator.save_state(str(CHECKPOINT))
-    (CHECKPOINT / "steps").write_text(str(steps))
+    save(accelerator, steps)
     print(f"went on from {done}; evaluations at {[evaluation.step for evaluation in guard.evaluations]}")
 
 

@@ -11,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from documents import PAGES, blocks
+from reasoning_guard import Guard
 from tokenizers_on_the_spot import arithmetic_lines
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,6 +86,31 @@ def test_resume_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     found = [run_here("resume", steps, cwd=tmp_path, patch=monkeypatch, capsys=capsys) for steps in ("4", "8")]
     assert "went on from 0; evaluations at [0, 1, 2, 3, 4]" in found[0]
     assert "went on from 4; evaluations at [0, 1, 2, 3, 4, 6, 8]" in found[1]
+
+
+def test_resume_goes_on_after_a_kill_and_asks_for_more_steps_than_there_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def step(guard: Guard, model: Any, at: int, **options: Any) -> Any:
+        if at == 13:
+            raise Killed
+        return whole(guard, model, at, **options)
+
+    whole = Guard.step
+    with monkeypatch.context() as patch:
+        patch.setattr(Guard, "step", step)
+        with pytest.raises(Killed):
+            run_here("resume", "14", cwd=tmp_path, patch=patch, capsys=capsys)
+    torn = tmp_path / "runs" / "resume" / "unfinished"  # the next save was under way
+    torn.mkdir()
+    (torn / "model.safetensors").write_bytes(b"torn")
+    said = run_here("resume", "14", cwd=tmp_path, patch=monkeypatch, capsys=capsys)
+    assert "went on from 10; evaluations at [0, 3, 6, 9, 12, 14]" in said
+    with pytest.raises(SystemExit, match="14 steps already"):
+        run_here("resume", "8", cwd=tmp_path, patch=monkeypatch, capsys=capsys)
 
 
 # ---------------------------------------------------------------------------------------------------- what they show
