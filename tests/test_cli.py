@@ -187,6 +187,33 @@ def test_a_damaged_model_and_a_defect_are_no_broken_rules(folder: Path, tmp_path
     assert "Traceback" in done.err
 
 
+@pytest.mark.parametrize("command", ["compare", "curate", "score", "calibrate", "report", "demo"])
+def test_where_nothing_can_be_written_is_said_before_the_work(command: str, folder: Path, tmp_path: Path) -> None:
+    """Models and runs that are not there would be complained of next."""
+    (tmp_path / "file").write_text("kept")
+    model = ["--model", "nowhere"]
+    given = {"compare": ["nowhere", "nowhere"], "curate": model, "score": model, "demo": []}.get(command, ["nowhere"])
+    given = [*(["traces.jsonl"] if given is model else []), *given]
+    given += ["--problems", "held_out.jsonl"] if command in ("compare", "curate", "score") else []
+    places = [("file/deeper", "file is a file")]
+    if command in ("compare", "curate", "demo"):
+        places += [("file", "file is a file")]
+    else:
+        places += [(".", f"needs a file, and {tmp_path} is a folder")]
+    for place, words in places:
+        done = quick(command, *given, "--out", str(tmp_path / place), cwd=folder)
+        assert done.returncode == 2, done.stderr
+        assert words in "".join(done.stderr.split("\n")), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_demo_by_itself_refuses_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("kept")
+    done = run("--out", str(tmp_path / "file"), cwd=tmp_path, launcher=[sys.executable, "-m", "reasoning_guard_demo"])
+    assert done.returncode == 2
+    assert "error: --out needs a folder" in done.stderr
+
+
 def test_a_model_that_falls_to_chance_breaks_the_gate(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "base", tmp_path / "lost")
     model = LlamaForCausalLM.from_pretrained(tmp_path / "lost")

@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 import two_checkpoints
 from reasoning_guard import Guard, load_saved_traces, score_traces
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.offline import advise, compare_models, curate, examine, format_of_model, load_model
+from reasoning_guard.offline import advise, compare_models, curate, examine, format_of_model, load_model, save_effects
 from reasoning_guard.offline.scoring import CHUNK
 
 WORDS = two_checkpoints.tokenizer()
@@ -153,6 +153,13 @@ def test_problems_without_answers_are_something_to_mend(
     checkup = examine(model("base"), WORDS, asked, format="gsm8k", max_new_tokens=40, sample=2)
     said = [(each.level, each.found.removesuffix(" to say anything")) for each in advise(checkup)]
     assert [each for each in said if "reference answer" in each[1]] == found
+
+
+def test_what_takes_no_file_is_named_and_left_clean(tmp_path: Path) -> None:
+    (tmp_path / "effects.json").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"effects\.json'$"):
+        save_effects(tmp_path / "effects.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["effects.json"]
 
 
 def test_an_adapter_comes_with_its_base_and_tokenizer(tmp_path: Path) -> None:

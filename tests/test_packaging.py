@@ -27,6 +27,7 @@ ROOMS = {
         *(
             "cells",
             "row_files",
+            "places",
             "problems",
             "formats",
             "format_inference",

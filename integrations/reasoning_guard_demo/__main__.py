@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from reasoning_guard import Evaluation
+from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.places import check_folder
 from reasoning_guard.report import load_run, write_report
 from reasoning_guard_demo.recipes import train_base
 from reasoning_guard_demo.run import Story, tell
@@ -54,6 +56,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder for records, TensorBoard and page")
     parser.add_argument("--probes", action="store_true", help="the complete suite of probes on all seven arms")
     options = parser.parse_args()
+    try:
+        check_folder(options.out, "--out")
+    except ConfigurationError as error:
+        parser.error(str(error))
     _quiet()
     if options.probes:
         return _probe(list(map(int, options.seeds.split(","))), options.out)

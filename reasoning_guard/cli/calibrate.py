@@ -9,6 +9,7 @@ import typer
 
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import terminal
+from reasoning_guard.places import check_file
 
 
 def calibrate(
@@ -22,6 +23,7 @@ def calibrate(
 
     What comes out is for compare --effects, and for Guard(effects=load_effects("effects.json")).
     """
+    check_file(out, "`--out`")
     with terminal(as_json) as say:
         from dataclasses import asdict
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import BROKEN, NOT_JUDGED, Terminal, load, terminal
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.places import check_folder
 
 if TYPE_CHECKING:
     from reasoning_guard.offline import ModelComparison
@@ -38,6 +39,7 @@ def compare(
     Exit code 0: no alarm. 1: a rule is broken, so that a release script stops. 3: there was too little to judge by
     (answers of the base that are no better than chance).
     """
+    check_folder(out, "`--out`")
     with terminal(as_json) as say:
         from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import compare_models, format_of_model, load_effects

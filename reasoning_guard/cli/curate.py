@@ -11,6 +11,7 @@ import typer
 
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import Terminal, load, terminal
+from reasoning_guard.places import check_folder
 
 if TYPE_CHECKING:
     from reasoning_guard.offline import Choice
@@ -38,6 +39,7 @@ def curate(
     A trace is kept if its steps add to the answer, add more than another trace's steps would, and add it before the
     answer is stated. kept.jsonl holds the lines as they came, best first; rejected.jsonl says why.
     """
+    check_folder(out, "`--out`")
     with terminal(as_json) as say:
         from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import curate as choose

@@ -14,6 +14,7 @@ import typer
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import Terminal
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.places import check_folder
 
 
 def demo(
@@ -33,6 +34,7 @@ def demo(
     """
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise ConfigurationError(f"`--seeds` takes whole numbers with commas between them, e.g. 0,1,2; got {seeds!r}")
+    check_folder(out, "`--out`")
     say = Terminal(as_json, speaks=True)
     arguments = ["--seeds", seeds, "--out", str(out), *(["--all"] if every_arm else [])]
     with redirect_stdout(sys.stderr if as_json else sys.stdout), _arguments(arguments):

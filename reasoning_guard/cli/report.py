@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import terminal
+from reasoning_guard.places import check_file
 
 
 def report(
@@ -22,6 +23,8 @@ def report(
     as_json: options.Json = False,
 ) -> None:
     """Write a report on runs from the records that their guard kept: one HTML file that needs nothing else."""
+    if out is not None:
+        check_file(out, "`--out`")
     with terminal(as_json) as say:
         from reasoning_guard.report import load_run, write_report
         from reasoning_guard.report.run import distinct_names

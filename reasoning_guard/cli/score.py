@@ -9,6 +9,7 @@ import typer
 
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import load, terminal
+from reasoning_guard.places import check_file
 
 
 def score(
@@ -36,6 +37,8 @@ def score(
     Stopped at any moment, the same command goes on where it was. Several GPUs:
     accelerate launch -m reasoning_guard score ...
     """
+    path = out or traces.with_name(f"{traces.stem}.scores.jsonl")
+    check_file(path, "`--out`")
     with terminal(as_json) as say:
         from reasoning_guard.cli.tables import summary_table
         from reasoning_guard.format_file import read_format
@@ -45,7 +48,6 @@ def score(
 
         chosen = None if format is None else read_format(format)
         saved = load_saved_traces(traces, problems, format=chosen)
-        path = out or traces.with_name(f"{traces.stem}.scores.jsonl")
         read_by, tokenizer = load(say, model, device, dtype)
         with say.bar(f"scoring {len(saved.traces)} traces in format {saved.format.name}") as progress:
             scored = score_traces(

@@ -1,0 +1,37 @@
+"""Where results are to go: refused before the work is done, where they could not be written in the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from reasoning_guard.errors import ConfigurationError
+
+
+def check_folder(path: Path, asked: str) -> None:
+    """Refuse a folder that can't be made, since a file stands in its place or above it.
+
+    Args:
+        path: The folder; it need not be there yet.
+        asked: The setting that names it, for the message.
+
+    Raises:
+        ConfigurationError: What stands there, and what to do.
+    """
+    nearest = next((place for place in (path, *path.parents) if place.exists()), path)
+    if nearest.exists() and not nearest.is_dir():
+        raise ConfigurationError(f"{asked} needs a folder, and {nearest} is a file; name another, or move it away")
+
+
+def check_file(path: Path, asked: str) -> None:
+    """Refuse a file that can't be written, since a folder stands in its place, or a file above it.
+
+    Args:
+        path: The file; it need not be there yet.
+        asked: The setting that names it, for the message.
+
+    Raises:
+        ConfigurationError: What stands there, and what to do.
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"{asked} needs a file, and {path} is a folder; name a file in it")
+    check_folder(path.parent, asked)
