@@ -27,7 +27,7 @@ from reasoning_guard.memory import Identity, Memory
 from reasoning_guard.model_parts import device_of, unwrapped
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.problems import load_problems
-from reasoning_guard.processes import Team, from_main_process, together
+from reasoning_guard.processes import Team, from_main_process, is_main_process, together
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.reference import Reference, take_reference
 from reasoning_guard.rules import EFFECTS, RULES, Rule
@@ -146,8 +146,8 @@ class Guard:
             device: Where it will be trained, when it is not there yet.
 
         Raises:
-            ConfigurationError: A model that writes nothing or can't be scored, or a prompt that leaves its context no
-                room for a trace.
+            ConfigurationError: A model that writes nothing or can't be scored, a prompt that leaves its context no
+                room for a trace, or a file where the records' folder should be.
         """
         model = unwrapped(model)
         if self._prepared is model:
@@ -323,6 +323,8 @@ class Guard:
     def _checked_and_read(self, model: nn.Module, device: torch.device | None) -> Reference | None:
         """The frozen reference of a model that can be guarded; all processes have one, or none has."""
         check_model(model, self.problems, self.reader)
+        if is_main_process():
+            self._memory.check()
         choice = self._reference_choice
         found = take_reference(model, self.reader.tokenizer, self.reader.format, choice, device)
         return found if all(Team.of_run().gather(found is not None)) else None

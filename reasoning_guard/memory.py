@@ -13,6 +13,7 @@ from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import HistoryError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.history import check_fingerprint, state_of
+from reasoning_guard.places import check_folder
 from reasoning_guard.processes import from_main_process
 from reasoning_guard.records import Records
 from reasoning_guard.settings import OnError
@@ -52,11 +53,21 @@ class Memory:
         """See the class."""
         self._on_error: OnError = on_error
         self._records: Records | None = None
+        self._directory: Path | None = None
         self._carried: Mapping[str, Any] = {}
 
     def keep_in(self, directory: Path) -> None:
         """Keep records on disk from here on."""
-        self._records = Records(directory, self._on_error)
+        self._records, self._directory = Records(directory, self._on_error), directory
+
+    def check(self) -> None:
+        """Refuse a folder that can't be made, before any training; on the main process.
+
+        Raises:
+            ConfigurationError: A file stands in its place.
+        """
+        if self._directory is not None:
+            check_folder(self._directory, "`directory`")
 
     def carry(self, state: Mapping[str, Any]) -> None:
         """Note the records that a training checkpoint brought, until they are taken up."""

@@ -142,6 +142,14 @@ def test_encoder_decoder_models_are_refused(tmp_path: Path) -> None:
         runs.guard(trainer)
 
 
+@pytest.mark.parametrize("place", ["taken", "taken/deeper"])
+def test_a_file_where_the_records_should_be_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "taken").write_text("kept")
+    trainer = runs.sft_trainer(tmp_path / "out")
+    with pytest.raises(ConfigurationError, match=r"`directory` needs a folder, and .*/taken is a file"):
+        runs.guard(trainer, directory=tmp_path / place)
+
+
 def test_two_guards_in_one_folder_are_refused(tmp_path: Path) -> None:
     """Each would put the other's records aside."""
     trainer = runs.sft_trainer(tmp_path)
