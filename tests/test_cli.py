@@ -79,6 +79,11 @@ def test_help_of_each_command_fits_the_screen(command: str) -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+def test_help_eats_no_brackets() -> None:
+    done = CliRunner().invoke(app, ["demo", "--help"], env={"COLUMNS": "80"})
+    assert "'reasoning-guard[demo]'" in " ".join(done.stdout.split())
+
+
 def test_score_writes_a_line_a_trace_and_a_table(folder: Path) -> None:
     done = quick("score", "traces.jsonl", "-m", "base", "-p", "held_out.jsonl", "-o", "whole.jsonl", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -227,8 +232,11 @@ def test_a_model_that_falls_to_chance_breaks_the_gate(folder: Path, tmp_path: Pa
 
 def test_a_run_with_an_alarm_teaches_with_a_warning(folder: Path, tmp_path: Path) -> None:
     arguments = ["--problems", "held_out.jsonl", "--format", "gsm8k", "--max-new-tokens", "40"]
-    quick("compare", "base", "tuned", *arguments, "--out", str(tmp_path / "out"), cwd=folder)
-    done = quick("calibrate", str(tmp_path / "out"), "--out", str(tmp_path / "e.json"), cwd=folder)
+    out, effects = tmp_path / "out[1]", tmp_path / "e[2].json"
+    compared = quick("compare", "base", "tuned", *arguments, "--out", str(out), cwd=folder)
+    assert f"Report: {out / 'report.html'}" in compared.stdout
+    done = quick("calibrate", str(out), "--out", str(effects), cwd=folder)
+    assert f"Effects: {effects}" in done.stdout
     said = " ".join(done.stderr.split())
     assert done.returncode == 0, done.stderr
     assert "raised an alarm (accuracy_trap): what it lost counts as harmless from now on" in said

@@ -94,7 +94,9 @@ def _run(seed: int, arms: Sequence[str], out: Path) -> list[Story]:
         guarding = sum(e.seconds.get("total", 0) for e in story.evaluations)
         console.print(f"  {story.seconds:.0f} s, {guarding:.0f} of them guarding; stopped at step {story.steps}")
         for alert in story.alerts:
-            console.print(alert.text(), style="red" if alert.severity == "alarm" else "yellow", highlight=False)
+            console.print(
+                alert.text(), style="red" if alert.severity == "alarm" else "yellow", highlight=False, markup=False
+            )
         stories.append(story)
     return stories
 
@@ -157,8 +159,8 @@ def _show(stories: Sequence[Story], out: Path) -> None:
     console.print(
         f"The guard took {statistics.mean(shares):.0%} of the wall time ({looks} evaluations in {steps} tiny steps)."
     )
-    console.print(f"The two stories side by side: {page}")
-    console.print(f"TensorBoard: tensorboard --logdir {out}")
+    console.print(f"The two stories side by side: {page}", markup=False)
+    console.print(f"TensorBoard: tensorboard --logdir {out}", markup=False)
 
 
 def _judge(stories: Sequence[Story]) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from reasoning_guard import __version__
 from reasoning_guard.cli import calibrate, compare, curate, demo, doctor, report, score
@@ -16,8 +17,8 @@ from reasoning_guard.errors import ReasoningGuardError
 
 
 def _paragraphs(command: Callable[..., None]) -> str:
-    """A command's docstring with its lines joined, since the terminal breaks them where it likes."""
-    return "\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n"))
+    """A command's docstring with its lines joined, since the terminal breaks them where it likes; no markup."""
+    return escape("\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n")))
 
 
 app = typer.Typer(

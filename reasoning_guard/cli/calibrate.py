@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import terminal
@@ -51,8 +52,8 @@ def calibrate(
         for name, effect in effects.items():
             before = f"{EFFECTS[name].absolute:g}" if name in EFFECTS else "0"
             now = f"{effect.absolute:.3g}" if name in widened else ""
-            table.add_row(name, f"{effect.relative:.0%}", before, now, style="bold" if name in widened else "")
+            table.add_row(escape(name), f"{effect.relative:.0%}", before, now, style="bold" if name in widened else "")
         say.out.print(table)
-        say.out.print(f"\n{len(widened)} widened. Effects: {out}", soft_wrap=True)
+        say.out.print(f"\n{len(widened)} widened. Effects: {out}", soft_wrap=True, markup=False)
         says = {name: asdict(effect) for name, effect in effects.items()}
         say.result({"effects_file": str(out), "widened": list(widened), "effects": says})

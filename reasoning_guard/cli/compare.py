@@ -94,7 +94,7 @@ def _show(say: Terminal, found: ModelComparison, code: int, page: Path) -> None:
         say.out.print(escape(alert_text(alert, say.out.width)), style="red" if alert.severity == "alarm" else "yellow")
         say.out.print()
     say.out.print(_sentence(found, code))
-    say.out.print(f"Report: {page}", soft_wrap=True)
+    say.out.print(f"Report: {page}", soft_wrap=True, markup=False)
 
 
 def _sentence(found: ModelComparison, code: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import Terminal, load, terminal
@@ -65,8 +66,8 @@ def _show(say: Terminal, choices: Sequence[Choice], out: Path) -> None:
     table.add_column("why others are not (a trace may have several reasons)")
     table.add_column("traces", justify="right")
     for reason, count in why.items():
-        table.add_row(reason, str(count))
+        table.add_row(escape(reason), str(count))
     say.out.print(table)
     files = {name: str(out / f"{name}.jsonl") for name in ("kept", "rejected", "scores")}
-    say.out.print(f"\nKept, best first: {files['kept']}\nRejected: {files['rejected']}", soft_wrap=True)
+    say.out.print(f"\nKept, best first: {files['kept']}\nRejected: {files['rejected']}", soft_wrap=True, markup=False)
     say.result({"kept": kept, "rejected": len(choices) - kept, "why": why, "files": files})

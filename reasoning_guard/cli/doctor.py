@@ -73,7 +73,9 @@ def _show_facts(say: Terminal, c: Checkup, source: str) -> None:
     kind = f"{m.name}{' with an adapter' if m.adapter else ''}, {m.parameters / 1e6:,.1f} M parameters"
     facts.add_row("model", f"{kind}, {m.dtype} on {m.device}, context {f'{m.context:,}' if m.context else 'unlimited'}")
     facts.add_row("tokenizer", f"{m.vocabulary:,} tokens, {'a' if m.chat_template else 'no'} chat template")
-    facts.add_row("problems", f"{c.n_problems} in {', '.join(c.sets)}; longest prompt {c.longest_prompt:,} tokens")
+    facts.add_row(
+        "problems", f"{c.n_problems} in {escape(', '.join(c.sets))}; longest prompt {c.longest_prompt:,} tokens"
+    )
     facts.add_row("format", f"{escape(c.format.name)}, {source}; asks {escape(repr(c.asked))}")
     reads = ", ".join(f"{name} {share:.0%}" for name, share in c.presets.items())
     facts.add_row("presets", f"read an answer in: {reads}")

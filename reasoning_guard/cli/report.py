@@ -42,6 +42,6 @@ def report(
         for name, told in verdicts.items():
             style = {"alarm": "red", "notice": "yellow"}.get(told.state, "")
             say.out.print(f"[bold]{escape(name)}[/]: {escape(told.sentence)}", style=style)
-        say.out.print(f"\nReport: {page}", soft_wrap=True)
+        say.out.print(f"\nReport: {page}", soft_wrap=True, markup=False)
         says = [{"name": name, "state": told.state, "verdict": told.sentence} for name, told in verdicts.items()]
         say.result({"report": str(page), "runs": says})

@@ -63,7 +63,7 @@ def score(
         for set in scored.gated:
             say.note(f"accuracy on set {set!r} is at chance, so how far answers depend on the text is left out")
         say.out.print(summary_table(summaries, f"{len(scored.rows)} traces, read by {model}"))
-        say.out.print(f"\nScores: {path}", soft_wrap=True)
+        say.out.print(f"\nScores: {path}", soft_wrap=True, markup=False)
         say.result(
             {
                 "scores": str(path),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from textwrap import fill
 
+from rich.markup import escape
 from rich.table import Table
 
 from reasoning_guard.alerts import Alert
@@ -30,7 +31,7 @@ def summary_table(summaries: Sequence[Summary], title: str) -> Table:
         of_set = {s.name: s for s in summaries if s.set == set}
         if len(sets) > 1:
             table.add_section()
-            table.add_row(f"[bold]set {set}[/]")
+            table.add_row(f"[bold]set {escape(set)}[/]")
         for name in _shown(of_set, first=set == sets[0]):
             table.add_row(_label(name), *_estimate(of_set[name]))
     return table
@@ -51,7 +52,7 @@ def change_table(changes: Sequence[Change], title: str) -> Table:
         of_set = {c.name: c for c in changes if c.set == set}
         if len(sets) > 1:
             table.add_section()
-            table.add_row(f"[bold]set {set}[/]")
+            table.add_row(f"[bold]set {escape(set)}[/]")
         for name in _shown(of_set, first=set == sets[0]):
             c, share = of_set[name], measure(name).bounded
             ends = (number(value, share=share) for value in (c.baseline, c.current))
@@ -68,7 +69,7 @@ def change_table(changes: Sequence[Change], title: str) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(title=escape(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0)
     return table
@@ -89,4 +90,4 @@ def _shown(names: Iterable[str], first: bool) -> list[str]:
 def _label(name: str) -> str:
     what = measure(name)
     unit = _UNITS.get(what.unit, what.unit)
-    return f"{what.full_label}, {unit}" if unit else what.full_label
+    return escape(f"{what.full_label}, {unit}" if unit else what.full_label)
