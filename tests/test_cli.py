@@ -169,6 +169,22 @@ def test_doctor_finds_nothing_to_mend_and_says_what_it_saw(folder: Path) -> None
     assert "'gsm8k'" in problem["do"]
 
 
+def test_doctor_says_how_many_problems_it_looks_at(folder: Path) -> None:
+    arguments = ["-m", "base", "-p", "held_out.jsonl", "--max-new-tokens", "40", "--sample", "1000"]
+    assert "\n24 problems: writing" in quick("doctor", *arguments, cwd=folder).stderr
+
+
+def test_a_model_without_a_tokenizer_is_told_from_one_that_is_none(folder: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(folder / "base", bare, ignore=shutil.ignore_patterns("*token*", "special*"))
+    done = quick("doctor", "--model", str(bare), "--problems", "held_out.jsonl", cwd=folder)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert "was loaded, its tokenizer could not be" in said
+    assert "tokenizer.save_pretrained(" in said
+    assert "causal" not in said
+
+
 def test_a_damaged_model_and_a_defect_are_no_broken_rules(folder: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(folder / "base", damaged)

@@ -35,6 +35,7 @@ def doctor(
     with terminal(as_json) as say:
         from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import advise, examine, format_of_model
+        from reasoning_guard.problems import load_problems
 
         chosen = None if format is None else read_format(format)
         read_by, tokenizer = load(say, model, device, dtype)
@@ -45,11 +46,12 @@ def doctor(
                 read_by, tokenizer, problems, max_new_tokens=max_new_tokens, progress=shown
             )
             source = f"read off {read_off}"
-        say.err.print(f"{sample} problems: writing, scoring, altering ...")
+        loaded = load_problems(problems, format=chosen)
+        say.err.print(f"{min(sample, len(loaded))} problems: writing, scoring, altering ...")
         found = examine(
             read_by,
             tokenizer,
-            problems,
+            loaded,
             format=chosen,
             max_new_tokens=max_new_tokens,
             sample=sample,

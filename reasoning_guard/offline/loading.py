@@ -44,9 +44,15 @@ def load_model(
         model: Any = (
             _adapted(name, kind) if _is_adapter(name) else AutoModelForCausalLM.from_pretrained(name, dtype=kind)
         )
-        tokenizer = _tokenizer(name, model)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ConfigurationError(_why_not(name, error)) from error
+    try:
+        tokenizer = _tokenizer(name, model)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ConfigurationError(
+            f"the model of {name} was loaded, its tokenizer could not be: is one beside the weights? Put it there with "
+            f"tokenizer.save_pretrained({name!r}) ({_first_line(error)})"
+        ) from error
     return model.to(where).eval().requires_grad_(False), tokenizer
 
 
