@@ -49,6 +49,27 @@ def test_every_step_is_evaluated_once_and_logged_once(cadence: str, tmp_path: Pa
     assert all(math.isfinite(record[NUMBER]) for record in runs.log(trainer, NUMBER))
 
 
+def test_a_trainer_that_selects_from_its_start_on_logs_the_baseline_once(tmp_path: Path) -> None:
+    settings = {**STEPWISE, **BEST, "eval_on_start": True, "save_strategy": "steps", "save_steps": 2}
+    trainer = runs.sft_trainer(tmp_path, **settings)
+    callback = runs.guard(trainer, reference=None, on_error="raise")
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == [0, 2, 4, 6]
+    assert runs.steps(runs.log(trainer, NUMBER)) == [0, 2, 4, 6]
+    assert all(math.isfinite(record[NUMBER]) for record in runs.log(trainer, NUMBER))
+
+
+def test_a_guard_that_was_added_twice_is_one(tmp_path: Path) -> None:
+    trainer = runs.sft_trainer(tmp_path, max_steps=2)
+    callback = runs.guard(trainer, every=1, reference=None, on_error="raise")
+    trainer.add_callback(callback)
+    for _ in range(2):  # a second training of the same trainer begins anew
+        trainer.train()
+        assert [e.step for e in callback.guard.evaluations] == [0, 1, 2]
+        assert runs.steps(runs.log(trainer, NUMBER)) == [0, 1, 2]
+        assert "log" not in vars(trainer)
+
+
 def test_several_evaluation_sets_are_one_evaluation(tmp_path: Path) -> None:
     sets = {name: runs.examples(runs.BATCH) for name in ("near", "far")}
     trainer = runs.sft_trainer(tmp_path, **STEPWISE, **BEST, eval_dataset=sets, save_strategy="steps", save_steps=2)

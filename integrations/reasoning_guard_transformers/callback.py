@@ -104,6 +104,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._own_sinks: list[Sink] = []
         self._added_at: int | None = None
         self._saved_at: int | None = None
+        self._state: TrainerState | None = None
 
     # ------------------------------------------------------------------------------------------------- trainer events
 
@@ -111,6 +112,8 @@ class ReasoningGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take up the records, listen to the trainer's log, and make the baseline if there is none."""
+        if self._began_already(state):
+            return
         self._added_at = self._saved_at = None
         if self._selected_by is not None:
             guards = (c.guard for c in self._trainer.callback_handler.callbacks if isinstance(c, type(self)))
@@ -124,7 +127,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._safely(lambda: self.guard.begin(state.global_step))
         if self.guard.action == "rollback" and is_main_process():
             self._safely(lambda: self._healthy.begin(state.global_step))
-        if not self.guard.evaluations:
+        if not self.guard.evaluations and not self._is_first_in_the_trainers(state):
             if state.global_step > 0:
                 warn_once(
                     f"the run goes on at step {state.global_step}, and there are no records of it in {self.directory}: "
@@ -170,6 +173,16 @@ class ReasoningGuardCallback(TrainerCallback):
             self._safely(self._roll_back)
 
     # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _began_already(self, state: TrainerState) -> bool:
+        """Whether this is the second call of one training, as a callback hears that was added twice."""
+        again = self._state is state and self._trainer.callback_handler.callbacks.count(self) > 1
+        self._state = state
+        return again
+
+    def _is_first_in_the_trainers(self, state: TrainerState) -> bool:
+        """Whether the trainer evaluates before its first step and selects by our value: there the baseline belongs."""
+        return self._trainer.args.eval_on_start and self._selected_by is not None and state.global_step == 0
 
     def _is_due(self, state: TrainerState) -> bool:
         """Whether our own cadence asks for an evaluation at this step; without one, only the trainer's does."""
