@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from reasoning_guard.errors import warn_once
 from reasoning_guard.evaluation import REFERENCE_PREFIX, Evaluation, Row
@@ -190,11 +190,21 @@ class _Asked:
         if i not in self.errors:
             if self.prefixes[i] and not self.has_generator:
                 return Reading().unscored(self.probe.names, "needs a model that can go on writing")
-            read = self._try(i, self.probe.read, self.scores[who][i], self.continued[i])
-            if isinstance(read, Reading):
+            read = self._try(i, self._read_in_floats, self.scores[who][i], self.continued[i])
+            if read is not None:
                 return read
-            self.errors.setdefault(i, f"{type(self.probe).__name__}.read returned {type(read).__name__}, not a Reading")
         return Reading().unscored(self.probe.names, self.errors[i])
+
+    def _read_in_floats(self, trace: Trace, context: ProbeContext, *found: Any) -> Reading:
+        """What the probe reads, every value a float: whatever else it gives costs the value, not the run's records."""
+        name, read = type(self.probe).__name__, cast("object", self.probe.read(trace, context, *found))
+        if not isinstance(read, Reading):
+            raise TypeError(f"`read` returned {type(read).__name__}, not a Reading")
+        plain = read.in_floats(name)
+        for value, reason in plain.reasons.items():
+            if value not in read.reasons:
+                warn_once(f"{reason} for {value!r} (left out; the others go on)", key=f"{name} {value}")
+        return plain
 
     def _try(self, i: int, ask: Callable[..., T], *args: object) -> T | None:
         """A probe's mistake costs its own value on this trace, nothing else."""

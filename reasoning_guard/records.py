@@ -20,7 +20,8 @@ class Records:
 
     Args:
         directory: The folder.
-        on_error: "record": a disk that refuses costs the record, which is said, not the run; "raise": it is an error.
+        on_error: "record": a record that cannot be written is lost, which is said, and the run goes on; "raise": it is
+            an error.
     """
 
     def __init__(self, directory: Path, on_error: OnError) -> None:
@@ -49,10 +50,12 @@ class Records:
         self._write(lambda: self._history.write_alerts(alerts))
 
     def _write(self, write: Callable[[], None]) -> None:
-        """Write; a full disk costs the record on disk, not the alarm."""
+        """Write; a full disk, or what cannot be written at all, costs the record on disk, not the alarm."""
         try:
             write()
-        except OSError as error:
+        except Exception as error:
             if self._on_error == "raise":
                 raise
-            logger.error("the guard's records could not be written: %s; training goes on", error)
+            of_disk = isinstance(error, OSError)
+            what = error if of_disk else repr(error)
+            logger.error("the guard's records could not be written: %s; training goes on", what, exc_info=not of_disk)

@@ -92,3 +92,17 @@ def test_a_disk_that_is_full_at_any_call_can_be_an_error(tmp_path: Path, monkeyp
         full.full_at = at
         with pytest.raises(OSError, match="No space left"):
             _lived(tmp_path / str(at), model, on_error="raise")
+
+
+def test_a_record_that_cannot_be_written_at_all_does_not_stop_the_decision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise TypeError("not JSON serializable")
+
+    monkeypatch.setattr(History, "append", refuse)
+    guard, model = _guard(tmp_path), runs.untrained()
+    for step in (0, 1):
+        guard.evaluate(model, step)
+    assert [alert.step for alert in guard.alarms] == [1]
+    assert "could not be written: TypeError('not JSON serializable')" in caplog.text

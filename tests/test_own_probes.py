@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from evaluating import READER, Continued, Scores, ask
-from memorised import PROBLEMS, TOKENIZER, memorised
+from memorised import FORMAT, PROBLEMS, TOKENIZER, memorised
 from reasoning_guard.errors import ReasoningGuardWarning
 from reasoning_guard.evaluate import write_traces
 from reasoning_guard.evaluation import Row
 from reasoning_guard.generation import Generator
+from reasoning_guard.guard import Guard
+from reasoning_guard.history import History
 from reasoning_guard.probes import InfoGainProbe, Probe, ProbeContext, Reading, default_probes
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch
+from runs import FromStep
 
 
 class SurpriseProbe(Probe):
@@ -145,3 +151,53 @@ def test_a_probe_may_yield_its_questions() -> None:
     for row, other in zip(found.rows, ask(memorised(), PROBLEMS).rows, strict=True):
         assert row.values["info_gain"] == pytest.approx(other.values["info_gain"], abs=1e-5)
         assert row.values["yielded"] == pytest.approx(row.values["surprise"], abs=1e-6, nan_ok=True)
+
+
+NUMBERS = (np.float32(0.5), np.int64(2), np.bool_(True), True, 3, torch.tensor(0.5), torch.tensor([2]), np.array(1.5))
+NO_NUMBERS = {
+    "None": None, "str 'x'": "x", "complex 1j": 1j, "list [1.0]": [1.0],
+    "Tensor of shape (2,)": torch.ones(2), "ndarray of shape (0,)": np.ones(0),
+}  # fmt: skip
+
+
+class Gives(Probe):
+    """A probe that gives one value, of whatever kind."""
+
+    names = ("given",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
+        return Reading({"given": self.value}, curve=(np.float32(-1.0),), same=(np.bool_(True),))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+def test_a_number_of_any_kind_is_a_float(value: Any) -> None:
+    [row] = ask(memorised(), PROBLEMS[:1], [Gives(value)]).rows
+    assert type(row.values["given"]) is float
+    assert row.values["given"] == float(value)
+    assert "given" not in row.reasons
+    assert [type(each) for each in (*row.curve, *row.same)] == [float, bool]
+
+
+@pytest.mark.parametrize("came", NO_NUMBERS)
+def test_what_is_no_number_is_unscored_with_what_came(came: str) -> None:
+    with pytest.warns(ReasoningGuardWarning, match="Gives.read gave"):
+        [row] = ask(memorised(), PROBLEMS[:1], [Gives(NO_NUMBERS[came])]).rows
+    assert math.isnan(row.values["given"])
+    assert row.reasons["given"] == f"Gives.read gave {came}, not one number"
+
+
+@pytest.mark.parametrize("value", [np.float32(1.0), torch.tensor(1.0), None, "x"], ids=repr)
+@pytest.mark.filterwarnings("ignore::reasoning_guard.errors.ReasoningGuardWarning")
+def test_no_value_of_ones_own_costs_a_record_or_an_alarm(value: object, tmp_path: Path) -> None:
+    guard = Guard(
+        PROBLEMS[:2], TOKENIZER, format=FORMAT, probes=[Gives(value)], rules=[FromStep(step=1)], patience=1,
+        reference=None, directory=tmp_path, max_new_tokens=4, progress=False,
+    )  # fmt: skip
+    model = memorised()
+    for step in (0, 1):
+        guard.evaluate(model, step)
+    assert [e.step for e in History(tmp_path).load()] == [0, 1]
+    assert [alert.step for alert in guard.alarms] == [1]

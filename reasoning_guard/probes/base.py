@@ -10,13 +10,18 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import islice
+from numbers import Real
 
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
 
 NAN = math.nan
+
+_SHOWN = 40
+"""Characters of a value that is no number, in the reason why it is left out."""
 
 Scores = Sequence[BranchScore]
 """One score a branch, in the order of :meth:`Probe.branches`."""
@@ -68,6 +73,30 @@ class Reading:
             self.reasons[name] = reason
         return self
 
+    def in_floats(self, who: str) -> Reading:
+        """The same with every number as a float; what is none is NaN with the reason, so that no record stumbles on it.
+
+        Args:
+            who: Whose reading it is, for the reasons.
+
+        Example:
+            >>> Reading({"cost": None}).in_floats("MyProbe").reasons
+            {'cost': 'MyProbe.read gave None, not one number'}
+        """
+        values = {str(name): _number(value) for name, value in self.values.items()}
+        reasons = {
+            str(name): f"{who}.read gave {_described(value)}, not one number"
+            for name, value in self.values.items()
+            if values[str(name)] is None
+        }
+        return Reading(
+            values={name: NAN if value is None else value for name, value in values.items()},
+            reasons=reasons | {str(name): str(reason) for name, reason in self.reasons.items()},
+            curve=tuple(NAN if (level := _number(each)) is None else level for each in self.curve),
+            n_tokens=int(self.n_tokens),
+            same=tuple(map(bool, self.same)),
+        )
+
 
 class Probe(ABC):
     """Base of all probes; override what the probe needs.
@@ -105,3 +134,21 @@ class Probe(ABC):
         Returns:
             One value for each of :attr:`names`.
         """
+
+
+def _number(value: object) -> float | None:
+    """The one number that ``value`` is or holds: Python's, NumPy's, an array's or a tensor's; else None."""
+    try:
+        held = value.item() if hasattr(value, "item") else value  # pyright: ignore
+        return float(held) if isinstance(held, Real | Decimal) else None
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # several numbers, none, or one beyond all floats
+        return None
+
+
+def _described(value: object) -> str:
+    """``value`` in a few words: its kind, and its shape or how it is written."""
+    if value is None:
+        return "None"
+    shape = getattr(value, "shape", None)
+    shown = f"of shape {tuple(shape)}" if isinstance(shape, tuple) else repr(value)
+    return f"{type(value).__name__} {shown if len(shown) <= _SHOWN else shown[:_SHOWN] + '...'}"
