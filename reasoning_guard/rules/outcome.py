@@ -13,9 +13,11 @@ from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation(Rule):
-    """Accuracy on the first set is higher, and lower on another. Rests without a second set.
+    """Accuracy is lower on another set, and not on the first, where it may be higher. Rests without a second set.
 
-    It fires only where both statements hold, so it is wrong only if the fall is; one question is all it spends.
+    A first set that was good from the start has no room to rise surely, and what is lost elsewhere is lost all the
+    same. Where accuracy falls on both, the first set shows it. The rule fires only where a fall is sure, so it is wrong
+    only if that fall is; one question a set is all it spends.
     """
 
     name: str = "memorisation"
@@ -25,10 +27,13 @@ class Memorisation(Rule):
     def check(self, comparison: Comparison) -> Finding | None:
         """See :class:`Rule`."""
         lower = comparison.fallen(self.falls)
-        if not lower or not comparison.rose("accuracy"):
+        if not lower or not comparison.not_lower("accuracy"):
             return None
+        falls = f"falls on {', '.join(change.set for change in lower)}"
+        rises = comparison.rose("accuracy")
+        first = f"rises on the first set and {falls}" if rises else f"{falls} and is not lower on the first set"
         return Finding(
-            message=f"accuracy rises on the first set and falls on {', '.join(change.set for change in lower)}",
+            message=f"accuracy {first}",
             changes=lower,
             beside=comparison.changes("accuracy"),
             advice="training examples that resemble the first set too closely; a shortcut that only they have; fewer "
