@@ -81,7 +81,7 @@ def _gain(trace: dict[str, Any], form: str) -> float:
     if any(map(math.isnan, levels)):
         return nan
     if form == "share":
-        return nan if trace["logprobs"][0] > -1e-6 else 1 - levels[-1] / levels[0]
+        return nan if trace["logprobs"][0] > -0.1 else 1 - levels[-1] / levels[0]
     if form == "ppl":
         drops = [math.exp(-a) - math.exp(-b) for a, b in pairwise(levels)]
         return fmean(drops) if drops else nan

@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+import torch
 
 from memorised import OPENER, encode, memorised
 from probing import (
@@ -20,6 +21,7 @@ from probing import (
     trace_of,
     written,
 )
+from reasoning_guard.metrics.functional import info_gain
 from reasoning_guard.probes import (
     InfoGainProbe,
     PreCommitmentProbe,
@@ -78,6 +80,15 @@ def test_a_share_of_nothing_is_not_a_number() -> None:
     assert math.isnan(reading.values["info_gain_share"])
     assert "certain" in reading.reasons["info_gain_share"]
     assert reading.values["info_gain"] == -0.5
+
+
+@pytest.mark.parametrize(("prior", "known"), [(-1e-5, False), (-0.09, False), (-0.11, True)])
+def test_a_share_of_next_to_nothing_is_not_a_number_either(prior: float, known: bool) -> None:
+    """Else a single problem whose answer was certain decides about the mean of all."""
+    reading = read(InfoGainProbe(), CHAINS[2], scored(prior), scored(-2.0))
+    table, n_tokens = torch.tensor([[prior, -2.0]]), torch.ones(1, dtype=torch.long)
+    found = reading.values["info_gain_share"], info_gain(table, n_tokens, form="share").item()
+    assert found == pytest.approx((1 + 2 / prior if known else math.nan,) * 2, nan_ok=True)
 
 
 def test_a_model_that_has_gone_mad_costs_the_perplexity_form_only() -> None:

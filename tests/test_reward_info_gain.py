@@ -68,6 +68,11 @@ def test_no_form_pays_for_what_the_end_of_the_text_does_not_bear_out(form: Any) 
     assert levels.reward(form) == pytest.approx(0.0)
 
 
+def test_a_share_of_next_to_nothing_pays_nothing() -> None:
+    certain, open_ = (Levels(((lp, lp),), (), (), (lp / 2,) * 2, (lp / 2,) * 2, 2) for lp in (-0.04, -0.06))
+    assert (certain.reward("share"), open_.reward("share")) == (0.0, pytest.approx(0.5))
+
+
 def test_a_misleading_text_costs_in_the_total_form_only() -> None:
     levels = Levels(((-1.0,),), (), (), (-4.0,), (-4.0,), 1)
     assert [levels.reward(form) for form in ("watermark", "total", "share", "rlpr", "verifree")] == [0, -3, 0, 0, 0]

@@ -14,11 +14,12 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
+from reasoning_guard.probes.information import CERTAIN
+
 Form = Literal["log", "share", "ppl", "watermark"]
 """The forms of InfoGain; see :func:`info_gain`."""
 
 FORMS: tuple[Form, ...] = cast("tuple[Form, ...]", get_args(Form))
-_NO_PRIOR = 1e-6
 _LARGEST_EXPONENT = 80.0
 """Nats a token. A perplexity beyond e^80 is close to the largest float32 and says that the model has gone mad."""
 
@@ -31,7 +32,8 @@ def info_gain(logprobs: Tensor, n_tokens: Tensor, n_steps: Tensor | None = None,
     With ``l_k = logprobs[:, k] / n_tokens`` and ``n`` steps, the mean over traces of
 
     * ``"log"``: ``l_n - l_0``, nats per token;
-    * ``"share"``: ``1 - l_n / l_0``; a trace whose answer is certain without any step does not count;
+    * ``"share"``: ``1 - l_n / l_0``; a trace whose answer is certain without any step (a probability
+      above .905, ``exp(-0.1)``) does not count, for a share of nothing has no size;
     * ``"ppl"``: ``(exp(-l_0) - exp(-l_n)) / n``, the form printed in the paper; traces without steps do not count;
     * ``"watermark"``: ``max_k l_k - l_0``, nats per token (arXiv 2602.01034).
 
@@ -63,7 +65,7 @@ def info_gain_update(logprobs: Tensor, n_tokens: Tensor, n_steps: Tensor | None 
     reached = torch.where(_within(levels, last), levels, -torch.inf).max(dim=1).values
     perplexities = torch.exp(torch.stack([-first, -end]).clamp(max=_LARGEST_EXPONENT))
     sane = (first > -_LARGEST_EXPONENT) & (end > -_LARGEST_EXPONENT) & (last > 0)
-    unsure = first * n_tokens < -_NO_PRIOR
+    unsure = first * n_tokens <= CERTAIN
     forms = [
         end - first,
         torch.where(unsure, 1 - end / torch.where(unsure, first, -1.0), torch.nan),

@@ -15,8 +15,12 @@ from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Rea
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch
 
-_NO_PRIOR = 1e-6
-"""Below this many nats the answer is certain without any step and a share of what was missing means nothing."""
+CERTAIN = -0.1
+"""``lp_0`` in nats above which the answer is certain without any step, at a probability of .905 and more.
+
+A share of what was missing means nothing where nothing was missing: one answer of which the model was sure to .99999
+and then to .14 would read -199,999, and decide about the mean of any number of problems.
+"""
 
 
 class InfoGainProbe(Probe):
@@ -24,7 +28,7 @@ class InfoGainProbe(Probe):
 
     * ``prior`` = ``lp_0 / N``, ``posterior`` = ``lp_n / N``, ``info_gain`` = posterior - prior (nats per token; the
       log form, equal to the cross-entropy difference of Ton et al., arXiv 2411.11984).
-    * ``info_gain_share`` = ``1 - lp_n / lp_0``; NaN when the answer is certain without steps.
+    * ``info_gain_share`` = ``1 - lp_n / lp_0``; NaN when the answer is certain without steps (:data:`CERTAIN`).
     * ``info_gain_ppl`` = ``(PPL_0 - PPL_n) / n`` with ``PPL_k = exp(-lp_k / N)``, the form printed in arXiv 2506.02126:
       it telescopes, halves when the same text is cut into twice as many steps, and is dominated by large ``PPL_0``.
     * ``info_gain_watermark`` = ``max_k l_k - l_0``, ``l_k = lp_k / N``: falling and climbing again earns nothing
@@ -66,7 +70,7 @@ class InfoGainProbe(Probe):
             "prior": levels[0],
             "posterior": levels[-1],
             "info_gain": levels[-1] - levels[0],
-            "info_gain_share": 1 - curve[-1] / curve[0] if curve[0] < -_NO_PRIOR else NAN,
+            "info_gain_share": 1 - curve[-1] / curve[0] if curve[0] <= CERTAIN else NAN,
             "info_gain_ppl": _perplexity_gain(levels) / trace.n_steps if trace.n_steps else NAN,
             "info_gain_watermark": watermark_gain(levels),
             "entropy_gain": _mean(scores[0].entropies) - _mean(scores[-1].entropies),

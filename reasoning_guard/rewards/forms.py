@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from reasoning_guard.probes.information import CERTAIN
+
 Form = Literal["watermark", "total", "share", "rlpr", "verifree"]
 """How levels become a reward:
 
@@ -18,7 +20,8 @@ Form = Literal["watermark", "total", "share", "rlpr", "verifree"]
   earns nothing (MIG, https://arxiv.org/abs/2602.01034).
 * ``total``: the level right before the answer is stated minus the baseline, nats a token; negative for a text that
   misleads. Both ends of InfoGain (https://arxiv.org/abs/2506.02126) in its log form.
-* ``share``: how much of what was missing the text supplies, ``1 - level / baseline``, 0 to 1.
+* ``share``: how much of what was missing the text supplies, ``1 - level / baseline``, 0 to 1; 0 where the answer is
+  certain without it (a probability above .905).
 * ``rlpr``: arithmetic mean of the answer tokens' probabilities minus the baseline's, clipped at 0
   (RLPR, https://arxiv.org/abs/2506.18254).
 * ``verifree``: their product minus the baseline's, clipped at 0 (VeriFree, https://arxiv.org/abs/2505.21493, which
@@ -26,8 +29,6 @@ Form = Literal["watermark", "total", "share", "rlpr", "verifree"]
 """
 
 FORMS: tuple[str, ...] = get_args(Form)
-
-_NO_PRIOR = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,8 @@ class Levels:
             return watermark(self.baseline(self._level), self._counting())
         if form == "share":
             missing = self.baseline(self._level)
-            return 0.0 if missing > -_NO_PRIOR else max(0.0, 1 - self._last(self._level) / missing)
+            certain = missing * self.n_tokens > CERTAIN
+            return 0.0 if certain else max(0.0, 1 - self._last(self._level) / missing)
         probability = _mean_probability if form == "rlpr" else _joint_probability
         return max(0.0, self._last(probability) - self.baseline(probability))
 
