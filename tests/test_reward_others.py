@@ -109,3 +109,27 @@ def test_preference_rows_pair_the_ranks_from_outside_in() -> None:
     assert halved[0]["margin"] == 2.0
     with pytest.raises(ConfigurationError, match="one weight a reward function"):
         preference_rows(rows, worth, reward_weights=[1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ([None, 2.0, -1.0], [("b", "c", pytest.approx(0.6))]),  # before, (b, a) by .4, of which a knew nothing
+        ([None, -2.0, -1.0], [("c", "b", pytest.approx(0.2))]),  # before, (a, b)
+        ([math.nan, 1.0, None], []),
+        ([None, None, None], [("a", "d", 1.0)]),  # what grades nobody says nothing about anybody
+    ],
+)
+def test_only_what_the_same_functions_graded_is_compared(gains: list[float | None], expected: list[Any]) -> None:
+    rows = [{"prompt": "p", "completions": ["a", "b", "c", "d"]}]
+
+    def right(completions: Any, **_: Any) -> list[float]:
+        return [float(text != "d") for text in completions]
+
+    def gain(completions: Any, **_: Any) -> list[float | None]:
+        return [*gains, None]
+
+    pairs = preference_rows(rows, [right, gain], reward_weights=[1.0, 0.2])
+    assert [(p["chosen"], p["rejected"], p["margin"]) for p in pairs] == expected
+    watched = preference_rows(rows, [right, gain], reward_weights=[1.0, 0.0])
+    assert [(p["chosen"], p["rejected"], p["margin"]) for p in watched] == [("a", "d", 1.0)]

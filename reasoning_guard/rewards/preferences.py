@@ -29,7 +29,8 @@ def preference_rows(
 
     Returns:
         Rows "prompt", "chosen", "rejected", "margin" (difference of the weighted rewards), the largest margins of each
-        problem first. A completion that no function can grade is in no pair.
+        problem first. Only completions that the same functions graded are compared: one that a function could not
+        grade (None) although it graded others of the problem is in no pair, for nothing is no 0.
 
     Raises:
         ConfigurationError: A row without completions, or weights that do not match the functions.
@@ -46,12 +47,12 @@ def preference_rows(
         raise ConfigurationError(f"expected one weight a reward function, {len(functions)}; got {len(weights)}")
     flat = _flat(rows)
     given = [function(**flat) for function in functions]
-    totals = [_total(each, weights) for each in zip(*given, strict=True)]
+    graded = list(zip(*given, strict=True))
     pairs: list[dict[str, Any]] = []
     at = 0
     for row in rows:
         n = len(row["completions"])
-        pairs += _pairs(row, totals[at : at + n], min_margin)
+        pairs += _pairs(row, _totals(graded[at : at + n], weights), min_margin)
         at += n
     return pairs
 
@@ -72,10 +73,24 @@ def _flat(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     return flat | ({"completion_ids": [ids for row in rows for ids in row["completion_ids"]]} if with_ids else {})
 
 
-def _total(values: Sequence[float | None], weights: Sequence[float]) -> float:
-    """Weighted sum of what could be graded, NaN when nothing could."""
-    known = [weight * value for value, weight in zip(values, weights, strict=True) if value is not None]
-    return sum(known) if known else math.nan
+def _totals(group: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float]:
+    """Weighted sums of one problem's completions over the functions that count and grade any of them.
+
+    NaN for a completion that one of these could not grade, and for all where there is none.
+    """
+    counting = [k for k, weight in enumerate(weights) if weight and any(_is_graded(each[k]) for each in group)]
+    values = [[each[k] for k in counting] for each in group]
+    used = [weights[k] for k in counting]
+    return [
+        sum(weight * value for weight, value in zip(used, each, strict=True) if value is not None)
+        if used and all(map(_is_graded, each))
+        else math.nan
+        for each in values
+    ]
+
+
+def _is_graded(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
 
 
 def _pairs(row: Mapping[str, Any], totals: Sequence[float], min_margin: float) -> list[dict[str, Any]]:
