@@ -165,6 +165,15 @@ def test_the_leak_penalty_takes_off_what_only_the_knowing_would_write(model: Any
     assert given[0] - punished[0] == pytest.approx(expected, abs=1e-4)
 
 
+def test_behind_a_prompt_of_one_token_the_leak_penalty_costs_that_completion_alone(model: Any) -> None:
+    """Nothing stands before the token that would be read again; the others are graded as they are without it."""
+    rows = some(4)
+    rows["prompts"][1] = ";"
+    free, strict = (InfoGainReward(scorer=model, leak_penalty=weight, **SETTINGS)(**rows) for weight in (0.0, 0.1))
+    assert [value is None for value in free] == [False] * 4
+    assert [value is None for value in strict] == [False, True, False, False]
+
+
 def test_a_cleaned_trace_keeps_its_own_tokens() -> None:
     reader = TraceReader(TOKENIZER, FORMAT)
     problem = Problem(prompt="3 : a = 1 ; b = a + 2 ; ?", answer="8")

@@ -17,8 +17,10 @@ _PEAK = 0.01
 """Weight of the worst token beside the mean, as in RLT: a single leap does not average out in a long text."""
 
 
-def leak_branches(text: tuple[int, ...], at: int, question: Question) -> list[Branch]:
+def leak_branches(text: tuple[int, ...], at: int, question: Question) -> list[Branch] | None:
     """The text before the statement, without and with the answer given away before it; none where there is no text.
+
+    None where the text begins behind a single token: the scorer reads that again, and nothing stands before it.
 
     Args:
         text: Token ids of the reasoning before the answer is first stated.
@@ -27,6 +29,8 @@ def leak_branches(text: tuple[int, ...], at: int, question: Question) -> list[Br
     """
     if not text:
         return []
+    if at < 2:
+        return None
     told = question.ids[: question.answer[1]]
     return [
         Branch(at, text, (0, len(text))),

@@ -28,7 +28,7 @@ class Questions:
         final: Right before the statement, in place; asked for where the statement begins with something else (a list, a
             calculation), or at the end where the reasoning never states the answer.
         end: At the end of the whole reasoning.
-        leaks: What the penalty on leaks asks, if anything.
+        leaks: What the penalty on leaks asks, if anything; None where it cannot be asked.
     """
 
     bare: tuple[Branch, Branch]
@@ -36,7 +36,7 @@ class Questions:
     way: tuple[Branch, ...]
     final: Branch
     end: Branch
-    leaks: tuple[Branch, ...] = ()
+    leaks: Sequence[Branch] | None = ()
 
     @classmethod
     def about(cls, trace: Trace, stated: Ids, baseline: Baseline, reader: TraceReader, *, leaks: bool) -> Questions:
@@ -61,12 +61,12 @@ class Questions:
             way=tuple(_ask(question, place) for place in places(trace, reader.tokenizer)),
             final=final if said else _ask(question, begin),  # nothing said can have led to nothing
             end=_ask(question, trace.cuts[-1]),
-            leaks=tuple(leak_branches(text, begin, question)) if leaks else (),
+            leaks=leak_branches(text, begin, question) if leaks else (),
         )
 
     def tree(self, trace: Trace) -> TraceTree:
         """All of them on the trace's own tokens."""
-        branches = (*self.bare, self.final, self.end, *self.placebos, *self.way, *self.leaks)
+        branches = (*self.bare, self.final, self.end, *self.placebos, *self.way, *(self.leaks or ()))
         return TraceTree(trace.ids[: trace.cuts[-1]], branches)
 
     def levels(self, scores: Sequence[BranchScore]) -> Levels:
@@ -81,8 +81,8 @@ class Questions:
         return Levels((opened, begun), known, tuple(others[n : n + len(self.way)]), final, end, len(begun))
 
     def leak(self, scores: Sequence[BranchScore]) -> float:
-        """What the text leaks, in nats; 0 where it was not asked."""
-        return leak(scores[len(scores) - len(self.leaks) :])
+        """What the text leaks, in nats; 0 where it was not asked, NaN where it could not be."""
+        return math.nan if self.leaks is None else leak(scores[len(scores) - len(self.leaks) :])
 
 
 def _ask(question: Question, at: int, before: Ids = ()) -> Branch:
