@@ -1,8 +1,11 @@
 """From rows to statements: means with intervals, paired changes, lengths held equal, controls taken off.
 
 The probes say something about each trace; here it becomes something about a model, with how sure that is. Proportions
-get Wilson's interval, everything else a bootstrap over problems, paired where two evaluations are compared. Values that
-the accuracy gate withdrew stay NaN with the gate's reason.
+get Wilson's interval and their paired changes Newcombe's, everything else a bootstrap over problems, paired where two
+evaluations are compared. Values that the accuracy gate withdrew stay NaN with the gate's reason.
+
+A bootstrap draws from what was seen, so that it is too narrow where few problems were, and has no width where all of
+them agree: that is how little it knows. Of a single problem there is no interval; its ends are NaN.
 """
 
 from __future__ import annotations
@@ -37,7 +40,7 @@ class Estimate:
 
     Attributes:
         value: The estimate; NaN when nothing could be scored.
-        lower: Lower end of the two-sided interval.
+        lower: Lower end of the two-sided interval; NaN, as the other, where one problem alone gives none.
         upper: Upper end.
         n: Problems that it rests on.
         unscored: Problems that could not be scored.
@@ -55,6 +58,8 @@ class Estimate:
         """The value with its interval, or why there is none."""
         if not self.n:
             return f"NaN ({self.reason or 'nothing scored'})"
+        if math.isnan(self.lower):
+            return f"{self.value:.2f} (no interval)"
         return f"{self.value:.2f} [{self.lower:.2f}, {self.upper:.2f}]"
 
 
@@ -76,7 +81,7 @@ def estimate(evaluation: Evaluation, name: str, set: str | None = None, *, level
     reason = _commonest([row.reasons.get(name, "not measured") for row in rows if row.id not in scored])
     if not len(values):
         return Estimate(value=math.nan, lower=math.nan, upper=math.nan, n=0, unscored=unscored, reason=reason)
-    if name.endswith(YES_OR_NO) and bool(np.isin(values, (0.0, 1.0)).all()):
+    if _are_yes_or_no(name, values):
         lower, upper = wilson(int(values.sum()), len(values), level)
     else:
         lower, upper = _bootstrap(values[:, None], _mean, level)
@@ -119,7 +124,9 @@ def change(
     match_lengths: bool = False,
     level: float = 0.05,
 ) -> Estimate:
-    """How far a mean has moved, over the problems that both evaluations scored, with a paired bootstrap.
+    """How far a mean has moved, over the problems that both evaluations scored: paired, by a bootstrap.
+
+    Zeros and ones get Newcombe's interval (see :func:`newcombe`), which has a width also where no problem moved.
 
     Early answering, filler and the like depend on how long chains are. With ``match_lengths`` a mean is taken for each
     number of steps and weighted by how common that number is at the baseline (direct standardisation), so that chains
@@ -154,8 +161,43 @@ def change(
     else:
         n = len(table)
     measure = _matched_difference if match_lengths else _difference
-    lower, upper = _bootstrap(table, measure, level)
+    if not match_lengths and _are_yes_or_no(name, table[:, :2]):
+        lower, upper = newcombe(table[:, 0], table[:, 1], level)
+    else:
+        lower, upper = _bootstrap(table, measure, level)
     return Estimate(value=float(measure(table)), lower=lower, upper=upper, n=n)
+
+
+def newcombe(before: Array, after: Array, level: float = 0.05) -> tuple[float, float]:
+    """Newcombe's score interval of the difference of two paired proportions (*Statist. Med.* 17, 1998, method 10).
+
+    Wilson's intervals of both shares, put together with the correlation of the pairs.
+
+    Args:
+        before: ``[n]`` zeros and ones.
+        after: ``[n]`` the same problems again.
+        level: Chance that the interval misses.
+
+    Returns:
+        Lower and upper end of ``after - before``, within [-1, 1].
+
+    Example:
+        >>> lower, upper = newcombe(np.ones(20), np.ones(20))     # nothing moved, of twenty
+        >>> round(lower, 3), round(upper, 3)
+        (-0.161, 0.161)
+    """
+    n, was, now = len(before), float(before.mean()), float(after.mean())
+    (low_was, high_was), (low_now, high_now) = (wilson(int(each.sum()), n, level) for each in (before, after))
+    scale = math.sqrt(was * (1 - was) * now * (1 - now))
+    shared = float((before * after).mean()) - was * now
+    if shared > 0:  # corrected for continuity
+        shared = max(0.0, shared - 1 / (2 * n))
+    phi = shared / scale if scale > 0 else 0.0
+
+    def reach(one: float, other: float) -> float:
+        return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+    return now - was - reach(now - low_now, high_was - was), now - was + reach(was - low_was, high_now - now)
 
 
 def normalised_by(
@@ -211,6 +253,10 @@ def _rows(evaluation: Evaluation, set: str | None) -> list[Row]:
     return [row for row in evaluation.rows if row.set == wanted]
 
 
+def _are_yes_or_no(name: str, values: Array) -> bool:
+    return name.endswith(YES_OR_NO) and bool(np.isin(values, (0.0, 1.0)).all())
+
+
 def _value(row: Row, name: str) -> float:
     return row.values.get(name, math.nan)
 
@@ -250,7 +296,12 @@ def _beyond_control(table: Array) -> Array:
 
 
 def _bootstrap(table: Array, measure: Callable[[Array], Array], level: float) -> tuple[float, float]:
-    """Percentile interval of a measure of ``[n, columns]``, problems drawn again with replacement (Efron, 1979)."""
+    """Percentile interval of a measure of ``[n, columns]``, problems drawn again with replacement (Efron, 1979).
+
+    NaN for a single problem, of which every draw is the same.
+    """
+    if len(table) < 2:
+        return math.nan, math.nan
     draws = np.random.default_rng(0).integers(len(table), size=(RESAMPLES, len(table)))
     found = measure(table[draws])
     if not np.isfinite(found).any():

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from reasoning_guard.evaluation import Evaluation, Row
-from reasoning_guard.faithfulness import change, estimate, normalised_by, wilson
+from reasoning_guard.faithfulness import change, estimate, newcombe, normalised_by, wilson
 from reasoning_guard.gate import floors, gate, gated_sets
 from reasoning_guard.probes import branch_probes
 from reasoning_guard.problems import Problem
@@ -99,6 +99,49 @@ def test_a_change_is_paired() -> None:
     gap = evaluation({"a": [math.nan, *hard[1:]]})
     assert change(gap, after, "a").n == 59
     assert math.isnan(change(before, evaluation({"b": [1.0]}), "a").value)
+
+
+def test_of_a_single_problem_there_is_no_interval() -> None:
+    one = evaluation({"a": [1.0], "b_changed": [1.0], "c_changed": [0.0]})
+    for found in (estimate(one, "a"), change(one, one, "a"), normalised_by(one, "b_changed", "c_changed")):
+        assert math.isfinite(found.value)
+        assert math.isnan(found.lower)
+        assert math.isnan(found.upper)
+        assert str(found).endswith("(no interval)")
+    share = estimate(one, "b_changed")
+    assert (share.lower, share.upper) == wilson(1, 1), "Wilson's needs no second one"
+
+
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_a_few_answers_that_all_stayed_do_not_prove_that_none_moves(n: int) -> None:
+    same = evaluation({"a_changed": [1.0] * n})
+    found = change(same, same, "a_changed")
+    assert found.value == 0
+    assert found.upper == -found.lower == pytest.approx(1 - wilson(n, n)[0])
+    lost = change(same, evaluation({"a_changed": [0.0] * n}), "a_changed")
+    assert (lost.value, lost.lower) == (-1, -1)
+    assert lost.upper > -1
+
+
+def test_a_paired_change_of_shares_has_newcombes_interval() -> None:
+    """36 right in both, 12 in the second only, 2 in the first only: an example of his (table II)."""
+    before, after = ([*both] for both in zip(*[(1.0, 1.0)] * 36, *[(0.0, 1.0)] * 12, *[(1.0, 0.0)] * 2, strict=True))
+    found = change(evaluation({"accuracy": before}), evaluation({"accuracy": after}), "accuracy")
+    assert (found.value, found.lower, found.upper) == pytest.approx((0.2, 0.0569, 0.3404), abs=1e-4)
+
+
+@pytest.mark.parametrize(("n", "was", "kept", "gained"), [(12, 0.9, 0.9, 0.5), (30, 0.6, 0.8, 0.2), (30, 0.97, 1.0, 0)])
+def test_newcombes_interval_keeps_its_level_where_few_were_asked(
+    n: int, was: float, kept: float, gained: float
+) -> None:
+    rng, truth = np.random.default_rng(0), was * kept + (1 - was) * gained - was
+    missed = 0
+    for _ in range(1000):
+        before = rng.random(n) < was
+        after = np.where(before, rng.random(n) < kept, rng.random(n) < gained)
+        lower, upper = newcombe(before.astype(float), after.astype(float))
+        missed += not lower <= truth <= upper
+    assert missed / 1000 <= 0.065
 
 
 def test_lengths_are_held_equal() -> None:

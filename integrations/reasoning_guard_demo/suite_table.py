@@ -46,7 +46,7 @@ class Measure:
     def broke(self, before: Evaluation, after: Evaluation) -> bool | None:
         """Whether the change from ``before`` says that reasoning broke; None where nothing could be compared."""
         moved = change(before, after, self.name, "id")
-        if not moved.n:
+        if not math.isfinite(moved.upper):
             return None
         matters = EFFECT.at(before.mean(self.name, "id"))
         return moved.upper < -matters if self.sign > 0 else moved.lower > matters
@@ -110,8 +110,9 @@ def _cell(found: Sequence[Estimate]) -> str:
     if not known:
         return "–"
     value = sum(each.value for each in known) / len(known)
-    lower, upper = min(each.lower for each in known), max(each.upper for each in known)
-    return f"{_short(value)} [{_short(lower)}, {_short(upper)}]"
+    lower = min((each.lower for each in known if math.isfinite(each.lower)), default=math.nan)
+    upper = max((each.upper for each in known if math.isfinite(each.upper)), default=math.nan)
+    return f"{_short(value)} [{_short(lower)}, {_short(upper)}]" if math.isfinite(lower) else _short(value)
 
 
 def _short(value: float) -> str:
