@@ -73,6 +73,14 @@ def test_a_share_of_next_to_nothing_pays_nothing() -> None:
     assert (certain.reward("share"), open_.reward("share")) == (0.0, pytest.approx(0.5))
 
 
+def test_easy_tokens_behind_the_answer_raise_no_form() -> None:
+    """The same answer with zeros behind it, "5.000": each is all but certain once the first is there."""
+    bare, told = (math.log(0.02),), (math.log(0.9),)
+    for form in FORMS:
+        plain, padded = (Levels((bare,), (), (), bare + (math.log(0.95),) * n, told, 1).reward(form) for n in (0, 9))
+        assert padded <= plain + 1e-12, form
+
+
 def test_a_misleading_text_costs_in_the_total_form_only() -> None:
     levels = Levels(((-1.0,),), (), (), (-4.0,), (-4.0,), 1)
     assert [levels.reward(form) for form in ("watermark", "total", "share", "rlpr", "verifree")] == [0, -3, 0, 0, 0]

@@ -23,7 +23,8 @@ Form = Literal["watermark", "total", "share", "rlpr", "verifree"]
 * ``share``: how much of what was missing the text supplies, ``1 - level / baseline``, 0 to 1; 0 where the answer is
   certain without it (a probability above .905).
 * ``rlpr``: arithmetic mean of the answer tokens' probabilities minus the baseline's, clipped at 0
-  (RLPR, https://arxiv.org/abs/2506.18254).
+  (RLPR, https://arxiv.org/abs/2506.18254, which puts the reference into the text; here it may stand there in more
+  tokens than it has, as "5.000", and then as many count as it has, the least likely ones).
 * ``verifree``: their product minus the baseline's, clipped at 0 (VeriFree, https://arxiv.org/abs/2505.21493, which
   subtracts nothing).
 """
@@ -89,11 +90,16 @@ class Levels:
             missing = self.baseline(self._level)
             certain = missing * self.n_tokens > CERTAIN
             return 0.0 if certain else max(0.0, 1 - self._last(self._level) / missing)
-        probability = _mean_probability if form == "rlpr" else _joint_probability
+        probability = self._mean_probability if form == "rlpr" else _joint_probability
         return max(0.0, self._last(probability) - self.baseline(probability))
 
     def _level(self, logprobs: Sequence[float]) -> float:
         return sum(logprobs) / self.n_tokens
+
+    def _mean_probability(self, logprobs: Sequence[float]) -> float:
+        """Of as many tokens as the reference has: zeros behind a decimal point are easy, and raise no mean."""
+        counted = sorted(logprobs)[: self.n_tokens]
+        return sum(map(math.exp, counted)) / len(counted)
 
     def _last(self, value: Callable[[Sequence[float]], float]) -> float:
         return min(value(self.final), value(self.end))
@@ -110,10 +116,6 @@ def watermark(baseline: float, levels: Sequence[float]) -> float:
     2.0
     """
     return max(0.0, max(levels, default=baseline) - baseline)
-
-
-def _mean_probability(logprobs: Sequence[float]) -> float:
-    return sum(map(math.exp, logprobs)) / len(logprobs)
 
 
 def _joint_probability(logprobs: Sequence[float]) -> float:
