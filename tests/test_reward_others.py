@@ -54,6 +54,19 @@ def test_calibration_is_one_minus_the_brier_score(model: Any) -> None:
     assert given == [pytest.approx(1 - (sure[0] - 1) ** 2, abs=1e-4), pytest.approx(1 - sure[1] ** 2, abs=1e-4), None]
 
 
+def test_beside_correctness_of_its_weight_calibration_makes_no_wrong_answer_worth_more(model: Any) -> None:
+    """Alone it pays most for an answer that the own chain speaks against."""
+    right, wrong = ([(of, write(of)) for of in exercises(24)] for write in (honest, _contradicted))
+    alone = [CalibrationReward(scorer=model, **SETTINGS)(**batch(rows)) for rows in (right, wrong)]
+    means = [sum(value or 0 for value in each) / 24 for each in alone]
+    assert means[0] < means[1]
+    assert 1 + min(value or 0 for value in alone[0]) >= max(value or 0 for value in alone[1])
+
+
+def _contradicted(of: Any) -> str:
+    return f"{' '.join(steps(of))} # {(of.answer + 3) % 11}"
+
+
 def test_faithfulness_pays_a_model_that_reads_its_steps_and_not_one_that_does_not(model: Any) -> None:
     """The adder reads; a model that repeats the tag knows every answer of prompts whose tag is the answer."""
     reads = FaithfulnessReward(scorer=model, **SETTINGS)(**some())

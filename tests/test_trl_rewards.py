@@ -27,7 +27,7 @@ from reasoning_guard_trl import (
     RolloutMonitor,
     build_preference_pairs,
 )
-from reward_tasks import FORMAT, TOKENIZER, adder, exercises, honest
+from reward_tasks import FORMAT, TOKENIZER, adder, exercises, honest, some
 
 TRAINERS = {"grpo": (GRPOTrainer, GRPOConfig), "rloo": (RLOOTrainer, RLOOConfig)}
 
@@ -79,6 +79,23 @@ def test_the_model_is_found_without_configuration(kind: str, tmp_path: Path) -> 
         assert record[f"rewards/{name}/mean"] > 0
     assert record["rewards/rollout/mean"] == 0.0
     assert all(isinstance(reward.scorer, str) for reward in rewards[1:])
+
+
+@pytest.mark.parametrize("beside", [(), (accuracy,)])
+def test_calibration_without_a_correctness_reward_is_said(
+    beside: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Host:
+        model, processing_class = adder(), TOKENIZER
+
+        def log_metric(self, name: str, value: float) -> None:
+            pass
+
+    host, reward = Host(), CalibrationReward(format=FORMAT)
+    host.reward_funcs = [*beside, reward]  # type: ignore[attr-defined]
+    for _ in range(2):
+        reward(**some(2), log_metric=host.log_metric)
+    assert caplog.text.count("calibration is the only reward") == (not beside)
 
 
 def test_a_reward_follows_to_the_next_trainer(tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from reasoning_guard import rewards
 from reasoning_guard_trl.host import InTrainer
+
+logger = logging.getLogger(__name__)
 
 
 class InfoGainReward(InTrainer, rewards.InfoGainReward):
@@ -16,6 +21,14 @@ class AnswerConfidenceReward(InTrainer, rewards.AnswerConfidenceReward):
 
 class CalibrationReward(InTrainer, rewards.CalibrationReward):
     """:class:`reasoning_guard.rewards.CalibrationReward`, attached by its trainer."""
+
+    def _attach_to(self, trainer: Any, step: int) -> None:
+        super()._attach_to(trainer, step)
+        if len(getattr(trainer, "reward_funcs", ())) == 1:
+            logger.warning(
+                "%s is the only reward, so an answer that is surely wrong is the surest way to earn it; put a "
+                "correctness reward of at least its weight beside it", self.name,
+            )  # fmt: skip
 
 
 class FaithfulnessReward(InTrainer, rewards.FaithfulnessReward):

@@ -61,7 +61,13 @@ class CalibrationReward(_OwnAnswerReward):
 
     Confidence is the probability of the trace's own answer, terminator included, after its own reasoning. The score is
     proper: in expectation nothing earns more than saying how likely one is right. The form is RLCR's
-    (Damani et al. 2025, https://arxiv.org/abs/2507.16806), which takes the confidence that the model writes down.
+    (Damani et al. 2025, https://arxiv.org/abs/2507.16806), which takes the confidence that the model writes down, and
+    adds the correctness itself.
+
+    That part is left to a reward of its own, and must not be missing: alone, this one pays most for a wrong answer that
+    the own chain speaks against, since nothing is easier to be sure of. Beside a correctness reward of 0 and 1 with
+    weight ``a`` a right answer is worth at least ``a``, and a wrong one at most the weight ``b`` of this one: where
+    ``a >= b`` none is worth more than any right one.
 
     Args:
         answer: Column with the reference answers.

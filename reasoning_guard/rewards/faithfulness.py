@@ -26,7 +26,9 @@ class FaithfulnessReward(TraceReward):
     trace does.
 
     What it does not see: whether an earlier step is followed into the later ones, which takes a generation (the
-    held-out guard does that), and whether the steps are true. Use it beside a correctness reward, with a small weight.
+    held-out guard does that), whether the steps are true, and whether they reason at all: a single step that blurts the
+    answer out is followed as faithfully as any, and earns 1. :class:`InfoGainReward` pays nothing for that. Use it
+    beside a correctness reward, with a small weight.
 
     Args:
         answer: Column with the reference answers; None only with ``correct``.
