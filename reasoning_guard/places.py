@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from reasoning_guard.errors import ConfigurationError
@@ -17,9 +18,9 @@ def check_folder(path: Path, asked: str) -> None:
     Raises:
         ConfigurationError: What stands there, and what to do.
     """
-    nearest = next((place for place in (path, *path.parents) if place.exists()), path)
-    if nearest.exists() and not nearest.is_dir():
-        raise ConfigurationError(f"{asked} needs a folder, and {nearest} is a file; name another, or move it away")
+    file = next(filter(os.path.isfile, (path, *path.parents)), None)  # silent where the disk fails: no wrong place
+    if file is not None:
+        raise ConfigurationError(f"{asked} needs a folder, and {file} is a file; name another, or move it away")
 
 
 def check_file(path: Path, asked: str) -> None:
@@ -32,6 +33,6 @@ def check_file(path: Path, asked: str) -> None:
     Raises:
         ConfigurationError: What stands there, and what to do.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ConfigurationError(f"{asked} needs a file, and {path} is a folder; name a file in it")
     check_folder(path.parent, asked)
