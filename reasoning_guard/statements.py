@@ -46,7 +46,8 @@ _OPERATOR = re.compile(
     rf"(?:\*\*(?=\D))?[\s$€£%°]*(?:[-−–+*/×÷^·]{_OPERAND}|x\s*[\d$(]|\\(?:times|cdot|div)\b|"
     r"(?:plus|minus|times)\s+[$(]?[\d.]|(?:divided|multiplied)\s+by\b)"
 )
-_CALCULATION = re.compile(r"(?:[\d\s,$€£()+*/×÷·^<=x−–-]|\.(?=\d))*=[\s$€£<(]*\Z")
+_CALCULATION = re.compile(r"[\s$€£<(]*+=(?:[\d\s,$€£()+*/×÷·^<=x−–-]|(?<=\d)\.)*+")
+"""The calculation that a text ends in, read from its end."""
 _LIST_MARK = re.compile(r"[.):][^\S\n]+\S")
 _LINE_BEGINS = re.compile(r"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?\Z", re.IGNORECASE)
 _ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
@@ -106,8 +107,8 @@ def calculates_with(before: str, answer: str, behind: str) -> bool:
         >>> calculates_with("b = 0 + 8 = ", "8", " ;"), calculates_with("b = 3 + 5 = ", "8", " ; c = 8 * 2 = 5 ;")
         (True, False)
     """
-    calculation, number = _CALCULATION.search(before), plain_number(answer)
-    operands = _numbers(calculation.group()) if calculation else ()
+    calculation, number = _CALCULATION.match(before[::-1]), plain_number(answer)
+    operands = _numbers(calculation.group()[::-1]) if calculation else ()
     goes_on = _OPERATOR.match(behind) is not None or behind.lstrip().startswith("=")
     return goes_on or any(mention.value == number for mention in operands)
 

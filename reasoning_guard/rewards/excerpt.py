@@ -28,7 +28,8 @@ _BEHIND = 20
 """Characters behind a statement that tell whether it is calculated with."""
 _LAID_DOWN = re.compile(r"[;\n]|[.!?](?=\s)")
 """Where a calculation may begin; steps do not matter, as they may be cut finer."""
-_LIST = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*|[A-Za-z])[)\]]?\s*(?:[,;/|]\s*)?(?:(?:or|and)\s+)?[(\[]?)+\Z")
+_LISTS = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*+|[A-Za-z])[)\]]?+\s*+(?:[,;/|]\s*+)?+(?:(?:or|and)\s++)?+[(\[]?+)++")
+"""Numbers or letters in a row; nothing in it can be read in two ways, so that a long one takes time in its length."""
 
 
 def cleaned(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Trace:
@@ -110,10 +111,15 @@ def _statement_begin(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> int | 
     if calculates_with(before, trace.problem.answer or "", behind[:_BEHIND]):
         said = [mark.end() for mark in _LAID_DOWN.finditer(before)]
         return prompt + max(start, tokens.before(opened + max(said, default=0)))
-    listed = _LIST.search(before + " ")
+    listed = _list_begin(before + " ")
     if listed is None:
         return trace.statement
-    return prompt + max(start, tokens.before(opened + len(before[: listed.start()].rstrip(" "))))
+    return prompt + max(start, tokens.before(opened + len(before[:listed].rstrip(" "))))
+
+
+def _list_begin(before: str) -> int | None:
+    """Where the list begins in which a text ends; None where it ends in none."""
+    return next((listed.start() for listed in _LISTS.finditer(before) if listed.end() == len(before)), None)
 
 
 def _kept(steps: Sequence[str]) -> list[bool]:
