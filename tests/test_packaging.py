@@ -34,6 +34,7 @@ ROOMS = {
             "format_file",
             "plain_numbers",
             "answers",
+            "mentions",
             "statements",
             "tokens",
             "traces",
