@@ -53,67 +53,52 @@ def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> b
     return _math_verify_equal(composed(given), composed(reference))
 
 
-def answer_is_correct(
-    given: str, reference: str, options: Sequence[str] = (), *, mathematical: bool = True, letters: bool = False
-) -> bool:
+def answer_is_correct(given: str, reference: str, options: Sequence[str] = (), *, mathematical: bool = True) -> bool:
     """Like :func:`answers_equal`; with ``options``, a letter and the text of its option are the same answer.
-
-    ``letters`` is as in :func:`option_index`.
 
     Example:
         >>> answer_is_correct("B", "4", ("3", "4")), answer_is_correct("$4.00", "B", ("3", "4"))
         (True, True)
     """
-    one, other = (
-        option_index(answer, options, mathematical=mathematical, letters=letters) for answer in (given, reference)
-    )
+    one, other = (option_index(answer, options, mathematical=mathematical) for answer in (given, reference))
     if one is not None and other is not None:
         return one == other
     return answers_equal(given, reference, mathematical=mathematical)
 
 
-def option_index(
-    answer: str, options: Sequence[str], *, mathematical: bool = False, letters: bool = False
-) -> int | None:
+def option_index(answer: str, options: Sequence[str], *, mathematical: bool = False) -> int | None:
     """Index of the option that ``answer`` names by its text or by its letter ("B", "(B)", "b."), or None.
 
     Args:
         answer: An answer.
         options: The options' texts; of equal ones the first is meant.
         mathematical: Where neither text nor letter names one, compare values too.
-        letters: Answers are given as letters, so that "A" names the first option, not one whose text is "A".
     """
     texts = [normalise(option) for option in options]
-    letter = re.fullmatch(r"\s*\(?([A-Za-z])[).:]*\s*", answer)
-    index = ord(letter.group(1).upper()) - ord("A") if letter else len(options)
-    if letters and index < len(options):
-        return index
     if normalise(answer) in texts:
         return texts.index(normalise(answer))
+    letter = re.fullmatch(r"\s*\(?([A-Za-z])[).:]*\s*", answer)
+    index = ord(letter.group(1).upper()) - ord("A") if letter else len(options)
     if index < len(options):
         return index
     return next((i for i, option in enumerate(options) if mathematical and answers_equal(answer, option)), None)
 
 
-def options_named(
-    answer: str, options: Sequence[str], *, mathematical: bool = True, letters: bool = False
-) -> list[bool]:
+def options_named(answer: str, options: Sequence[str], *, mathematical: bool = True) -> list[bool]:
     """For each option whether ``answer`` names it: by its text, its letter or its value. Equal texts are one option.
-
-    ``letters`` is as in :func:`option_index`.
 
     Example:
         >>> options_named("B", ("3", "4", "4")), options_named("5", ("3", "4"))
         ([False, True, True], [False, False])
     """
-    index = option_index(answer, options, mathematical=mathematical, letters=letters)
+    index = option_index(answer, options, mathematical=mathematical)
     text = None if index is None else normalise(options[index])
     return [normalise(option) == text for option in options]
 
 
-def answer_names(answer: str, options: Sequence[str] = (), *, letters: bool = False) -> tuple[str, ...]:
-    """``answer`` and, with ``options``, its letter and its text; ``letters`` is as in :func:`option_index`."""
-    index = option_index(answer, options, letters=letters)
+def answer_names(answer: str, options: Sequence[str] = ()) -> tuple[str, ...]:
+    """``answer`` and, with ``options``, its letter and its text."""
+    index = option_index(answer, options)
     return (answer,) if index is None else (chr(ord("A") + index), options[index])
 
 

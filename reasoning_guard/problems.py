@@ -103,8 +103,7 @@ def load_problems(
 
     Raises:
         ConfigurationError: Nothing there, a column missing or ambiguous, an empty prompt or answer, a cell that holds
-            something else than it should, an answer that is the letter of one option and the text of another, or an
-            id that comes twice; the message names the row, or the file's line.
+            something else than it should, or an id that comes twice; the message names the row, or the file's line.
 
     Example:
         >>> rows = [{"question": "2 + 2 = ?", "answer": "2 + 2 = 4\n#### 4"}]
@@ -224,25 +223,9 @@ def _answer(value: Any, options: tuple[str, ...], number: int, format: TraceForm
     index = whole_number(value) if options else None
     if text is not None and index is not None:
         text = _indexed(index, (str(value), text), options, number)
-        if text.isalpha():
-            return _lettered(text, options, format)
     if text is None or format is None:
         return text
-    return _as_asked(_final(text, format), options, format, number)
-
-
-def asks_letters(options: Sequence[str], format: TraceFormat) -> bool:
-    """Whether a format can read the letters of these options only, not their texts, so that it asks for letters.
-
-    Texts that are letters themselves (grades, blood types) are letters to a format that reads nothing longer.
-
-    Example:
-        >>> asks_letters(("Rome", "Oslo"), get_format("choice")), asks_letters(("Rome", "Oslo"), get_format("plain"))
-        (True, False)
-    """
-    alike = bool(options) and all(len(text) == 1 and text.isalpha() for text in options)
-    texts = [text * 2 for text in options] if alike else options
-    return not all(format.answer_in(format.asked(text)) == text for text in texts)
+    return _as_asked(_final(text, format), options, format)
 
 
 def _indexed(index: int, names: Sequence[str], options: tuple[str, ...], number: int) -> str:
@@ -258,13 +241,6 @@ def _indexed(index: int, names: Sequence[str], options: tuple[str, ...], number:
     return texts[found]
 
 
-def _lettered(letter: str, options: tuple[str, ...], format: TraceFormat | None) -> str:
-    """``letter``; the text of its option where that letter is another one's text, and the format reads texts."""
-    if letter not in [option.strip() for option in options] or (format and asks_letters(options, format)):
-        return letter
-    return options[ord(letter) - ord("A")]
-
-
 def _final(text: str, format: TraceFormat) -> str:
     """The final answer of a worked solution; datasets mark it in their own way, whatever the model writes."""
     for extractor in (format, get_format("gsm8k"), get_format("boxed")):
@@ -274,20 +250,12 @@ def _final(text: str, format: TraceFormat) -> str:
     return text
 
 
-def _as_asked(answer: str, options: tuple[str, ...], format: TraceFormat, number: int) -> str:
+def _as_asked(answer: str, options: tuple[str, ...], format: TraceFormat) -> str:
     """The option's letter where the format can read letters only."""
-    texts, text = [option.strip() for option in options], answer.strip()
-    readable = format.answer_in(format.asked(answer)) == answer
-    if text not in texts or (readable and not (text.isalpha() and len(text) == 1 and asks_letters(options, format))):
-        return answer
-    letters = [chr(ord("A") + index) for index in range(len(options))]
-    letter = letters[texts.index(text)]
-    if text in letters and text != letter:
-        raise ConfigurationError(
-            f"row {number}: answer {text!r} is both the letter of one option and the text of another; give the index "
-            "of the right one instead"
-        )
-    return letter
+    texts = [option.strip() for option in options]
+    if answer.strip() in texts and format.answer_in(format.asked(answer)) != answer:
+        return chr(ord("A") + texts.index(answer.strip()))
+    return answer
 
 
 def _check(problem: Problem, number: int) -> None:

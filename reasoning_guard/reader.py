@@ -14,10 +14,10 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_guard.answers import answer_is_correct, answer_names, options_named
+from reasoning_guard.answers import answer_is_correct, answer_names
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import Layout, TraceFormat, get_format
-from reasoning_guard.problems import Problem, asks_letters
+from reasoning_guard.problems import Problem
 from reasoning_guard.statements import find_statement
 from reasoning_guard.tokens import Ids, TokenText, common_prefix, decode, encode, encode_after, token_ends
 from reasoning_guard.traces import Trace
@@ -187,23 +187,10 @@ class TraceReader:
 
     def options(self, problem: Problem) -> tuple[str, ...]:
         """The options of ``problem`` as this format asks for them: their texts, or their letters for "choice"."""
-        if not self.asks_letters(problem):
-            return problem.options
-        return tuple(chr(ord("A") + index) for index in range(len(problem.options)))
-
-    def asks_letters(self, problem: Problem) -> bool:
-        """Whether this format asks for the letters of the options of ``problem``, so that a letter names an option."""
-        return asks_letters(problem.options, self.format)
-
-    def same_answer(self, problem: Problem, given: str, other: str) -> bool:
-        """Whether two answers to ``problem`` are the same, as its options and this format have it."""
-        letters = self.asks_letters(problem)
-        return answer_is_correct(given, other, problem.options, mathematical=self.format.mathematical, letters=letters)
-
-    def named(self, problem: Problem, answer: str) -> list[bool]:
-        """For each of the options of ``problem`` whether ``answer`` names it."""
-        letters = self.asks_letters(problem)
-        return options_named(answer, problem.options, mathematical=self.format.mathematical, letters=letters)
+        texts = problem.options
+        if all(self.format.answer_in(self.format.asked(text)) == text for text in texts):
+            return texts
+        return tuple(chr(ord("A") + index) for index in range(len(texts)))
 
     def encode_after(self, before: str, text: str) -> Ids:
         """Token ids of ``text`` as it would be tokenised behind ``before``."""
@@ -329,7 +316,7 @@ class TraceReader:
     def _correct(self, problem: Problem, answer: str | None) -> bool:
         if answer is None or problem.answer is None:
             return False
-        return self.same_answer(problem, answer, problem.answer)
+        return answer_is_correct(answer, problem.answer, problem.options, mathematical=self.format.mathematical)
 
     def _statement(
         self, problem: Problem, tokens: TokenText, layout: Layout
@@ -338,7 +325,7 @@ class TraceReader:
         if problem.answer is None or not layout.ends:
             return None, None, True
         reasoning, prompt = tokens.text[layout.start : layout.ends[-1]], self.prompt_text(problem)
-        names = answer_names(problem.answer, problem.options, letters=self.asks_letters(problem))
+        names = answer_names(problem.answer, problem.options)
         found = [find_statement(reasoning, name, prompt, mathematical=self.format.mathematical) for name in names]
         spans = [span for span, _ in found if span is not None]
         if not spans or not all(known for _, known in found):

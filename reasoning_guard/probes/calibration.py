@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from reasoning_guard.answers import options_named
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
@@ -88,7 +89,8 @@ def _own(trace: Trace, context: ProbeContext) -> list[bool]:
     """Which of the scored answers is the trace's own."""
     if not trace.problem.options:
         return [True]
-    return context.reader.named(trace.problem, trace.answer or "")
+    mathematical = context.reader.format.mathematical
+    return options_named(trace.answer or "", trace.problem.options, mathematical=mathematical)
 
 
 def _confidence(totals: Sequence[float], own: Sequence[bool]) -> float:
