@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from reasoning_guard.rewards.excerpt import list_begin
-from reasoning_guard.statements import calculates_with, calculation_before
+from reasoning_guard.rewards.excerpt import _list_begin
+from reasoning_guard.statements import _CALCULATION, calculates_with
 
 # How both were written first: right, but of exponential and of quadratic time.
 LIST = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*|[A-Za-z])[)\]]?\s*(?:[,;/|]\s*)?(?:(?:or|and)\s+)?[(\[]?)+\Z")
@@ -30,7 +30,7 @@ PIECES = ["1", "12", "3.5", "1,000", "A", "x", "is ", "or ", "and ", "or", "= ",
     ],
 )
 def test_a_list_is_stated_where_it_begins(before: str, listed: str | None) -> None:
-    begin = list_begin(before)
+    begin = _list_begin(before)
     assert (None if begin is None else before[begin:]) == listed
 
 
@@ -40,9 +40,10 @@ def test_lists_and_calculations_are_what_they_were() -> None:
     for _ in range(20_000):
         text = "".join(rng.choices(PIECES, k=rng.randint(0, 10))) + rng.choice(["", " ", "= "])
         listed, calculated = LIST.search(text), CALCULATION.search(text)
+        calculation = _CALCULATION.match(text[::-1])
         found += (listed is not None) + (calculated is not None)
-        assert list_begin(text) == (listed and listed.start()), text
-        assert calculation_before(text) == (calculated.group() if calculated else ""), text
+        assert _list_begin(text) == (listed and listed.start()), text
+        assert (calculation and calculation.group()[::-1]) == (calculated and calculated.group()), text
     assert found > 10_000
 
 
@@ -51,6 +52,6 @@ def test_lists_and_calculations_are_what_they_were() -> None:
 def test_twenty_thousand_characters_take_no_time(piece: str, end: str) -> None:
     text = piece * (20_000 // len(piece)) + end
     start = time.process_time()
-    list_begin(text)
+    _list_begin(text)
     calculates_with(text, "18", " ;")
     assert time.process_time() - start < 0.5

@@ -34,7 +34,6 @@ ROOMS = {
             "format_file",
             "plain_numbers",
             "answers",
-            "mentions",
             "statements",
             "tokens",
             "traces",

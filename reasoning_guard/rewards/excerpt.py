@@ -111,19 +111,14 @@ def _statement_begin(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> int | 
     if calculates_with(before, trace.problem.answer or "", behind[:_BEHIND]):
         said = [mark.end() for mark in _LAID_DOWN.finditer(before)]
         return prompt + max(start, tokens.before(opened + max(said, default=0)))
-    listed = list_begin(before + " ")
+    listed = _list_begin(before + " ")
     if listed is None:
         return trace.statement
     return prompt + max(start, tokens.before(opened + len(before[:listed].rstrip(" "))))
 
 
-def list_begin(before: str) -> int | None:
-    """Where the list of numbers or letters begins in which ``before`` ends; None where it ends in none.
-
-    Example:
-        >>> list_begin("it is 0, 1, "), list_begin("it is 0. So ")
-        (6, None)
-    """
+def _list_begin(before: str) -> int | None:
+    """Where the list begins in which a text ends; None where it ends in none."""
     return next((listed.start() for listed in _LISTS.finditer(before) if listed.end() == len(before)), None)
 
 
