@@ -163,25 +163,6 @@ def mean_bounds(differences: Array, level: float) -> tuple[Array, Array, Array]:
     return mean - reach, mean + reach, error
 
 
-def mean_is_lower(before: Array, after: Array, level: float) -> bool:
-    """Whether the mean of ``after`` surely lies below that of ``before``, of different problems (Welch, 1947).
-
-    By the normal approximation, so for some twenty values and more of each; at ``level`` it is wrong where both are
-    equal.
-
-    Args:
-        before: ``[n]`` finite numbers, at least 2.
-        after: ``[m]`` finite numbers, at least 2.
-        level: Error probability.
-
-    Example:
-        >>> mean_is_lower(np.ones(20), np.zeros(30), 0.05), mean_is_lower(np.ones(20), np.ones(30), 0.05)
-        (True, False)
-    """
-    error = math.sqrt(sum(float(each.var(ddof=1)) / len(each) for each in (before, after)))
-    return float(after.mean() - before.mean()) + float(stats.norm.isf(level)) * error < 0
-
-
 def paired_change(
     baseline: Evaluation, current: Evaluation, name: str, *, set: str | None = None, level: float
 ) -> Change | None:

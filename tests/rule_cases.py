@@ -62,19 +62,3 @@ def answers_that_follow(step: int, share: float, n: int = 128) -> Evaluation:
     changed = round(share * n)
     rows = (Row(id=f"p{i}", values={"accuracy": 1.0, "placebo_changed": float(i < changed)}) for i in range(n))
     return Evaluation(step=step, rows=tuple(rows))
-
-
-def by_correctness(step: int, right: int, among_right: float, among_wrong: float, n: int = 256) -> Evaluation:
-    """``right`` of ``n`` answers are right, and so many of both kinds change under another problem's steps."""
-    rng = random.Random(step)
-    rows = (
-        Row(
-            id=f"p{i}",
-            values={
-                "accuracy": float(i < right),
-                "placebo_changed": float(rng.random() < (among_right if i < right else among_wrong)),
-            },
-        )
-        for i in range(n)
-    )
-    return Evaluation(step=step, rows=tuple(rows))

@@ -23,7 +23,7 @@ from reasoning_guard.rules import (
     calibrate,
 )
 from reasoning_guard.statistics import Effect, spend
-from rule_cases import TRAPPED, answers_that_follow, both, by_correctness, evaluation, names
+from rule_cases import TRAPPED, answers_that_follow, both, evaluation, names
 
 
 @pytest.mark.parametrize(
@@ -257,31 +257,6 @@ def test_accuracy_lost_elsewhere_is_told_where_the_first_set_stands_still(before
 
 def test_accuracy_lost_on_both_sets_is_no_memorisation() -> None:
     assert decide([both(0, ood=0.9, near=0.9), *(both(step, ood=0.4, near=0.4) for step in (10, 20))]) == []
-
-
-@pytest.mark.parametrize(
-    ("among_right", "fires"),
-    [(0.6, False), (0.2, True)],  # .90 falls to .64 because more answers are right; or because these fell as well
-)
-def test_more_right_answers_are_no_trap_though_wrong_ones_follow_their_text_more(
-    among_right: float, fires: bool
-) -> None:
-    run = [by_correctness(0, 52, 0.6, 0.98), *(by_correctness(step, 230, among_right, 0.98) for step in (1, 2, 3))]
-    assert run[0].mean("placebo_changed") - run[1].mean("placebo_changed") > 0.15
-    assert names(decide(run)) == ["accuracy_trap"] * fires
-
-
-def test_a_shortcut_behind_the_new_right_answers_alone_is_a_trap() -> None:
-    """Those that were right before are as they were; among all that are right now, fewer follow their text."""
-    before, after = by_correctness(0, 52, 0.97, 0.97), by_correctness(1, 230, 0.0, 0.97)
-    kept = {row.id: row for row in before.rows[:52]}
-    looks = [replace(after, step=step, rows=tuple(kept.get(row.id, row) for row in after.rows)) for step in (1, 2)]
-    assert names(decide([before, *looks])) == ["accuracy_trap"]
-
-
-def test_where_too_few_were_right_to_tell_the_mean_decides() -> None:
-    run = [by_correctness(0, 12, 0.9, 0.9, n=64), *(by_correctness(step, 60, 0.0, 0.9, n=64) for step in (1, 2))]
-    assert names(decide(run)) == ["accuracy_trap"]
 
 
 def test_each_further_set_is_a_question_of_its_own() -> None:

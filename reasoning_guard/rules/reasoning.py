@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity, column, names_of
-from reasoning_guard.statistics import MINIMUM_PAIRS, Array, Change, Effect, mean_is_lower
+from reasoning_guard.statistics import MINIMUM_PAIRS, Change, Effect
 
 CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
     ("prior", Change.rose, "the answer is known before the reasoning"),
@@ -21,9 +18,6 @@ CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
     ("chain_holds", Change.fell, "a result, or the answer, no longer follows the earlier result that it is made from"),
 )
 """Value, how it moved, and what that says about the reasoning."""
-
-MIX_LEVEL = 0.05
-"""How surely right answers by themselves must be lower. It only ever keeps an alarm back, so it spends no level."""
 
 
 def explain(comparison: Comparison) -> tuple[str, ...]:
@@ -38,12 +32,7 @@ def explain(comparison: Comparison) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyTrap(Rule):
-    """Accuracy is not lower, yet the text is used less or says less, right answers taken by themselves too.
-
-    Wrong answers may follow their text more than right ones do, and then training that makes more answers right lowers
-    the mean though nothing else has changed. So a fall counts where the right answers of now are lower than those of
-    the baseline, or too few were right to tell.
-    """
+    """Accuracy is not lower, yet the text is used less or says less."""
 
     name: str = "accuracy_trap"
     falls: tuple[str, ...] = names_of("used", "informative")
@@ -51,7 +40,7 @@ class AccuracyTrap(Rule):
 
     def check(self, comparison: Comparison) -> Finding | None:
         """See :class:`Rule`."""
-        lower = tuple(change for change in comparison.fallen(self.falls) if _lower_among_right(comparison, change.name))
+        lower = comparison.fallen(self.falls)
         if not lower or not comparison.not_lower("accuracy"):
             return None
         return Finding(
@@ -62,19 +51,6 @@ class AccuracyTrap(Rule):
             advice="the traces of the worst problems; a shortcut in the prompts; training chains that are wrong though "
             "their answer is right; accuracy on problems from elsewhere",
         )
-
-
-def _lower_among_right(comparison: Comparison, name: str) -> bool:
-    """Whether right answers alone have a lower ``name`` than right ones had; True where there are too few to tell."""
-    before, after = (_among_right(each, name) for each in (comparison.baseline, comparison.current))
-    if min(len(before), len(after)) < MINIMUM_PAIRS:
-        return True
-    return mean_is_lower(before, after, MIX_LEVEL)
-
-
-def _among_right(evaluation: Evaluation, name: str) -> Array:
-    right = column(evaluation, "accuracy")
-    return np.array([value for id, value in column(evaluation, name).items() if right.get(id, 0.0) > 0.5])
 
 
 @dataclass(frozen=True, kw_only=True)
