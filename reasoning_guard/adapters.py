@@ -12,6 +12,9 @@ from reasoning_guard.model_parts import modules_with
 _REWRITING = ("pissa", "corda", "olora", "loftq", "lora_ga")
 """How the names of initialisations begin that take out of the base weights what they put into the adapter."""
 
+_PROMPTS_IN_LAYERS = (".adaption_prompt", ".adaption_gate")
+"""What LLaMA-Adapter trains (Zhang et al., arXiv 2303.16199); its layers don't name it as others do."""
+
 
 def has_adapter(model: nn.Module) -> bool:
     """Whether a model has PEFT's adapters and can be read without them."""
@@ -47,6 +50,7 @@ def is_merged(model: nn.Module) -> bool:
 def _held(model: nn.Module) -> Iterator[object]:
     """Whatever the layers of adapters hold beside the layers that they stand around."""
     yield getattr(model, "prompt_encoder", None)
+    yield from (each for name, each in model.named_parameters() if name.endswith(_PROMPTS_IN_LAYERS))
     for module in modules_with(model, "adapter_layer_names"):
         for name in ("modules_to_save", "token_adapter", *module.adapter_layer_names):  # type: ignore[misc]
             yield getattr(module, str(name), None)

@@ -34,7 +34,7 @@ def whole_number(value: Any) -> int | None:
         >>> whole_number(10.0), whole_number(0.5), whole_number("10"), whole_number(True)
         (10, None, None, None)
     """
-    if not _is_number(value):
+    if is_missing(value) or not _is_number(value):
         return None
     exact = isinstance(value, Integral) or (abs(value) < _EXACT and value == int(value))
     return int(value) if exact else None
@@ -95,7 +95,8 @@ def texts_of(value: Any, what: str, number: int) -> tuple[str | None, ...]:
 
 def listed(value: Any) -> Any:
     """An array as a list, which is how tables of other libraries keep one; anything else as it is."""
-    return value.tolist() if getattr(value, "shape", None) and hasattr(value, "tolist") else value
+    array: Any = None if isinstance(value, str) or _is_number(value) else value
+    return array.tolist() if getattr(array, "shape", None) is not None and hasattr(array, "tolist") else value
 
 
 def whole_characters(value: Any) -> Any:

@@ -7,9 +7,11 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
-from reasoning_guard.cells import listed, text_of, texts_of, whole_characters, whole_number
+from reasoning_guard.cells import is_missing, listed, text_of, texts_of, whole_characters, whole_number
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat, get_format
 from reasoning_guard.row_files import rows_of
@@ -189,8 +191,8 @@ def _problem(row: Row, number: int, columns: Mapping[str, str | None], format: T
         prompt=_prompt(cell["prompt"], number),
         answer=_answer(cell["answer"], options, number, format),
         options=options,
-        id=text_of(cell["id"], "the id", number) or "",
-        set="id" if (named := text_of(cell["set"], "the set", number)) is None else named,
+        id=_name(cell["id"], "the id", number) or "",
+        set="id" if (named := _name(cell["set"], "the set", number)) is None else named,
         documents=_documents(cell["documents"], number),
     )
 
@@ -206,16 +208,30 @@ def _prompt(value: Any, number: int) -> str | tuple[Message, ...]:
 
 
 def _options(value: Any, number: int) -> tuple[str, ...]:
-    listing = listed(value["text"]) if isinstance(value, Mapping) and "text" in value else value
+    listing = value
+    if isinstance(value, Mapping) and "text" in value:
+        listing = listed(value["text"])
+    elif isinstance(value, Mapping) and [*value] == [chr(ord("A") + i) for i in range(len(value))]:
+        listing = list(value.values())
     texts = texts_of(listing, "option", number)
+    while texts and texts[-1] is None:  # tables fill short rows up
+        texts = texts[:-1]
     if None in texts:
         raise ConfigurationError(f"row {number}: options[{texts.index(None)}] is empty; leave it out, or give its text")
     return tuple(text for text in texts if text is not None)
 
 
 def _documents(value: Any, number: int) -> tuple[str, ...]:
+    if isinstance(value, list | tuple):  # some keep a title beside each text
+        value = [str(each) if isinstance(each, Mapping) else each for each in value]
     texts = texts_of([value] if isinstance(value, str) else value, "document", number)
     return tuple(text for text in texts if text)
+
+
+def _name(value: Any, what: str, number: int) -> str | None:
+    """What an id or a set is called: whatever stands there, such as a date, as text."""
+    tells = is_missing(value) or isinstance(value, str | bytes | list | tuple | Mapping | Real | Decimal)
+    return text_of(value, what, number) if tells and not isinstance(value, bool) else str(value)
 
 
 def _answer(value: Any, options: tuple[str, ...], number: int, format: TraceFormat | None) -> str | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -107,7 +109,7 @@ def test_an_index_is_one_as_a_float_too_and_a_text_of_an_option_stays_its_text()
         ({"id": ["1"]}, "row 1: expected the id as"),
         ({"set": {"a": 1}}, "row 1: expected the set as"),
         ({"options": "x;y"}, "row 1: expected the options as a list of texts; got str 'x;y'"),
-        ({"options": {"A": "x", "B": "y"}}, "row 1: expected the options as a list of texts; got dict"),
+        ({"options": {"A": "x", "C": "y"}}, "row 1: expected the options as a list of texts; got dict"),
         ({"options": 5}, "row 1: expected the options as a list of texts; got int 5"),
         ({"options": ["x", None, "z"]}, "row 1: options[1] is empty; leave it out, or give its text"),
         ({"options": [["x"], ["y"]]}, "row 1: expected each option as a text or a number; got list ['x']"),
@@ -117,6 +119,16 @@ def test_an_index_is_one_as_a_float_too_and_a_text_of_an_option_stays_its_text()
 def test_what_is_no_text_is_refused_with_its_row(cells: dict[str, Any], said: str) -> None:
     rows = [{"question": "1?", "answer": "4"}, {"question": "2?", "answer": "4", **cells}]
     assert said in refusal(lambda: load_problems(rows))
+
+
+def test_what_tables_and_other_libraries_make_of_a_row_is_taken() -> None:
+    assert one(answer="B", options=["x", "y", None, float("nan")]).options == ("x", "y")
+    assert one(answer="B", options={"A": "x", "B": "y"}).options == ("x", "y")
+    assert one(documents=[{"title": "t", "text": "u"}, "v"]).documents == ("{'title': 't', 'text': 'u'}", "v")
+    assert one(answer=np.array(4)).answer == "4"
+    assert one(answer=Decimal("NaN"), options=["x", "y"]).answer is None
+    made = one(id=UUID(int=5), set=date(2024, 5, 1))
+    assert (made.id, made.set) == ("00000000-0000-0000-0000-000000000005", "2024-05-01")
 
 
 def test_problems_made_by_hand_are_held_to_the_same() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import AdaptionPromptConfig, LoraConfig, get_peft_model
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -163,6 +163,16 @@ def test_a_base_that_is_or_becomes_another_is_copied_with_its_adapter(
     spoil(model)
     assert totals(reference) == pytest.approx(truth, abs=1e-3)
     assert reference.fingerprint() == fingerprint
+
+
+def test_prompts_inside_layers_are_an_adapter_too() -> None:
+    model = memorised()
+    truth = plain(model)
+    model = get_peft_model(model, AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=3, adapter_layers=1))
+    reference = taken(model)
+    assert "adapter off" in reference.description
+    spoil(model)
+    assert totals(reference) == pytest.approx(truth, abs=1e-4)
 
 
 def test_an_adapter_that_is_merged_is_not_taken_out_again() -> None:

@@ -259,6 +259,19 @@ def test_accuracy_lost_on_both_sets_is_no_memorisation() -> None:
     assert decide([both(0, ood=0.9, near=0.9), *(both(step, ood=0.4, near=0.4) for step in (10, 20))]) == []
 
 
+def test_a_first_set_that_is_too_small_to_show_its_fall_has_fallen_all_the_same() -> None:
+    def few(step: int, near: float, far: float) -> Evaluation:
+        whole = both(step, near=near, ood=far)
+        first = [row for row in whole.rows if row.set != "ood"]
+        return Evaluation(step=step, rows=(*first[:: len(first) // 20], *(r for r in whole.rows if r.set == "ood")))
+
+    looks = [few(0, 0.9, 0.9), *(few(step, 0.7, 0.55) for step in (10, 20))]
+    compared = Comparison(baseline=looks[0], current=looks[1], level=0.01)
+    assert compared.fell("accuracy@ood")
+    assert not compared.fell("accuracy")
+    assert [alert.key for alert in decide(looks)] == []
+
+
 def test_each_further_set_is_a_question_of_its_own() -> None:
     spy = Spy(levels=[], falls=("accuracy@*",))
     rows = [*both(0).rows, *(replace(row, id=f"z {row.id}", set="third") for row in evaluation(0).rows)]

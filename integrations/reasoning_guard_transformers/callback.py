@@ -146,7 +146,7 @@ class ReasoningGuardCallback(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop where the evaluation that has just been logged asks for it."""
         unknown = self._stream.listening and self._added_at != state.global_step
-        if unknown and self._every is None:  # a trainer with evaluation records of its own kind
+        if unknown and (self._every is None or not self.guard.evaluations):  # a trainer with records of its own kind
             self._record(state.global_step)
         self._stop_if_asked(control)
 

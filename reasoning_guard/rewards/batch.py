@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from reasoning_guard.errors import ConfigurationError, warn_once
@@ -112,12 +112,20 @@ def read_batch(
 def _problem(row: dict[str, Any], reader: TraceReader) -> Problem:
     """The row as a problem, its answer checked; an answer that could not be asked for is none."""
     unusable = row["answer"] is not None and not str(row["answer"]).strip()
-    (problem,) = load_problems([{**row, "answer": None} if unusable else row], format=reader.format)
+    unanswered = {**row, "answer": None}
     try:
-        reader.check([problem])
-    except ConfigurationError as error:
+        return _checked(unanswered if unusable else row, reader)
+    except ConfigurationError as error:  # a row must not end a training that has come this far
         warn_once(f"a row is not graded: {error}", key="reward row not graded")
-        return replace(problem, answer=None)
+    try:
+        return _checked(unanswered, reader)
+    except ConfigurationError:  # it was not the answer
+        return _checked({"prompt": row["prompt"], "answer": None}, reader)
+
+
+def _checked(row: dict[str, Any], reader: TraceReader) -> Problem:
+    (problem,) = load_problems([row], format=reader.format)
+    reader.check([problem])
     return problem
 
 

@@ -6,9 +6,14 @@ The others say where to look: fine-tuning may change length, tone and certainty 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity
+from reasoning_guard.statistics import Change
+
+_ONE_IN_TWENTY = 1.645
+"""Standard errors beyond which one in twenty normal values lies, on one side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +21,8 @@ class Memorisation(Rule):
     """Accuracy is lower on another set, and not on the first, where it may be higher. Rests without a second set.
 
     A first set that was good from the start has no room to rise surely, and what is lost elsewhere is lost all the
-    same. Where accuracy falls on both, the first set shows it. The rule fires only where a fall is sure, so it is wrong
-    only if that fall is; one question a set is all it spends.
+    same. Where accuracy falls on both alike, the first set shows it. The rule fires only where a fall is sure, so it is
+    wrong only if that fall is; one question a set is all it spends.
     """
 
     name: str = "memorisation"
@@ -26,8 +31,11 @@ class Memorisation(Rule):
 
     def check(self, comparison: Comparison) -> Finding | None:
         """See :class:`Rule`."""
-        lower = comparison.fallen(self.falls)
-        if not lower or not comparison.not_lower("accuracy"):
+        first_set = comparison.change("accuracy")
+        if first_set is None or not comparison.not_lower("accuracy"):
+            return None
+        lower = tuple(each for each in comparison.fallen(self.falls) if _parts_from(first_set, each))
+        if not lower:
             return None
         falls = f"falls on {', '.join(change.set for change in lower)}"
         rises = comparison.rose("accuracy")
@@ -39,6 +47,15 @@ class Memorisation(Rule):
             advice="training examples that resemble the first set too closely; a shortcut that only they have; fewer "
             "epochs, a lower learning rate, more varied data",
         )
+
+
+def _parts_from(first: Change, elsewhere: Change) -> bool:
+    """Whether accuracy surely fell more elsewhere: a first set of few problems shows no fall that it has had too.
+
+    One in twenty passes by chance where both fell alike; it only ever keeps an alarm back, so it spends no level.
+    """
+    error = math.hypot(first.standard_error, elsewhere.standard_error)
+    return first.difference - elsewhere.difference > _ONE_IN_TWENTY * error
 
 
 @dataclass(frozen=True, kw_only=True)
