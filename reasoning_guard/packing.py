@@ -97,7 +97,7 @@ def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
     against = None if branch.against is None else _anchor(trunk, branch.against)
     if start > 0:
         return Branch(branch.at, ids, (start, stop), branch.hide, against)
-    hide = (min(branch.hide[0], branch.at - 1), min(branch.hide[1], branch.at - 1))  # one that hides nothing, anywhere
+    hide = (min(branch.hide[0], branch.at - 1), min(branch.hide[1], branch.at - 1))
     return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1), hide, against)
 
 

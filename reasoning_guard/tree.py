@@ -22,7 +22,7 @@ class Branch:
             leaves what the prompt alone says to the answer, hiding the prompt what goes through the steps ("attention
             knockout", Geva et al. 2023, https://arxiv.org/abs/2304.14767). The trunk itself is read as ever, so what
             its other tokens have taken over from the hidden ones stays. Where the branch's first token is scored, the
-            one before it is read again as one of the branch, since it predicts that: it can't be hidden, and hides.
+            one before it is read again as one of the branch, since it predicts that: it is not hidden, and hides.
         against: A branch that asks for as many tokens, whose next-token distribution at each of them is compared with
             this one's (see :attr:`BranchScore.kl`); default none.
     """
@@ -44,11 +44,6 @@ class Branch:
             raise ValueError(f"`scored` must be a non-empty slice of the {len(self.ids)} branch ids; got {self.scored}")
         if start == 0 and self.at < 2:
             raise ValueError(f"`at` must leave two trunk tokens before a first token that is scored; got {self.at}")
-        if start == 0 and self.hide[0] < self.hide[1] == self.at:
-            raise ValueError(
-                f"`hide` must leave the token before a first token that is scored, number {self.at - 1} of the trunk; "
-                f"got {self.hide}"
-            )
         if self.against is not None and self.against.scored[1] - self.against.scored[0] != stop - start:
             raise ValueError(f"`against` must ask for {stop - start} tokens too; got the slice {self.against.scored}")
 
