@@ -224,7 +224,7 @@ def test_where_nothing_can_be_written_is_said_before_the_work(command: str, fold
     for place, words in places:
         done = quick(command, *given, "--out", str(tmp_path / place), cwd=folder)
         assert done.returncode == 2, done.stderr
-        assert words in "".join(done.stderr.split("\n")), done.stderr
+        assert "".join(words.split()) in "".join(done.stderr.split()), done.stderr  # a long path is broken anywhere
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
