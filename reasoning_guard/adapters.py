@@ -26,6 +26,12 @@ def base_differs(model: nn.Module) -> str:
 
     An initialisation such as PiSSA's (Meng et al., arXiv 2404.02948) moves the largest directions of each weight into
     the adapter: without it, what is left is ruined. And what is trained beside the adapters stays when they go.
+
+    Args:
+        model: A model of PEFT's (:func:`has_adapter`), with what is to be trained set to require gradients.
+
+    Returns:
+        The reason in words, for a log; empty where the base stays what it is.
     """
     configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
     for config in configs.values():
