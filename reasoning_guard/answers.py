@@ -6,18 +6,11 @@ and texts are compared here, so that the common cases do not depend on it.
 
 from __future__ import annotations
 
-import logging
-import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
+from reasoning_guard.expressions import expressions_equal
 from reasoning_guard.plain_numbers import composed, read_number
-
-_SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf"})
-_SUM_TO_A_POWER = re.compile(r"[)}\]]\s*\^\s*[{(]*\s*-?(?:\d{2,}|[5-9]|[^\W\d_])")
-"""``(x+y+1)^{30}``: expanding it takes a computer algebra system for ever."""
-_TOWER = re.compile(r"\^\s*(?:[({][^)}]*\^|-?\w+\s*\^)|!")
 
 
 def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> bool:
@@ -44,7 +37,7 @@ def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> b
     one, other = read_number(given), read_number(reference)
     if one is not None and other is not None:
         return one.value == other.value and not one.differs_in_unit(other)
-    return _math_verify_equal(composed(given), composed(reference))
+    return expressions_equal(composed(given), composed(reference))
 
 
 def answer_is_correct(given: str, reference: str, options: Sequence[str] = (), *, mathematical: bool = True) -> bool:
@@ -108,49 +101,3 @@ def normalise(text: str) -> str:
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     text = text.rstrip(" .,;:!?*$\"'`")
     return re.sub(r"\A(?:[ ,;:!?*$\"'`]|\.(?!\d))+", "", text)
-
-
-def _is_expression(text: str) -> bool:
-    r"""Whether math-verify may read this: it takes words for products of letters and hangs on great powers."""
-    bare = re.sub(r"\\[a-zA-Z]+", " ", text).replace("**", "^")
-    words = {word.casefold() for word in re.findall(r"[^\W\d_]{3,}|(?<=\d)(?:st|nd|rd|th)\b", bare)}
-    powers = math.prod(int(power) for power in re.findall(r"\^\s*[{(]*\s*-?(\d{1,9})", bare))
-    return (
-        len(text) <= 200
-        and not words - _SYMBOLS
-        and powers <= 10_000
-        and not _TOWER.search(bare)
-        and not _SUM_TO_A_POWER.search(bare)
-    )
-
-
-def _math_verify_equal(given: str, reference: str) -> bool:
-    """math-verify's verdict; False where it can't read one of them or is not installed.
-
-    Its timeouts are off, because they need signals, which only the main thread has; :func:`_is_expression` keeps from
-    it what it could not finish.
-    """
-    if not (_is_expression(given) and _is_expression(reference)):
-        return False
-    try:
-        from math_verify import parse, verify
-    except ImportError:
-        return False
-    with _quiet("math_verify"):
-        try:
-            one, other = (parse(f"${text.strip(' $.')}$", parsing_timeout=None) for text in (given, reference))  # type: ignore[arg-type]
-            return bool(one and other and verify(other, one, timeout_seconds=None))
-        except Exception:  # a parser's failure is no verdict; texts and plain numbers have been compared already
-            return False
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep a library's logger below errors: math-verify announces every missing timeout."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 # Parts of patterns: a number in figures, and a scale behind it; and the words for numbers up to twenty and beyond.
-NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+NUMBER = r"(?:\d{1,3}(?:(?:,(?:\\!)?|\{,\})\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 LONGEST_NUMBER = 200
 """Characters; a broken model writes digits without end, and Python refuses to read more than 4,300."""
 
@@ -20,21 +20,26 @@ UNITS = (
 )
 TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
 _NO_UNIT = (
-    r"and|or(?!\s+so)|to(?!\s+go)|plus|minus|squared|cubed|pi|[xyz]|half|halves|thirds?|"
+    r"and|or(?!\s+so)|to(?!\s+go)|plus|minus|squared|cubed|pi|[eiqrxyz]|half|halves|thirds?|"
+    r"sin|cos|tan|ln|log(?=\s*[\d(])|sqrt|mod|choose|factorial|"
     r"(?:fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths?|january|february|march|april|may|june|july|august|september|october|november|december"
 )
 """Words behind a number that make something else of it."""
+GLUED_UNIT = r"(?:mg|kg|lbs?|oz|mm|cm|km|ft|ml|ms|mins?|secs?|hrs?|mph|kph|am|pm)(?!\w)"
+"""Units that may follow a number without a space; a single letter may as well be a symbol ("3m")."""
 _PLAIN_NUMBER = re.compile(
-    r"(?:[a-z]\s*=\s*)?(?P<sign>[-+−]?)\s*[$€£¥]?\s*(?P<minus>-?)(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
+    r"(?:[a-z]\s*=\s*)?(?P<sign>[-+−]|–(?=[\d.$€£¥]))?\s*(?P<money>[$€£¥]?)\s*(?P<minus>[-−]?)(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
     rf"(?P<number>{NUMBER})(?:\s*/\s*(?P<denominator>\d+))?\s*(?:{SCALE})?"
-    rf"(?:\s*[%°$€£]|\s+(?!(?:{_NO_UNIT})\b)(?P<unit>[^\W\d][^\d]*))?"
+    rf"(?:\s*(?:%|°(?:\s*[cf]\b)?|(?P<paid>[$€£]))"
+    rf"|(?:\s+(?!(?:{_NO_UNIT})\b)|\s*/\s*(?!(?:{_NO_UNIT})\b)(?=[^\W\d]{{2}})|(?={GLUED_UNIT}))"
+    r"(?P<unit>[^\W\d]\D*(?:\^\s*\{?[23]\}?\D*)?))?"
 )
 _MORE_BEHIND = re.compile(
     rf"\band\s+(?:(?:a|an|one)\s+)?(?:half|quarter|{'|'.join([*UNITS.split(), *TENS.split()])})\b"
 )
 _QUANTITIES = (
     "am pm", "mg g kg lb oz", "mm cm m km inch foot yard mile", "ml l", "ms s min h day week month year",
-    "cent dollar euro pound",
+    "cent dollar euro pound yen",
 )  # fmt: skip
 _SHORT = {
     "milligram": "mg", "gram": "g", "kilogram": "kg", "kilo": "kg", "millimeter": "mm", "centimeter": "cm",
@@ -42,6 +47,14 @@ _SHORT = {
     "hour": "h", "hr": "h", "inche": "inch", "feet": "foot", "ounce": "oz",
 }  # fmt: skip
 _QUANTITY_OF = {unit: quantity for quantity in _QUANTITIES for unit in quantity.split()}
+_CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen"}
+_LATEX = (
+    (re.compile(r"\\[,;: ]|~"), " "),
+    (re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}"), r"\1"),
+    (re.compile(r"\^\s*\{?\s*\\circ\b\s*\}?"), "°"),
+    (re.compile(r"\\([$%])"), r"\1"),
+)
+"""What LaTeX writes in its own way, and how everybody else does."""
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 
 
@@ -71,7 +84,7 @@ class Number(NamedTuple):
 
     Attributes:
         value: Its value, with its fraction and its scale.
-        unit: The first word behind it, in short ("kg" for kilograms), or nothing.
+        unit: The first word behind it, in short ("kg" for kilograms), or its currency, or nothing.
     """
 
     value: Fraction
@@ -82,6 +95,11 @@ class Number(NamedTuple):
         return self.unit != other.unit and _QUANTITY_OF.get(self.unit, "") == _QUANTITY_OF.get(other.unit)
 
 
+def figures(number: str) -> Fraction:
+    """Value of what :data:`NUMBER` matches."""
+    return Fraction(re.sub(r"[^\d.]", "", number))
+
+
 def read_number(text: str) -> Number | None:
     """What :func:`plain_number` reads, with its unit.
 
@@ -89,17 +107,28 @@ def read_number(text: str) -> Number | None:
         >>> read_number("2½ hours"), read_number("3 or 4")
         (Number(value=Fraction(5, 2), unit='h'), None)
     """
-    bare = _LATEX_FRACTION.sub(r" \1/\2", composed(text)).casefold().lstrip(" *:$").rstrip(" .,;:!*$")
+    bare = _bare(text) if len(text) <= 2 * LONGEST_NUMBER else ""
     match = _PLAIN_NUMBER.fullmatch(bare) if len(bare) <= LONGEST_NUMBER else None
     if match is None or (match["denominator"] and not int(match["denominator"])):
         return None
     words = match["unit"] or ""
     if _MORE_BEHIND.search(words):
         return None
-    value = Fraction(match["number"].replace(",", "")) / int(match["denominator"] or 1) + int(match["whole"] or 0)
+    value = figures(match["number"]) / int(match["denominator"] or 1) + int(match["whole"] or 0)
     value *= SCALES.get(match["scale"] or "", 1)
-    negative = (match["sign"] in ("-", "−")) != bool(match["minus"])
-    return Number(-value if negative else value, _unit(words))
+    negative = (match["sign"] in ("-", "−", "–")) != bool(match["minus"])
+    money = match["money"] or match["paid"] or ""
+    return Number(-value if negative else value, _unit(words) or _CURRENCIES.get(money, ""))
+
+
+def _bare(text: str) -> str:
+    """``text`` without LaTeX and the marks around it; a "$" before a number is money, one on both sides is LaTeX."""
+    for pattern, plain in _LATEX:
+        text = pattern.sub(plain, text)
+    bare = _LATEX_FRACTION.sub(r" \1/\2", composed(text)).casefold().lstrip(" *:").rstrip(" .,;:!*")
+    while len(bare) > 1 and bare[0] == bare[-1] == "$":
+        bare = bare[1:-1].lstrip(" *:").rstrip(" .,;:!*")
+    return re.sub(r"\A\$\s*(?=[^\W\d])", "", bare)
 
 
 def _unit(words: str) -> str:

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
-from fractions import Fraction
-from typing import NamedTuple
+from itertools import pairwise
 
-from reasoning_guard.plain_numbers import LONGEST_NUMBER, NUMBER, SCALE, SCALES, TENS, UNITS, composed, plain_number
+from reasoning_guard.mentions import Mention, fractions, in_words, named, numbers
+from reasoning_guard.plain_numbers import composed, plain_number
 
-_WORD_NUMBERS = {
-    **{word: Fraction(value) for value, word in enumerate(UNITS.split())},
-    **{word: Fraction(10 * value) for value, word in enumerate(TENS.split(), start=3)},
-    **dict.fromkeys(("once", "single"), Fraction(1)),
-    **dict.fromkeys(("twice", "double", "pair", "couple", "both"), Fraction(2)),
-    **dict.fromkeys(("thrice", "triple"), Fraction(3)),
-    **{"dozen": Fraction(12), "half": Fraction(1, 2), "quarter": Fraction(1, 4), "thousand": Fraction(1000)},
-}
-
-_SPELLED = re.compile(
-    rf"\b(?P<tens>twenty|{'|'.join(TENS.split()[:-1])})(?:[-\s](?P<units>{'|'.join(UNITS.split()[1:10])}))?\b"
-    rf"|\b(?P<small>{'|'.join(UNITS.split())})\b",
-    re.IGNORECASE,
-)
-_PART_OF_A_NUMBER = re.compile(r"[-\s]*(?:hundred|thousand|million|billion|dozen|percent|[a-z]+th\b)", re.IGNORECASE)
 _OFTEN_WRITTEN_OUT = 12
 """Words up to this one stand in any text ("in two steps")."""
-_MENTION = re.compile(rf"(?<![\w.])(?<!\d,)(?:{NUMBER})(?![\w]|\.\d|,\d{{3}})")
-_SCALE_BEHIND = re.compile(rf"\s*{SCALE}(?!-)", re.IGNORECASE)
-_VULGAR_FRACTION = re.compile(r"(?<![\w.])(?P<whole>\d+)?(?P<part>[¼-¾⅐-⅞])(?!\w)")
-_FRACTION = re.compile(
-    r"(?<![\w./])(?<!\d,)(?:(?P<whole>\d+)\s+)?(?:(?P<over>\d+)\s*/\s*(?P<under>\d+)|\\[dt]?frac\s*\{(?P<above>\d+)\}\s*"
-    r"\{(?P<below>\d+)\})(?![\w/]|\.\d)"
-)
+_EQUALS = re.compile(r"[\s})\]$]*(?:=|≈|\\approx)")
 _DECORATION = r"(?:[\s$€£¥*_({\[\"'‘“#?|>]|\\boxed\{|\\\(|\\\[|\\text\{)*"
 _MARKER = re.compile(
     r"(?:=|≈|:|→|->|=>|####|\\boxed\{|\b(?:is|are|was|were|be|equals?|equal\s+to|gets?|got|gives?|gave|makes?|made|"
@@ -52,6 +30,10 @@ _LIST_MARK = re.compile(r"[.):][^\S\n]+\S")
 _LINE_BEGINS = re.compile(r"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?\Z", re.IGNORECASE)
 _ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
 _ALONE_BEHIND = re.compile(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)|\s*[^\W\d_]\w{0,2}\s*=")
+_BLANK = re.compile(r"\s|\\[,;:! ]|\\(?:left|right)(?![a-zA-Z])\.?|~")
+_PARTS = re.compile(rf"\\\\|{_BLANK.pattern}|\\[a-zA-Z]+|[^\W_]+|.", re.DOTALL)
+"""What a text consists of: line ends of LaTeX, blanks, commands, words, marks."""
+_FRACTIONS = frozenset({r"\frac", r"\dfrac", r"\tfrac"})
 _VAGUE_WORDS = frozenset({"yes", "no", "true", "false", "none"})
 
 Span = tuple[int, int]
@@ -83,9 +65,9 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
     number = plain_number(answer)
     if number is None:
         return _find_words(text, answer.strip(), prompt)
-    read = _numbers_and_fractions if "/" in composed(answer) or "frac" in answer else _numbers
-    held = any(mention.value == number for mention in read(prompt)) or number in _spelled(prompt)
-    mentions = [mention for mention in read(text) if mention.value == number]
+    prompted = [*numbers(prompt), *(fractions(prompt) if number.denominator > 1 else ())]
+    held = any(mention.value == number for mention in prompted) or number in named(prompt)
+    mentions = [mention for mention in (*numbers(text), *_fractions(text, answer)) if mention.value == number]
     if mathematical:
         mentions += [mention for mention in _written_out(text, held) if mention.value == number]
     for mention in sorted(mentions):
@@ -108,74 +90,30 @@ def calculates_with(before: str, answer: str, behind: str) -> bool:
         (True, False)
     """
     calculation, number = _CALCULATION.match(before[::-1]), plain_number(answer)
-    operands = _numbers(calculation.group()[::-1]) if calculation else ()
+    operands = numbers(calculation.group()[::-1]) if calculation else ()
     goes_on = _OPERATOR.match(behind) is not None or behind.lstrip().startswith("=")
     return goes_on or any(mention.value == number for mention in operands)
 
 
-class _Mention(NamedTuple):
-    start: int
-    end: int
-    value: Fraction
+def _fractions(text: str, answer: str) -> Iterator[Mention]:
+    """Fractions that may state ``answer``: all where it is one; else those with no result behind ("3/4 = 0.75")."""
+    written = "/" in composed(answer) or "frac" in answer
+    for mention in fractions(text):
+        if written or (mention.value.denominator > 1 and not _EQUALS.match(text, mention.end)):
+            yield mention
 
 
-def _numbers(text: str) -> Iterator[_Mention]:
-    for match in _MENTION.finditer(text):
-        if len(match.group()) > LONGEST_NUMBER:
-            continue
-        value, end = Fraction(match.group().replace(",", "")), match.end()
-        if scale := _SCALE_BEHIND.match(text, end):
-            value, end = value * SCALES[scale["scale"].casefold()], scale.end()
-        yield _signed(text, match.start(), end, value)
-    for match in _VULGAR_FRACTION.finditer(text):
-        if len(match.group()) > LONGEST_NUMBER:
-            continue
-        value = Fraction(unicodedata.numeric(match["part"])).limit_denominator(10) + int(match["whole"] or 0)
-        yield _signed(text, match.start(), match.end(), value)
-
-
-def _numbers_and_fractions(text: str) -> Iterator[_Mention]:
-    """Fractions too, which elsewhere are calculations: for answers that are written as one."""
-    yield from _numbers(text)
-    for match in _FRACTION.finditer(text):
-        if len(match.group()) > LONGEST_NUMBER or not int(under := match["under"] or match["below"]):
-            continue
-        value = Fraction(int(match["over"] or match["above"]), int(under))
-        if match["whole"] is not None:
-            yield _signed(text, match.start(), match.end(), value + int(match["whole"]))
-        begin = match.start("over") if match["over"] else text.index("\\", match.start())
-        yield _signed(text, begin, match.end(), value)
-
-
-def _signed(text: str, start: int, end: int, value: Fraction) -> _Mention:
-    signed = _is_signed(text[max(0, start - 20) : start])
-    return _Mention(start - signed, end, -value if signed else value)
-
-
-def _is_signed(before: str) -> bool:
-    """Whether a minus right before a number is its sign; after an operand it subtracts."""
-    return before[-1:] in ("-", "−") and not re.search(r"[\w)\]}%]\s*\Z", before[:-1])
-
-
-def _written_out(text: str, held: bool) -> Iterator[_Mention]:
+def _written_out(text: str, held: bool) -> Iterator[Mention]:
     """Numbers in words; small ones, and those that the prompt holds, only where they stand as a result."""
-    for match in _SPELLED.finditer(text):
-        words = [word.casefold() for word in match.group("tens", "units", "small") if word]
-        value = sum((_WORD_NUMBERS[word] for word in words), Fraction())
-        before, behind = text[max(0, match.start() - 80) : match.start()], text[match.end() : match.end() + 12]
-        if _PART_OF_A_NUMBER.match(behind) or re.search(r"(?i:hundred|thousand)(?:\s+and)?\s+\Z", before):
-            continue
+    for mention in in_words(text):
+        before, behind = text[max(0, mention.start - 80) : mention.start], text[mention.end : mention.end + 12]
         told = _MARKER.search(before) or _ALONE_BEFORE.search(before)
         closed = re.match(r"[*)\]}\"']*\s*(?:[.,;:!\n]|\Z)", behind)
-        if (told and closed) or not (held or value <= _OFTEN_WRITTEN_OUT):
-            yield _Mention(match.start(), match.end(), value)
+        if (told and closed) or not (held or abs(mention.value) <= _OFTEN_WRITTEN_OUT):
+            yield mention
 
 
-def _spelled(text: str) -> set[Fraction]:
-    return {_WORD_NUMBERS[word] for word in re.findall(r"[a-z]+", text.casefold()) if word in _WORD_NUMBERS}
-
-
-def _states(text: str, mention: _Mention, prompt: str, held: bool) -> bool:
+def _states(text: str, mention: Mention, prompt: str, held: bool) -> bool:
     if _numbers_a_line(text, mention):
         return False
     if not held:
@@ -188,7 +126,7 @@ def _states(text: str, mention: _Mention, prompt: str, held: bool) -> bool:
     return _MARKER.search(before) is not None and not _restated(before, text[mention.start : mention.end], prompt)
 
 
-def _numbers_a_line(text: str, mention: _Mention) -> bool:
+def _numbers_a_line(text: str, mention: Mention) -> bool:
     """Whether a number is that of a list's item: it begins a line, and is the first or follows the one before it."""
     before = text[max(0, mention.start - 20) : mention.start]
     if not (_LIST_MARK.match(text, mention.end) and _LINE_BEGINS.search(before)):
@@ -220,7 +158,19 @@ def _find_words(text: str, answer: str, prompt: str) -> tuple[Span | None, bool]
 
 
 def _words_pattern(answer: str) -> re.Pattern[str]:
-    words = r"\s+".join(re.escape(word) for word in answer.split())
+    """``answer`` with any white space between its words and marks, none included where no two words would become one.
+
+    LaTeX's own spaces, sizes of brackets and of fractions make no difference either.
+    """
+    parts = [part for part in _PARTS.findall(answer) if not _BLANK.fullmatch(part)]
+    pattern = _pattern_of(parts[0]) if parts else re.escape(answer)
+    for one, other in pairwise(parts):
+        apart = one[-1].isalnum() and (other[0].isalpha() if one[0] == "\\" else other[0].isalnum())
+        pattern += (rf"(?:{_BLANK.pattern})+" if apart else rf"(?:{_BLANK.pattern})*") + _pattern_of(other)
     left = r"(?<!\w)" if answer[:1].isalnum() else ""
     right = r"(?!\w)" if answer[-1:].isalnum() else ""
-    return re.compile(left + words + right, 0 if len(answer) == 1 else re.IGNORECASE)
+    return re.compile(left + pattern + right, 0 if len(answer) == 1 else re.IGNORECASE)
+
+
+def _pattern_of(part: str) -> str:
+    return r"\\[dt]?frac" if part in _FRACTIONS else re.escape(part)

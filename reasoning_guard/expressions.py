@@ -1,0 +1,117 @@
+"""Whether two mathematical expressions are equal: `math-verify <https://github.com/huggingface/Math-Verify>`_ says it.
+
+A model may write whatever it likes, and computer algebra takes for ever over some of it. What is known to be too much
+is not asked; all else has a few seconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from threading import Thread
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+SECONDS = 5.0
+"""What one comparison may take; an ordinary one takes milliseconds."""
+_PATIENCE = 10
+"""How often a comparison is asked to stop, a second each; one that does not is left behind."""
+_SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf"})
+_SUM_TO_A_POWER = re.compile(r"[)}\]]\s*\^\s*[{(]*\s*-?(?:\d{2,}|[5-9]|[^\W\d_])")
+"""``(x+y+1)^{30}``: expanding it takes a computer algebra system for ever."""
+_TOWER = re.compile(r"\^\s*(?:[({][^)}]*\^|-?\w+\s*\^)|!")
+_GREAT_BINOMIAL = re.compile(r"(?=.*\\[dt]?(?:binom|choose)(?![a-zA-Z])).*\d{4}", re.DOTALL)
+
+
+@lru_cache(maxsize=4096)
+def expressions_equal(given: str, reference: str) -> bool:
+    """math-verify's verdict on two expressions.
+
+    Args:
+        given: What the model answered.
+        reference: The right answer.
+
+    Returns:
+        Whether they are equal; False where math-verify can't read one of them, is not installed, or does not know
+        within :data:`SECONDS`.
+
+    Example:
+        >>> expressions_equal("Paris", "Rome"), expressions_equal("9^{9^9}", "3")
+        (False, False)
+    """
+    if not (_is_expression(given) and _is_expression(reference)):
+        return False
+    try:
+        from math_verify import parse, verify
+    except ImportError:
+        return False
+
+    def asked() -> bool:
+        # Its own timeouts need signals, which only the main thread has and which may be another's there.
+        one, other = (parse(f"${text.strip(' $.')}$", parsing_timeout=None) for text in (given, reference))  # type: ignore[arg-type]
+        return bool(one and other and verify(other, one, timeout_seconds=None))
+
+    with _quiet("math_verify"):
+        return within(SECONDS, asked) is True
+
+
+def within(seconds: float, work: Callable[[], Result]) -> Result | None:
+    """What ``work`` returns; None where it fails or takes longer than ``seconds``.
+
+    It runs in a thread, which is then told to stop. That needs no signals, and reaches whatever Python runs there; a
+    single long operation of a library in C can't be stopped, and is left behind.
+
+    Example:
+        >>> within(5, lambda: 1 + 1)
+        2
+    """
+    found: list[Result] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except (Exception, SystemExit):  # no verdict; texts and plain numbers have been compared already
+            return
+
+    thread = Thread(target=run, name="expressions", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    for _ in range(_PATIENCE):
+        if not thread.is_alive():
+            break
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+        thread.join(1)
+    return found[0] if found else None
+
+
+def _is_expression(text: str) -> bool:
+    r"""Whether math-verify may read this: it takes words for products of letters and hangs on great powers."""
+    bare = re.sub(r"\\(?:[a-zA-Z]+|!)", " ", text).replace("**", "^")
+    words = {word.casefold() for word in re.findall(r"[^\W\d_]{3,}|(?<=\d)(?:st|nd|rd|th)\b", bare)}
+    powers = math.prod(int(power) for power in re.findall(r"\^\s*[{(]*\s*-?(\d{1,9})", bare))
+    return (
+        len(text) <= 200
+        and not words - _SYMBOLS
+        and powers <= 10_000
+        and not _TOWER.search(bare)
+        and not _SUM_TO_A_POWER.search(bare)
+        and not _GREAT_BINOMIAL.match(text)
+    )
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a library's logger below errors: math-verify announces every missing timeout."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,146 @@
+"""Numbers that a text mentions, with their places: in figures, as fractions, in words."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import NamedTuple
+
+from reasoning_guard.plain_numbers import GLUED_UNIT, LONGEST_NUMBER, NUMBER, SCALE, SCALES, TENS, UNITS, figures
+
+_VALUES = {
+    **{word: value for value, word in enumerate(UNITS.split())},
+    **{word: 10 * value for value, word in enumerate(TENS.split()[:-1], start=3)},
+}
+_SHORT_WORDS = {
+    **_VALUES,
+    **dict.fromkeys(("once", "single"), 1),
+    **dict.fromkeys(("twice", "double", "pair", "couple", "both"), 2),
+    **dict.fromkeys(("thrice", "triple"), 3),
+    **{"dozen": 12, "half": Fraction(1, 2), "quarter": Fraction(1, 4), "hundred": 100, "thousand": 1000},
+}
+
+# A number in words, built up as it is said.
+_ONES, _TEENS = "|".join(UNITS.split()[1:10]), "|".join(UNITS.split())
+_UP_TO_99 = rf"(?:(?:twenty|{'|'.join(TENS.split()[:-1])})(?:[-\s](?:{_ONES}))?|{_TEENS})\b"
+_UP_TO_999 = rf"(?:(?:(?:an?|{_UP_TO_99})[-\s])?hundred\b(?:\s+(?:and\s+)?{_UP_TO_99})?|{_UP_TO_99})"
+_IN_WORDS = re.compile(
+    rf"\b(?:(?:(?:an?|{_UP_TO_999})[-\s])?thousand\b(?:,?\s+(?:and\s+)?{_UP_TO_999})?|{_UP_TO_999})", re.IGNORECASE
+)
+_PART_OF_A_NUMBER = re.compile(r"[-\s]*(?:hundred|thousand|million|billion|dozen|[a-z]+th\b)", re.IGNORECASE)
+
+_IN_FIGURES = re.compile(rf"(?<![\w.])(?<!\d,)(?:{NUMBER})(?!(?!(?i:{GLUED_UNIT}))\w|\.\d|,\d{{3}})")
+_SCALE_BEHIND = re.compile(rf"\s*{SCALE}(?!-)", re.IGNORECASE)
+_VULGAR_FRACTION = re.compile(r"(?<![\w.])(?P<whole>\d+)?(?P<part>[¼-¾⅐-⅞])(?!\w)")
+_FRACTION = re.compile(
+    r"(?<![\w./])(?<!\d,)(?:(?P<whole>\d+)\s+)?(?:(?P<over>\d+)\s*/\s*(?P<under>\d+)|\\[dt]?frac\s*\{(?P<above>\d+)\}\s*"
+    r"\{(?P<below>\d+)\})(?![\w/]|\.\d)"
+)
+_NEGATIVE_WORD = re.compile(
+    r"(?:\bnegative|(?:=|\b(?:is|are|was|be|equals?|gets?|gives?))\s+(?P<minus>minus))\s+\Z", re.I
+)
+_OPERAND = re.compile(r"[\w)\]}%]\Z")
+_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}[^\S\n]+\Z")
+
+
+class Mention(NamedTuple):
+    """A number in a text.
+
+    Attributes:
+        start: Its first character, its sign included.
+        end: Where it ends, its scale ("million") included.
+        value: Its value.
+    """
+
+    start: int
+    end: int
+    value: Fraction
+
+
+def numbers(text: str) -> Iterator[Mention]:
+    """Numbers in figures: a whole number each, so that 18 is not in "118", "18.5", "1,800" or "18th".
+
+    Example:
+        >>> [str(mention.value) for mention in numbers("18kg is -5, 2½ and 3 million")]
+        ['18', '-5', '3000000', '5/2']
+    """
+    for match in _IN_FIGURES.finditer(text):
+        if len(match.group()) > LONGEST_NUMBER:
+            continue
+        value, end = figures(match.group()), match.end()
+        if scale := _SCALE_BEHIND.match(text, end):
+            value, end = value * SCALES[scale["scale"].casefold()], scale.end()
+        yield _signed(text, match.start(), end, value)
+    for match in _VULGAR_FRACTION.finditer(text):
+        if len(match.group()) > LONGEST_NUMBER:
+            continue
+        value = Fraction(unicodedata.numeric(match["part"])).limit_denominator(10) + int(match["whole"] or 0)
+        yield _signed(text, match.start(), match.end(), value)
+
+
+def fractions(text: str) -> Iterator[Mention]:
+    r"""Fractions, "1/2" and "\frac{1}{2}", with and without a whole number before them.
+
+    Example:
+        >>> [str(mention.value) for mention in fractions(r"2 1/2 or -\dfrac{3}{4}")]
+        ['5/2', '1/2', '-3/4']
+    """
+    for match in _FRACTION.finditer(text):
+        if len(match.group()) > LONGEST_NUMBER or not int(under := match["under"] or match["below"]):
+            continue
+        value = Fraction(int(match["over"] or match["above"]), int(under))
+        if match["whole"] is not None:
+            yield _signed(text, match.start(), match.end(), value + int(match["whole"]))
+        begin = match.start("over") if match["over"] else text.index("\\", match.start())
+        yield _signed(text, begin, match.end(), value)
+
+
+def in_words(text: str) -> Iterator[Mention]:
+    """Numbers in words, up to the thousands.
+
+    Example:
+        >>> [str(mention.value) for mention in in_words("Twenty-five, one hundred and two, the fifth of two thousand")]
+        ['25', '102', '2000']
+    """
+    for match in _IN_WORDS.finditer(text):
+        if not _PART_OF_A_NUMBER.match(text, match.end()):
+            yield _signed(text, match.start(), match.end(), Fraction(_value(match.group())))
+
+
+def named(text: str) -> set[Fraction]:
+    """Values that the words of a text name, also "twice", "half" and "dozen"."""
+    single = {_SHORT_WORDS[word] for word in re.findall(r"[a-z]+", text.casefold()) if word in _SHORT_WORDS}
+    return {Fraction(value) for value in single} | {mention.value for mention in in_words(text)}
+
+
+def _value(words: str) -> int:
+    """Value of a number in words; "a hundred" is one hundred."""
+    thousands = hundreds = 0
+    for word in re.findall(r"[a-z]+", words.casefold()):
+        if word == "thousand":
+            thousands, hundreds = 1000 * (hundreds or 1), 0
+        elif word == "hundred":
+            hundreds = 100 * (hundreds or 1)
+        else:
+            hundreds += _VALUES.get(word, 0)
+    return thousands + hundreds
+
+
+def _signed(text: str, start: int, end: int, value: Fraction) -> Mention:
+    sign = _sign(text[max(0, start - 30) : start])
+    return Mention(start - sign, end, -value if sign else value)
+
+
+def _sign(before: str) -> int:
+    """How many characters right before a number make it negative; a minus behind an operand subtracts instead."""
+    if word := _NEGATIVE_WORD.search(before):
+        return len(before) - word.start("minus" if word["minus"] else 0)
+    bare = re.sub(r"\\?[$€£¥]\Z", "", before)
+    if bare[-1:] not in ("-", "−", "–"):
+        return 0
+    ahead = bare[:-1]
+    # "is -5" is negative, "b -5" and "3 -5" subtract, and a dash at a line's beginning ("– 5") is no sign.
+    subtracts = _OPERAND.search(ahead.rstrip()) and not (ahead[-1:].isspace() and _WORD.search(ahead))
+    return 0 if subtracts else len(before) - len(ahead)

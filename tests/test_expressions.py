@@ -1,0 +1,76 @@
+"""What computer algebra may take, and for how long."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from reasoning_guard import expressions
+from reasoning_guard.answers import answers_equal
+from reasoning_guard.expressions import expressions_equal, within
+
+NO_MATH_VERIFY = "expressions are compared by math-verify, which comes with the extra math"
+NESTED_SQUARES = "(" * 10 + "1+x)" + "^2)" * 9 + "^2"
+
+
+def test_expressions_are_compared_off_the_main_thread() -> None:
+    pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(answers_equal(r"\frac{1}{4}", "0.25")))
+    thread.start()
+    thread.join()
+    assert found == [True]
+
+
+@pytest.mark.parametrize(
+    "hard",
+    [
+        "9^{9^{9^9}}",
+        "9**9**9**9",
+        "100000!",
+        "9^(9^9)",
+        "(((2^999)^999)^999)",
+        "7^99999999",
+        r"\binom{1000000}{500000}",
+        r"{1000000 \choose 500000}",
+    ],
+)
+def test_what_would_never_finish_is_not_computed(hard: str) -> None:
+    start = time.monotonic()
+    assert not answers_equal(hard, "3")
+    assert time.monotonic() - start < 5
+
+
+def test_what_nobody_foresaw_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    monkeypatch.setattr(expressions, "SECONDS", 0.5)
+    threads, start = threading.active_count(), time.monotonic()
+    assert not expressions_equal(NESTED_SQUARES, "3")
+    assert time.monotonic() - start < 5
+    assert threading.active_count() == threads, "nothing goes on computing"
+    assert expressions_equal(r"\sqrt{8}", r"2\sqrt{2}"), "and the next is compared as ever"
+
+
+def test_ordinary_expressions_of_great_things_are_compared() -> None:
+    pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    assert expressions_equal(r"\binom{10}{3}", "120")
+    assert expressions_equal(r"\binom{n+1}{2}", r"\dbinom{n+1}{2}")
+    assert not expressions_equal(r"\binom{10}{3}", "121")
+
+
+def test_work_has_its_time_and_its_failures_say_nothing() -> None:
+    assert within(5, lambda: 42) == 42
+    assert within(5, lambda: 1 // 0) is None
+    stopped = threading.Event()
+
+    def for_ever() -> None:
+        try:
+            while True:
+                pass
+        finally:
+            stopped.set()
+
+    assert within(0.1, for_ever) is None
+    assert stopped.is_set()
