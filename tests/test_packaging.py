@@ -34,6 +34,8 @@ ROOMS = {
             "format_file",
             "plain_numbers",
             "answers",
+            "expressions",
+            "mentions",
             "statements",
             "tokens",
             "traces",
