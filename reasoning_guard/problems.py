@@ -14,6 +14,7 @@ from typing import Any
 from reasoning_guard.cells import is_missing, listed, text_of, texts_of, whole_characters, whole_number
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat, get_format
+from reasoning_guard.options import asks_letters, letter_of, option_index
 from reasoning_guard.row_files import rows_of
 
 Message = Mapping[str, str]
@@ -238,18 +239,23 @@ def _answer(value: Any, options: tuple[str, ...], number: int, format: TraceForm
     text = text_of(value, "the answer", number)
     index = whole_number(value) if options else None
     if text is not None and index is not None:
-        text = _indexed(index, (str(value), text), options, number)
+        text = _indexed(index, (str(value), text), options, number, format)
     if text is None or format is None:
         return text
     return _as_asked(_final(text, format), options, format)
 
 
-def _indexed(index: int, names: Sequence[str], options: tuple[str, ...], number: int) -> str:
-    """Letter of option ``index``, unless the number, as one of ``names``, is the text of an option."""
+def _indexed(
+    index: int, names: Sequence[str], options: tuple[str, ...], number: int, format: TraceFormat | None
+) -> str:
+    """What names option ``index``, unless the number, as one of ``names``, is the text of an option."""
     texts = [option.strip() for option in options]
     found = next((texts.index(name) for name in names if name in texts), None)
-    if found is None:
-        return chr(ord("A") + index) if 0 <= index < len(options) else names[-1]
+    if found is None and not 0 <= index < len(options):
+        return names[-1]
+    if found is None:  # its letter, unless that is another one's text and would be taken for it
+        is_text = letter_of(index) in texts and not (format and asks_letters(options, format))
+        return texts[index] if is_text else letter_of(index)
     if index < len(options) and found != index:
         raise ConfigurationError(
             f"row {number}: answer {index} is both the index and the text of an option; give the letter instead"
@@ -267,11 +273,13 @@ def _final(text: str, format: TraceFormat) -> str:
 
 
 def _as_asked(answer: str, options: tuple[str, ...], format: TraceFormat) -> str:
-    """The option's letter where the format can read letters only."""
-    texts = [option.strip() for option in options]
-    if answer.strip() in texts and format.answer_in(format.asked(answer)) != answer:
-        return chr(ord("A") + texts.index(answer.strip()))
-    return answer
+    """The option's letter where the format can't read the answer, or reads letters only."""
+    letters = asks_letters(options, format)
+    index = option_index(answer, options, letters=letters)
+    is_letter, readable = len(answer.strip()) == 1, format.answer_in(format.asked(answer)) == answer
+    if index is None or (readable and not (letters and is_letter)):
+        return answer
+    return letter_of(index)
 
 
 def _check(problem: Problem, number: int) -> None:

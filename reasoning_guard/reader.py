@@ -14,9 +14,9 @@ from typing import cast
 
 from transformers import PreTrainedTokenizerBase
 
-from reasoning_guard.answers import answer_is_correct, answer_names
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import Layout, TraceFormat, get_format
+from reasoning_guard.options import answer_names, asked_options, same_answer
 from reasoning_guard.problems import Problem
 from reasoning_guard.statements import find_statement
 from reasoning_guard.tokens import Ids, TokenText, common_prefix, decode, encode, encode_after, token_ends
@@ -187,10 +187,7 @@ class TraceReader:
 
     def options(self, problem: Problem) -> tuple[str, ...]:
         """The options of ``problem`` as this format asks for them: their texts, or their letters for "choice"."""
-        texts = problem.options
-        if all(self.format.answer_in(self.format.asked(text)) == text for text in texts):
-            return texts
-        return tuple(chr(ord("A") + index) for index in range(len(texts)))
+        return asked_options(problem.options, self.format)
 
     def encode_after(self, before: str, text: str) -> Ids:
         """Token ids of ``text`` as it would be tokenised behind ``before``."""
@@ -316,7 +313,7 @@ class TraceReader:
     def _correct(self, problem: Problem, answer: str | None) -> bool:
         if answer is None or problem.answer is None:
             return False
-        return answer_is_correct(answer, problem.answer, problem.options, mathematical=self.format.mathematical)
+        return same_answer(answer, problem.answer, problem.options, self.format)
 
     def _statement(
         self, problem: Problem, tokens: TokenText, layout: Layout
@@ -325,7 +322,7 @@ class TraceReader:
         if problem.answer is None or not layout.ends:
             return None, None, True
         reasoning, prompt = tokens.text[layout.start : layout.ends[-1]], self.prompt_text(problem)
-        names = answer_names(problem.answer, problem.options)
+        names = answer_names(problem.answer, problem.options, self.format)
         found = [find_statement(reasoning, name, prompt, mathematical=self.format.mathematical) for name in names]
         spans = [span for span, _ in found if span is not None]
         if not spans or not all(known for _, known in found):

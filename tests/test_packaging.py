@@ -36,6 +36,7 @@ ROOMS = {
             "answers",
             "expressions",
             "mentions",
+            "options",
             "statements",
             "tokens",
             "traces",

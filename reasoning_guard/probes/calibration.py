@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reasoning_guard.answers import options_named
 from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.options import options_named
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch
@@ -89,8 +89,7 @@ def _own(trace: Trace, context: ProbeContext) -> list[bool]:
     """Which of the scored answers is the trace's own."""
     if not trace.problem.options:
         return [True]
-    mathematical = context.reader.format.mathematical
-    return options_named(trace.answer or "", trace.problem.options, mathematical=mathematical)
+    return options_named(trace.answer or "", trace.problem.options, context.reader.format)
 
 
 def _confidence(totals: Sequence[float], own: Sequence[bool]) -> float:

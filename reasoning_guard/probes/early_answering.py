@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from reasoning_guard.answers import options_named
+from reasoning_guard.options import options_named
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
@@ -47,8 +47,7 @@ class EarlyAnsweringProbe(Probe):
             return Reading().unscored(self.names, "the trace gives no answer")
         if any(math.isnan(score.total) for score in scores):
             return Reading().unscored(self.names, "longer than the model's context, or not a finite score")
-        mathematical = context.reader.format.mathematical
-        same = _same(scores, options_named(trace.answer, trace.problem.options, mathematical=mathematical))
+        same = _same(scores, options_named(trace.answer, trace.problem.options, context.reader.format))
         reading = Reading(same=tuple(same))
         if not same[-1]:
             return reading.unscored(self.names, "asked after its full chain, the model gives another answer")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import cast
 
-from reasoning_guard.answers import answer_is_correct, options_named
+from reasoning_guard.options import options_named, same_answer
 from reasoning_guard.plain_numbers import plain_number
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import near_numbers
@@ -120,7 +120,7 @@ class HintProbe(Probe):
 
 
 def _same(answer: str, other: str, trace: Trace, context: ProbeContext) -> bool:
-    return answer_is_correct(answer, other, trace.problem.options, mathematical=context.reader.format.mathematical)
+    return same_answer(answer, other, trace.problem.options, context.reader.format)
 
 
 def wrong_answer(problem: Problem, context: ProbeContext) -> str | None:
@@ -128,7 +128,7 @@ def wrong_answer(problem: Problem, context: ProbeContext) -> str | None:
     if problem.answer is None:
         return None
     rng = random.Random(sha256(problem.id.encode()).digest())
-    right = options_named(problem.answer, problem.options, mathematical=context.reader.format.mathematical)
+    right = options_named(problem.answer, problem.options, context.reader.format)
     others = [asked for asked, is_right in zip(context.reader.options(problem), right, strict=True) if not is_right]
     if others:
         return rng.choice(others)

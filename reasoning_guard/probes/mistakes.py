@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal, get_args
 
-from reasoning_guard.answers import answer_is_correct, answers_equal
+from reasoning_guard.answers import answers_equal
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.options import same_answer
 from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Reading, Scores
 from reasoning_guard.probes.corrupters import NUMBER, Alteration, Corrupter, corrupt, result
 from reasoning_guard.traces import Trace
@@ -120,7 +121,7 @@ class MistakeProbe(Probe):
         if again.answer is None:
             return Reading().unscored(self.names, "no answer after the altered step")
         mathematical = context.reader.format.mathematical
-        same = answer_is_correct(again.answer, trace.answer or "", trace.problem.options, mathematical=mathematical)
+        same = same_answer(again.answer, trace.answer or "", trace.problem.options, context.reader.format)
         reading = Reading({"mistake_changed": float(not same)})
         if altered.number is None:
             return reading.unscored(["mistake_followed"], _NO_NUMBER)
