@@ -9,7 +9,8 @@ name     the answer in a completion     cue at a cut                terminator a
 think    after ``</think>``             ``</think>\n\nThe answer is``  ``.``   a newline
 gsm8k    ``#### 18``                    ``####``                    EOS        a newline
 boxed    ``\boxed{18}``                 ``The answer is \boxed{``   ``}``      a newline
-plain    ``The answer is 18.``          `` The answer is``          ``.``      a sentence's end
+plain    ``The answer is 18.``, or       `` The answer is``          ``.``      a sentence's end
+         a line ``Answer: 18``
 choice   ``The answer is (B).``         `` The answer is (``        ``)``      a sentence's end
 ======== ============================== =========================== ========== =================
 
@@ -42,7 +43,10 @@ after the number of a list item), or at a newline."""
 _SENTENCE = r"(?P<answer>[^\s.!?](?:[^\n.!?]|[.!?]+(?=[^\s.!?]))*|\.\d+)"
 _THUS = r"(?:\b(?:so|thus|hence|therefore),?\s+)?"
 _GSM8K = r"####[^\S\n]*(?P<answer>\S[^\n]*)"
-_PLAIN = rf"(?i:{_THUS}\bthe\s+(?:final\s+)?answer\s+is):?[^\S\n]*{_SENTENCE}"
+_PLAIN = (
+    rf"(?:(?i:{_THUS}\bthe\s+(?:(?:final|correct|right)\s+)?answer\s+is):?"
+    rf"|(?im:^[^\S\n*_#>]*+(?:[*_#>]++[^\S\n]*+)*+(?:final\s+)?answer[*_]*+:[*_]*+))[^\S\n]*{_SENTENCE}"
+)
 _CHOICE = (
     rf"(?i:{_THUS}\b(?:the\s+)?(?:(?:correct|final|best)\s+)?answer(?:\s+is|:)):?"
     r"[\s*(]*(?P<answer>[A-Z])(?=\)|\**\s*(?:[.,;:!]|\n|\Z))"
@@ -294,7 +298,9 @@ def _last_match(pattern: str, text: str) -> Statement | None:
         return None
     start, end = match.span("answer" if "answer" in match.re.groupindex else 1)
     answer = text[start:end]
-    begin, stop = start + len(answer) - len(answer.lstrip()), end - len(answer) + len(answer.rstrip())
+    if answer.rstrip().endswith("**") and answer.count("**") == 1:  # opened before the cue: "**Answer: 18**"
+        answer = answer.rstrip()[:-2]
+    begin, stop = start + len(answer) - len(answer.lstrip()), start + len(answer.rstrip())
     return Statement(begin, stop, match.start()) if answer.strip() else None
 
 
