@@ -62,6 +62,12 @@ def test_python_of_the_page_runs(block: str, folder: Path, monkeypatch: pytest.M
     [
         ("score_saved_traces", "--traces traces.jsonl --problems held_out.jsonl --model base", 0, "InfoGain"),
         ("compare_checkpoints", "base tuned --problems held_out.jsonl --max-new-tokens 64", 1, "ALARM accuracy_trap"),
+        (  # a format in which no answer is found: nothing can be judged, and a gate must not let that pass
+            "compare_checkpoints",
+            "base tuned --problems held_out.jsonl --max-new-tokens 64 --format boxed",
+            3,
+            "not judged",
+        ),
     ],
 )
 def test_the_examples_run(name: str, arguments: str, code: int, said: str, folder: Path) -> None:
