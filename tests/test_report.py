@@ -85,6 +85,15 @@ def test_silence_for_want_of_data_is_no_praise(healthy: Run) -> None:
     assert "no alarm has the data to judge the reasoning" in said.sentence
 
 
+def test_evaluations_that_failed_are_not_passed_over_in_silence(healthy: Run) -> None:
+    failed = [Evaluation(step=step, failure="out of memory") for step in (900, 910)]
+    assert verdict(timeline(failed), ()).sentence.startswith("All evaluations so far failed (2): ")
+    said = verdict(timeline([healthy.evaluations[0], *failed]), ())
+    assert said.sentence.startswith("Only the baseline was evaluated, 2 more failed: ")
+    said = verdict(timeline([*healthy.evaluations, *failed]), ())
+    assert said.sentence.endswith("no alarm in 6 evaluations, 2 more failed.")
+
+
 def test_a_folder_is_no_page(tmp_path: Path, healthy: Run) -> None:
     with pytest.raises(ConfigurationError, match="name a file in it"):
         write_report(tmp_path, [healthy])

@@ -49,18 +49,23 @@ def verdict(history: Timeline, alerts: Sequence[Alert], rules: Sequence[str] = (
         sentence = f"{_accuracy(history)} {_consequence(history, gravest)}: {when(gravest)}."
         return Verdict(sentence, gravest.severity, when(gravest).capitalize())
     first, last = history.first, history.last
+    failed = sum(s.failure is not None for s in history.snapshots)
+    blind = f", {failed} more failed" if failed else ""
     if first is None or last is None:
-        return Verdict("No evaluation was recorded: there is nothing to compare yet.", "empty", "No verdict")
+        none = f"All evaluations so far failed ({failed})" if failed else "No evaluation was recorded"
+        return Verdict(f"{none}: there is nothing to compare yet.", "empty", "No verdict")
     if baseline_of([first]) is None:
         found = "Accuracy is near chance so far, where nothing can be read off the reasoning"
         return Verdict(f"{found}: there is nothing to compare yet.", "empty", "No verdict")
     looks = sum(s.failure is None and s.step >= first.step for s in history.snapshots)
     if looks < 2:
-        return Verdict("Only the baseline was evaluated: there is nothing to compare yet.", "empty", "No verdict")
+        found = f"Only the baseline was evaluated{blind}"
+        return Verdict(f"{found}: there is nothing to compare yet.", "empty", "No verdict")
     if not can_judge([first, last]) and not {*rules} - {rule.name for rule in RULES}:
         found = "but no alarm has the data to judge the reasoning: that there is none says nothing"
         return Verdict(f"{_accuracy(history)} {found}.", "empty", "Not judged")
-    return Verdict(f"{_accuracy(history)}{_kept(history)}: no alarm in {looks} evaluations.", "quiet", "No alarm")
+    told = f"no alarm in {looks} evaluations{blind}"
+    return Verdict(f"{_accuracy(history)}{_kept(history)}: {told}.", "quiet", "No alarm")
 
 
 def gravity(alert: Alert) -> tuple[bool, int]:
