@@ -249,6 +249,12 @@ def test_every_module_has_a_room() -> None:
     assert not homeless, "a new module: enter it in ROOMS"
 
 
+def test_the_page_about_the_architecture_names_every_module() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = [name for names in ROOMS.values() for name in names if not name.startswith("__")]
+    assert [name for name in named if f"`{name}`" not in page and f"`{name}/`" not in page] == []
+
+
 def test_lower_rooms_never_import_higher_ones() -> None:
     assert not [one for one in all_imports(CORE) if climbs(one)]
 

@@ -193,7 +193,7 @@ GROUPS = (INFORMATIVE, NEEDED, USED, DISTURBED, MEDIATION, HINTED, CALIBRATION, 
 
 _OTHER_FORMS = (
     _flag("answer_link", "Answer link", "the answer goes with the last result when that is altered"),
-    _flag("mistake_followed", "Followed a mistake", "the answer is the one that the altered step leads to"),
+    _flag("mistake_followed", "Followed a mistake", "the next step uses the altered number"),
     Measure("confidence", "Confidence", SHARE, about="probability of its own answer after all steps"),
     Measure("posterior", "Posterior", NATS, about="log-probability of the answer after all steps"),
     Measure("info_gain_share", "InfoGain, share", "", about="1 - lp_n / lp_0"),
