@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from reasoning_guard import faithfulness
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation, Row
@@ -180,6 +181,20 @@ def test_paired_difference_uses_only_problems_that_both_evaluations_scored() -> 
     found = timeline([before, after]).difference("info_gain")
     assert found is not None
     assert (found.mean, found.n) == (-0.75, 2)
+
+
+def test_the_change_of_a_share_has_a_width_also_where_no_problem_moved() -> None:
+    before, after = (
+        Evaluation(step=step, rows=tuple(Row(id=str(i), values={"chain_holds": 1.0}) for i in range(20)))
+        for step in (0, 9)
+    )
+    found, elsewhere = (
+        timeline([before, after]).difference("chain_holds"),
+        faithfulness.change(before, after, "chain_holds"),
+    )
+    assert found is not None
+    assert (found.mean, found.lower, found.upper) == pytest.approx((0.0, elsewhere.lower, elsewhere.upper))
+    assert found.upper - found.lower > 0.3
 
 
 def test_failed_evaluations_are_no_baseline_and_no_gap_in_the_chart(tmp_path: Path, healthy: Run) -> None:

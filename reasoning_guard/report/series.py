@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -17,6 +17,7 @@ from scipy import stats
 
 from reasoning_guard.decision import baseline_of
 from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.faithfulness import newcombe
 from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.report.measures import measure
 
@@ -100,11 +101,19 @@ class Timeline:
         return (found[0], found[-1]) if len(found) > 1 and found[0] and found[-1] else None
 
     def difference(self, name: str, set: str | None = None) -> Estimate | None:
-        """Last evaluation minus baseline, paired by problem: mean difference with its 95 % interval."""
+        """Last evaluation minus baseline, paired by problem: mean difference with its 95 % interval.
+
+        Student's, and Newcombe's for shares of problems, which has a width also where no problem moved.
+        """
         if self.first is None or self.last is None or self.first is self.last:
             return None
         before, after = (e.values(name, self._set(set)) for e in (self.first, self.last))
-        return estimate([after[i] - before[i] for i in before if i in after], flag=False)
+        pairs = np.array([(before[i], after[i]) for i in before if i in after])
+        found = estimate([float(now - was) for was, now in pairs], flag=False)
+        if found is None or found.n < 2 or not (measure(name).flag and np.isin(pairs, (0.0, 1.0)).all()):
+            return found
+        lower, upper = newcombe(pairs[:, 0], pairs[:, 1], 1 - LEVEL)
+        return replace(found, lower=lower, upper=upper)
 
     def _set(self, set: str | None) -> str:
         return set if set is not None else (self.sets[0] if self.sets else "")
