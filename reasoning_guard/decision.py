@@ -151,8 +151,7 @@ def can_judge(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) 
 
 
 def _asks_accuracy_alone(rule: Rule) -> bool:
-    moved = [name.partition("@")[0] for name in (*rule.falls, *rule.rises)]
-    return bool(moved) and set(moved) == {"accuracy"}
+    return {name.partition("@")[0] for name in (*rule.falls, *rule.rises)} == {"accuracy"}
 
 
 def _lack(rule: Rule, baseline: Evaluation, latest: Evaluation) -> str:

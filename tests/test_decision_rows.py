@@ -10,7 +10,7 @@ import pytest
 from reasoning_guard.decision import can_judge, decide, resting
 from reasoning_guard.errors import ConfigurationError, ReasoningGuardWarning
 from reasoning_guard.evaluation import Evaluation
-from reasoning_guard.rules import RULES, Comparison, Finding, Rule, calibrate
+from reasoning_guard.rules import RULES, Comparison, Finding, Rule, Severity, calibrate
 from reasoning_guard.statistics import Effect
 from rule_cases import TRAPPED, both, evaluation, names
 
@@ -84,6 +84,64 @@ def test_a_look_that_cannot_tell_ends_nothing() -> None:
     [alert] = decide([*trapped, *unread, evaluation(40)])
     assert (alert.open, alert.step) == (False, 20)
     assert decide([*trapped[:2], *unread, evaluation(40, **TRAPPED)]) == [], "what was not told yet begins anew"
+
+
+def test_one_value_that_can_be_read_and_holds_is_a_look_that_can_tell() -> None:
+    trapped = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20))]
+    [alert] = decide([*trapped, evaluation(30, placebo_changed=math.nan)])
+    assert (alert.open, alert.step) == (False, 20)
+
+
+def test_an_open_alert_rests_on_what_fell_last() -> None:
+    other = evaluation(30, placebo_changed=math.nan, mistake_changed=math.nan, chain_holds=0.0)
+    run = [evaluation(0), *(evaluation(s, placebo_changed=0.0) for s in (10, 20)), other]
+    [alert] = decide(run)
+    assert (alert.open, alert.since, alert.step) == (True, 10, 30)
+    [alert] = decide([*run, evaluation(40, placebo_changed=math.nan)])
+    assert (alert.open, alert.step) == (False, 30), "what fell last has recovered"
+
+
+def test_accuracy_beside_a_fall_is_not_what_the_alert_rests_on() -> None:
+    unread = {**UNREAD, "reference_info_gain": math.nan, "accuracy": 0.1}
+    run = [evaluation(0), *(evaluation(s, **FALLEN) for s in (10, 20)), evaluation(30, **unread)]
+    assert [(a.rule, a.open, a.step) for a in decide(run)] == [("collapse", True, 20)]
+
+
+def test_an_alert_on_another_set_stays_while_that_set_cannot_be_read() -> None:
+    run = [both(0), *(both(s, ood=0.1) for s in (10, 20)), both(30, ood=math.nan)]
+    assert [(a.rule, a.open, a.step) for a in decide(run)] == [("memorisation", True, 20)]
+    assert [(a.rule, a.open, a.step) for a in decide([*run, both(40)])] == [("memorisation", False, 20)]
+
+
+def test_a_row_that_goes_on_with_two_is_as_long_and_as_old_as_the_older() -> None:
+    trapped = (evaluation(s, placebo_changed=0.0) for s in (10, 20, 30))
+    fallen = {"mistake_changed": 0.0, "accuracy": 0.1}
+    partly = evaluation(40, placebo_changed=math.nan, **fallen)
+    _, collapse = decide([evaluation(0), *trapped, partly, evaluation(50, placebo_changed=0.0, **fallen)], patience=3)
+    assert (collapse.rule, collapse.since, collapse.told) == ("collapse", 10, 50)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unread(Rule):
+    name: str = "unread"
+    severity: Severity = "notice"
+    falls: tuple[str, ...] = ("placebo_changed",)
+
+    def check(self, comparison: Comparison) -> Finding | None:
+        lower = comparison.fallen(self.falls)
+        return Finding(message="not read", changes=lower) if lower else None
+
+
+def test_what_a_notice_has_seen_makes_no_alarm_come_sooner() -> None:
+    blind = evaluation(10, **{**TRAPPED, "accuracy": math.nan})
+    run = [evaluation(0), blind, evaluation(20, **TRAPPED)]
+    assert names(decide(run, [*RULES, Unread()])) == ["unread"]
+    assert names(decide(run, [*RULES, Unread(severity="alarm")])) == ["accuracy_trap", "unread"]
+
+
+def test_a_model_that_comes_back_from_chance_ends_the_alarm() -> None:
+    [alert] = decide([evaluation(0), *(at_chance(s) for s in (10, 20)), evaluation(30)])
+    assert (alert.rule, alert.open, alert.step) == ("collapse", False, 20)
 
 
 def test_a_model_that_falls_to_chance_is_an_alarm_and_an_open_one_stays() -> None:

@@ -186,7 +186,9 @@ def test_a_rule_without_data_rests_and_says_why() -> None:
     watched = "any of placebo_changed, mistake_changed, chain_holds, reference/info_gain"
     assert watched in resting([blind])["accuracy_trap"]
     assert "have accuracy" in resting([evaluation(0, accuracy=math.nan)])["known_early"]
-    assert set(resting([evaluation(0, n=12)])) == {rule.name for rule in RULES}
+    assert set(resting([evaluation(0, n=15)])) == {rule.name for rule in RULES}
+    assert set(resting([evaluation(0, n=16)])) == {"memorisation"}
+    assert resting([evaluation(0)], [Spy(levels=[])]) == {}, "a rule that watches no value by name lacks none"
     later = resting([evaluation(0), evaluation(50, accuracy=math.nan)])
     assert "at step 0 and at step 50" in later["collapse"]
     assert decide([blind, evaluation(10, **TRAPPED), evaluation(20, **TRAPPED)]) == []
