@@ -82,7 +82,7 @@ def anchored(tree: TraceTree) -> TraceTree:
 def _on_trunk(trunk: Sequence[int], branch: Branch) -> Branch:
     """The same branch, attached where it leaves the trunk; one that hides tokens is read as it came."""
     start, stop = branch.scored
-    if not start or trunk[branch.at : branch.at + 1] != branch.ids[:1] or branch.hide[0] < branch.hide[1]:
+    if trunk[branch.at : branch.at + 1] != branch.ids[:1] or branch.hide[0] < branch.hide[1]:
         return branch
     n = common_prefix(trunk[branch.at : branch.at + start], branch.ids[:start])
     return Branch(branch.at + n, branch.ids[n:], (start - n, stop - n), against=branch.against)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from reasoning_guard.alerts import Alert
 from reasoning_guard.decision import decide
 from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.rules import Comparison
+from reasoning_guard.rules.reasoning import explain
 from rule_cases import TRAPPED, answers_that_follow, evaluation
 
 
@@ -45,6 +47,18 @@ def test_an_alert_tells_what_how_sure_why_where_and_what_to_look_at() -> None:
 def test_causes_are_only_those_that_hold() -> None:
     [alert] = decide([evaluation(0), *(evaluation(s, mistake_changed=0.1) for s in (10, 20))])
     assert [cause.split(" (")[0] for cause in alert.causes] == ["the answer no longer follows an altered step"]
+
+
+def test_a_cause_is_told_when_its_value_moved_the_way_that_it_says() -> None:
+    worse = {"prior": -0.1, "placebo_changed": 0.1, "mistake_changed": 0.1, "chain_holds": 0.1}
+    nats = {"posterior": -2.0, "reference_posterior": -3.0, "placebo_gain": 0.5}
+    good = evaluation(0, reference_posterior=-0.5, placebo_gain=6.0)
+    bad = evaluation(10, **worse, **nats)
+    told = " ".join(explain(Comparison(baseline=good, current=bad, level=0.01)))
+    assert "(prior rose: -2" in told
+    for name in ("posterior", "reference/posterior", "placebo_gain", *list(worse)[1:]):
+        assert f"({name} fell: " in told
+    assert explain(Comparison(baseline=bad, current=good, level=0.01)) == ()
 
 
 def test_the_worst_problems_are_those_that_lost_most() -> None:

@@ -74,6 +74,16 @@ def test_without_values_of_the_used_axis_chance_has_no_level_to_take() -> None:
     assert decide(run) == []
 
 
+def test_too_few_values_of_the_used_axis_are_none() -> None:
+    def begun(n: int) -> Evaluation:
+        rows = [replace(r, values={**r.values, **(UNREAD if i >= n else {})}) for i, r in enumerate(evaluation(0).rows)]
+        return Evaluation(step=0, rows=tuple(rows))
+
+    looks = [at_chance(s, reference_info_gain=math.nan) for s in (10, 20)]
+    assert decide([begun(15), *looks]) == []
+    assert names(decide([begun(16), *looks])) == ["collapse"]
+
+
 def test_a_look_that_cannot_tell_ends_nothing() -> None:
     trapped = [evaluation(0), *(evaluation(s, **TRAPPED) for s in (10, 20))]
     unread = [evaluation(30, **UNREAD, info_gain=math.nan, reference_info_gain=math.nan)]

@@ -11,7 +11,7 @@ import torch
 
 from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan, visible
 from reasoning_guard.packing import PackedBatch, PackedRow, anchored, batch_rows, pack, pad_right, parts
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
 from reasoning_guard.trie import Trie
 
 SEEDS = range(60)
@@ -136,6 +136,39 @@ def test_a_branch_that_hides_all_of_the_trunk_needs_none_of_it() -> None:
     assert reaches == [1, 1, 9]
 
 
+@pytest.mark.parametrize("only_compared", [False, True])
+def test_a_row_makes_no_more_distributions_than_it_may(only_compared: bool) -> None:
+    """Of a branch that is compared, and of what it is compared with; of the others where all are made."""
+    ids = [tuple(range(3 * i, 3 * i + 3)) for i in range(18)]
+    compared = [Branch(9, ids[i], (1, 3), against=Branch(9, ids[i + 6], (1, 3))) for i in range(6)]
+    tree = Trie.of([*compared, *(Branch(9, each, (1, 3)) for each in ids[12:])])
+    rows = [piece for part in parts(tree, 100, 4, only_compared) for piece in part.pieces]
+    made = [sum(token < 36 or not only_compared for token in row.ids) for row in rows]
+    assert (max(made), sum(made)) == (4, 24 if only_compared else 36)
+
+
+def test_branches_are_divided_into_rows_of_like_sizes_and_no_short_one_is_left_alone() -> None:
+    def chain(first: int, size: int) -> Branch:
+        return Branch(9, (first, *range(50, 50 + size)), (size - 1, size + 1))
+
+    def sizes(branches: list[Branch]) -> list[list[int]]:
+        return [[len(row.ids) for row in part.pieces] for part in parts(Trie.of(branches), 32, 100)]
+
+    assert sizes([chain(i, 3) for i in range(12)]) == [[18], [18]], "not 32 and 4"
+    assert sizes([chain(0, 3), chain(1, 41)]) == [[22, 22]], "not 3, 32 and 9"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_branches_that_ask_alike_under_other_ids_stand_in_the_same_order(seed: int) -> None:
+    """So that their scores round alike."""
+    rng = random.Random(seed)
+    asked = [tuple(rng.randrange(4) for _ in range(rng.randint(2, 7))) for _ in range(12)]
+    renamed = [tuple(9 - token for token in ids) for ids in asked]
+    one, other = (Trie.of([Branch(5, ids, (1, len(ids))) for ids in each]) for each in (asked, renamed))
+    assert (one.columns[1:] == other.columns[1:]).all()
+    assert (one.asked[0] == other.asked[0]).all()
+
+
 def trie(tree: TraceTree) -> tuple[set[tuple[int, tuple[int, ...]]], set[tuple[int, tuple[int, ...]]]]:
     """All tokens that must be fed, and those whose distribution is wanted, as (place on the trunk, prefix)."""
     fed, wanted = set(), set()
@@ -214,6 +247,15 @@ def test_windows_and_chunks_count_positions_not_places(seed: int) -> None:
                     assert seen_by(mixed[name][r, 0] == 0, tree, row, query.place, length) == expected, name
 
 
+@pytest.mark.parametrize(("window", "chunk"), [(None, None), (3, None), (None, 4), (3, 4)])
+def test_a_plan_says_how_many_masks_it_makes(window: int | None, chunk: int | None) -> None:
+    """The room that masks take is reckoned by it."""
+    _, batch, length = packed(random_tree(random.Random(0)))
+    mixed = MaskPlan(by_layer_type=True, window=window, chunk=chunk)
+    assert mixed.n_masks == len(mixed.build(length, batch, torch.float32))
+    assert MaskPlan(window=window).n_masks == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_masks_are_additive_in_the_models_own_dtype(dtype: torch.dtype) -> None:
     _, batch, length = packed(random_tree(random.Random(0)))
@@ -264,6 +306,18 @@ def test_branches_that_ask_for_nothing_or_too_much_are_refused(
 def test_a_branch_behind_the_trunk_is_refused() -> None:
     with pytest.raises(ValueError, match="attaches at 4, but the trunk has 3"):
         TraceTree((1, 2, 3), (Branch(4, (5,), (0, 1)),))
+
+
+@pytest.mark.parametrize("hide", [(0, 4), (2, 1), (-1, 2)])
+def test_what_is_hidden_is_a_slice_of_the_trunk_before_the_branch(hide: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="a slice of the 3 trunk tokens before the branch"):
+        Branch(3, (5, 6), (1, 2), hide)
+
+
+def test_a_comparison_with_what_only_one_trunk_says_is_a_question_of_that_trunk() -> None:
+    asked = Branch(2, (7, 8), (1, 2), against=Branch(3, (7, 8), (1, 2)))
+    trees = [TraceTree((1, 2, token), (asked,)) for token in (3, 4)]
+    assert ask_once(trees, 2) == (trees, [[(0, 0)], [(1, 0)]])
 
 
 def test_totals_and_means_of_a_score() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from reasoning_guard.decision import baseline_of, decide, resting
-from reasoning_guard.evaluation import Evaluation
+from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.rules import (
     AXES,
     EFFECTS,
@@ -42,6 +42,7 @@ from rule_cases import TRAPPED, answers_that_follow, both, evaluation, names
         ({"placebo_changed": 0.9}, []),
         ({"info_gain": 0.1, "early_answering_aoc": 0.1}, ["known_early"]),
         ({"info_gain": 0.1, "placebo_changed": 0.0}, ["accuracy_trap"]),
+        ({"info_gain": 0.1, "reference_info_gain": 0.2}, ["accuracy_trap"]),
         ({"accuracy": 0.1, "placebo_changed": 0.0}, ["collapse"]),
         ({"accuracy": 0.1}, []),
         ({"accuracy": 0.1, "info_gain": 0.1}, []),
@@ -274,6 +275,36 @@ def test_a_first_set_that_is_too_small_to_show_its_fall_has_fallen_all_the_same(
     assert [alert.key for alert in decide(looks)] == []
 
 
+def test_a_fall_elsewhere_that_chance_may_have_made_the_larger_is_no_memorisation() -> None:
+    """Three of twenty are lost on the first set, a quarter elsewhere: nobody can say that it is more."""
+
+    def look(step: int, lost: int, lost_elsewhere: int) -> Evaluation:
+        def rows(name: str, n: int, wrong: int) -> tuple[Row, ...]:
+            return tuple(Row(id=f"{name} {i}", set=name, values={"accuracy": float(i >= wrong)}) for i in range(n))
+
+        return Evaluation(step=step, rows=rows("id", 20, lost) + rows("ood", 128, lost_elsewhere))
+
+    assert decide([look(0, 0, 0), *(look(s, 3, 32) for s in (10, 20))]) == []
+    assert names(decide([look(0, 0, 0), *(look(s, 3, 64) for s in (10, 20))])) == ["memorisation"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "entropy", "expected"),
+    [
+        (0.95, 0.95, 1.0, []),
+        (0.95, 0.95, 8.0, ["entropy/explosion"]),
+        (0.95, 0.85, 1.0, ["entropy/collapse"]),
+        (0.4, 0.85, 1.0, []),
+        (0.4, 0.85, 8.0, []),
+    ],
+)
+def test_entropy_that_falls_where_little_is_to_be_explored_or_bought_accuracy_is_no_news(
+    before: float, after: float, entropy: float, expected: list[str]
+) -> None:
+    looks = (evaluation(s, n=256, accuracy=after, token_entropy=entropy) for s in (10, 20))
+    assert names(decide([evaluation(0, n=256, accuracy=before), *looks])) == expected
+
+
 def test_each_further_set_is_a_question_of_its_own() -> None:
     spy = Spy(levels=[], falls=("accuracy@*",))
     rows = [*both(0).rows, *(replace(row, id=f"z {row.id}", set="third") for row in evaluation(0).rows)]
@@ -291,10 +322,11 @@ def test_notices_take_nothing_from_the_level_of_the_alarms() -> None:
 
 
 def test_the_effect_of_another_set_may_differ() -> None:
-    effects = {"accuracy": Effect(0.1), "accuracy@*": Effect(0.2), "accuracy@far": Effect(0.3)}
+    effects = {"accuracy": Effect(0.1), "accuracy@*": Effect(0.2), "accuracy@far": Effect(0.3), "tokens": Effect(0.4)}
     comparison = Comparison(baseline=both(0), current=both(1), level=0.01, effects=effects)
     looked_up = [comparison.effect(name).relative for name in ("accuracy", "accuracy@ood", "accuracy@far")]
     assert looked_up == [0.1, 0.2, 0.3]
+    assert comparison.effect("tokens@ood") == Effect(0.4), "what is said of no set holds for all"
 
 
 def test_a_healthy_run_widens_what_matters_and_never_narrows_it() -> None:
