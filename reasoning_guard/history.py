@@ -70,7 +70,7 @@ class History:
         """
         carried = [_line(record) for record in state["evaluations"]]
         here = self._records.read_bytes().splitlines(keepends=True) if self._records.exists() else []
-        if not carried or here[: len(carried)] == carried:
+        if here[: len(carried)] == carried:
             return
         self._restart()
         _replace(self._run, json.dumps(state["run"], indent=2) + "\n")

@@ -67,6 +67,7 @@ def test_what_was_unscored_for_another_reason_keeps_it() -> None:
 def test_without_reference_answers_nothing_is_gated() -> None:
     unknown = [Row(id="a", values={"accuracy": math.nan})]
     assert gated_sets(unknown, {"id": 0.05}) == ()
+    assert gated_sets([*unknown, *rows(0, 40)], {"id": 0.05}) == ("id",), "what has no answer says nothing of the rest"
 
 
 def test_a_model_at_chance_reads_nan_with_the_reason_in_the_complete_suite() -> None:

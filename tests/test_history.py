@@ -17,7 +17,7 @@ import pytest
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import HistoryError, ReasoningGuardWarning
 from reasoning_guard.evaluation import Evaluation, Row
-from reasoning_guard.history import History, digest
+from reasoning_guard.history import History, check_fingerprint, digest, state_of
 
 FINGERPRINT = {"problems": "abc", "format": "think"}
 DROPS = pytest.mark.filterwarnings("ignore:the last record:reasoning_guard.errors.ReasoningGuardWarning")
@@ -52,6 +52,31 @@ def test_records_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert failed.failure == "out of memory"
     lines = (tmp_path / "run" / "evaluations.jsonl").read_bytes().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 10, 20]
+
+
+def test_what_a_checkpoint_carries_is_put_where_it_is_missing_and_nowhere_else(tmp_path: Path) -> None:
+    history = started(tmp_path)
+    state = state_of(history.load()[:3], FINGERPRINT, {"alpha": 0.05})
+    history.restore(state)
+    assert steps(history) == [0, 10, 20, 30], "the records go on from those that are carried"
+    assert not (tmp_path / "run" / "earlier-1").exists()
+    moved = History(tmp_path / "moved")
+    moved.restore(state)
+    assert steps(moved) == [0, 10, 20]
+    assert [e.step for e in moved.begin(20, FINGERPRINT)] == [0, 10, 20]
+    foreign = History(tmp_path / "foreign")
+    foreign.append(evaluation(5))
+    foreign.restore(state_of([], FINGERPRINT, {}))
+    assert steps(foreign) == [5]
+    foreign.restore(state)
+    assert steps(foreign) == [0, 10, 20]
+    assert steps(History(tmp_path / "foreign" / "earlier-1")) == [5]
+
+
+@pytest.mark.parametrize(("known", "now"), [({}, {"format": "think"}), ({"format": "think"}, {})])
+def test_what_only_one_of_two_runs_says_tells_them_apart(known: dict[str, str], now: dict[str, str]) -> None:
+    with pytest.raises(HistoryError, match=r"the records were made with other settings: format \("):
+        check_fingerprint(known, now, "the records")
 
 
 def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:

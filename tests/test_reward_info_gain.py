@@ -68,17 +68,27 @@ def test_no_form_pays_for_what_the_end_of_the_text_does_not_bear_out(form: Any) 
     assert levels.reward(form) == pytest.approx(0.0)
 
 
+def test_a_gap_anywhere_leaves_nothing_to_pay_for() -> None:
+    whole = ((-3.0,), (-2.0,)), ((-4.0,), (-5.0,)), ((-1.0,), (-2.0,)), (-1.5,), (-0.1,), 1
+    assert Levels(*whole).finite
+    gaps = ((-3.0,), (math.nan,)), ((-4.0,), (-math.inf,)), ((math.nan,), (-2.0,)), (math.nan,), (-math.inf,)
+    assert not any(Levels(*whole[:i], gap, *whole[i + 1 :]).finite for i, gap in enumerate(gaps))
+
+
 def test_a_share_of_next_to_nothing_pays_nothing() -> None:
     certain, open_ = (Levels(((lp, lp),), (), (), (lp / 2,) * 2, (lp / 2,) * 2, 2) for lp in (-0.04, -0.06))
     assert (certain.reward("share"), open_.reward("share")) == (0.0, pytest.approx(0.5))
 
 
-def test_easy_tokens_behind_the_answer_raise_no_form() -> None:
-    """The same answer with zeros behind it, "5.000": each is all but certain once the first is there."""
+def test_easy_tokens_beside_the_answer_raise_no_form() -> None:
+    """The same answer with zeros behind it, "5.000", or before it: each is all but certain once the first is there."""
     bare, told = (math.log(0.02),), (math.log(0.9),)
     for form in FORMS:
-        plain, padded = (Levels((bare,), (), (), bare + (math.log(0.95),) * n, told, 1).reward(form) for n in (0, 9))
-        assert padded <= plain + 1e-12, form
+        easy = (math.log(0.95),) * 9
+        plain, *padded = (
+            Levels((bare,), (), (), final, told, 1).reward(form) for final in (bare, bare + easy, easy + bare)
+        )
+        assert max(padded) <= plain + 1e-12, form
 
 
 def test_a_misleading_text_costs_in_the_total_form_only() -> None:
