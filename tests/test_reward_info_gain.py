@@ -62,6 +62,11 @@ def test_the_baseline_is_the_mean_of_the_placebos_where_that_is_above_the_prompt
     assert found == [-3.0, -3.0, -1.5]
 
 
+@pytest.mark.parametrize("places", [(), ((-2.0,), (-2.5,))])
+def test_the_highest_level_may_be_the_one_right_before_the_statement(places: tuple[tuple[float, ...], ...]) -> None:
+    assert Levels(((-3.0,),), (), places, (-1.0,), (-0.5,), 1).reward("watermark") == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_no_form_pays_for_what_the_end_of_the_text_does_not_bear_out(form: Any) -> None:
     levels = Levels(((-3.0,),), (), ((-0.1,),), (-0.1,), (-3.0,), 1)

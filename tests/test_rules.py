@@ -329,6 +329,23 @@ def test_the_effect_of_another_set_may_differ() -> None:
     assert comparison.effect("tokens@ood") == Effect(0.4), "what is said of no set holds for all"
 
 
+@pytest.mark.parametrize(
+    ("name", "baseline", "smallest"),
+    [
+        ("accuracy", 0.8, 0.04), ("accuracy", 0.2, 0.02), ("accuracy@ood", 0.8, 0.08), ("accuracy@ood", 0.2, 0.05),
+        ("placebo_changed", 0.9, 0.09), ("mistake_changed", 0.3, 0.05), ("chain_holds", 0.9, 0.18),
+        ("reference/info_gain", 2.0, 0.4), ("info_gain", 0.1, 0.1), ("prior", -2.0, 0.4),
+        ("early_answering_aoc", 0.9, 0.18), ("early_answering_aoc", 0.1, 0.05), ("finished", 0.9, 0.09),
+        ("tokens", 100.0, 50.0), ("tokens", 10.0, 8.0), ("hedges_per_1000", 8.0, 4.0), ("hedges_per_1000", 1.9, 2.0),
+        ("token_entropy", 4.0, 2.0), ("token_entropy", 0.05, 0.05), ("a value of the user's own", 5.0, 1.0),
+    ],
+)  # fmt: skip
+def test_the_smallest_changes_that_matter_as_shipped(name: str, baseline: float, smallest: float) -> None:
+    """What the shares of false alarms in docs/statistics.md were measured with."""
+    shipped = Comparison(baseline=both(0), current=both(1), level=0.01).effect(name)
+    assert shipped.at(baseline) == pytest.approx(smallest)
+
+
 def test_a_healthy_run_widens_what_matters_and_never_narrows_it() -> None:
     healthy = [evaluation(0), *(evaluation(s, placebo_changed=0.6, tokens=90.0, accuracy=1.0) for s in (10, 20))]
     assert names(decide(healthy)) == ["accuracy_trap", "length/explosion"]
