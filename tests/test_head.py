@@ -17,7 +17,7 @@ from benchmarks.architectures import plain_loop
 from numbers_of import numbers_at
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.head import head_of, read
+from reasoning_guard.head import Head, head_of, read
 from reasoning_guard.hidden import Hidden
 from reasoning_guard.logits import Logits
 from reasoning_guard.model_context import reading
@@ -170,6 +170,26 @@ def test_patched_forwards(forward: type, kind: type) -> None:
     model = tiny_model("llama")
     model.__class__ = forward
     assert kind_of(model) is kind
+
+
+class NeverNone(Passing):
+    """A forward that makes the logits that are asked for, and wants some to be."""
+
+    def forward(self, input_ids: Any = None, logits_to_keep: Any = 0, **rest: Any) -> Any:  # type: ignore[override]
+        output = super().forward(input_ids=input_ids, **rest)
+        if isinstance(logits_to_keep, torch.Tensor):
+            if not len(logits_to_keep):
+                raise ValueError("no logits to make")
+            output.logits = output.logits[:, logits_to_keep]
+        return output
+
+
+def test_a_forward_that_must_make_some_logits_is_asked_for_one_where_none_are_wanted() -> None:
+    model = tiny_model("llama")
+    model.__class__ = NeverNone
+    with reading(model):
+        assert head_of(model) == Head(picks=True)
+        read(model, (), input_ids=IDS, use_cache=False)
 
 
 def test_trls_patched_forward() -> None:
