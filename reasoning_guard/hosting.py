@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
 from reasoning_guard.sinks import Sink
@@ -81,6 +82,21 @@ def sinks_for_training(sinks: Sequence[Sink], before: Sequence[Sink], now: Seque
         The user's own sinks, then ``now``.
     """
     return [*(sink for sink in sinks if sink not in before), *now]
+
+
+def template_of(trainer: Any) -> dict[str, Any]:
+    """How a trainer of TRL's renders chat messages, where that is not all the tokenizer's own way.
+
+    Args:
+        trainer: Any trainer.
+
+    Returns:
+        What it passes to the tokenizer's ``apply_chat_template``: a template of its own, tools, and the template's
+        arguments (``chat_template_kwargs={"enable_thinking": False}``).
+    """
+    own = {name: getattr(trainer, name, None) or None for name in ("chat_template", "tools")}
+    arguments = getattr(trainer, "chat_template_kwargs", None) or {}
+    return {**{name: value for name, value in own.items() if value is not None}, **arguments}
 
 
 def is_due(step: int, every: int, last: int | None) -> bool:

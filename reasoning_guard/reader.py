@@ -6,11 +6,11 @@ The only place that knows both a tokenizer and a :class:`~reasoning_guard.format
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -74,6 +74,10 @@ class TraceReader:
         tokenizer: The model's tokenizer, fast or slow; it is not changed.
         format: Name of a preset, or a :class:`~reasoning_guard.formats.TraceFormat`.
 
+    Attributes:
+        template: What the tokenizer's ``apply_chat_template`` is given beside the messages; a host whose training
+            renders them in another way than by default sets it.
+
     Raises:
         ConfigurationError: The format ends answers with EOS and the tokenizer has none, or the cue or the filler
             tokenise to nothing.
@@ -82,6 +86,7 @@ class TraceReader:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: str | TraceFormat = "plain") -> None:
         self.tokenizer = tokenizer
         self.format = get_format(format)
+        self.template: Mapping[str, Any] = {}
         self._text = lru_cache(maxsize=256)(lambda ids: TokenText.of(tokenizer, ids))
         self._ask = lru_cache(maxsize=4096)(self._tokenise_question)
         if self.format.terminator is None and tokenizer.eos_token_id is None:
@@ -101,7 +106,7 @@ class TraceReader:
         """
         if not isinstance(problem.prompt, str):
             ids = self.tokenizer.apply_chat_template(
-                self._messages(problem), add_generation_prompt=True, tokenize=True, return_dict=False
+                self._messages(problem), add_generation_prompt=True, tokenize=True, return_dict=False, **self.template
             )
             return tuple(cast("list[int]", ids))
         ids = self._encode(problem.prompt, add_special_tokens=True)
@@ -113,7 +118,9 @@ class TraceReader:
         """The prompt as text; chat messages as the chat template writes them."""
         if isinstance(problem.prompt, str):
             return problem.prompt
-        text = self.tokenizer.apply_chat_template(self._messages(problem), add_generation_prompt=True, tokenize=False)
+        text = self.tokenizer.apply_chat_template(
+            self._messages(problem), add_generation_prompt=True, tokenize=False, **self.template
+        )
         return cast("str", text)
 
     def read(

@@ -194,6 +194,31 @@ def test_the_guard_runs_beside_the_rewards(kind: str, tmp_path: Path) -> None:
     assert not runs.differing(runs.weights(plain), runs.weights(training))
 
 
+def test_chat_messages_are_read_as_the_trainer_renders_them(tmp_path: Path) -> None:
+    """Prompts that the template ends in another way than by default are other prompts."""
+    words = runs.tokenizer()
+    words.chat_template = "{{ messages[-1]['content'] }}{% if not thinking | default(true) %} ;{% endif %}"
+    chat = [{**row, "prompt": [{"role": "user", "content": row["prompt"]}]} for row in rows(8)]
+    reward = InfoGainReward(format=FORMAT)
+    settings = {**runs.SETTINGS, "max_steps": 1, "num_generations": 4, "max_completion_length": 8, "beta": 0.0}
+    training = GRPOTrainer(
+        model=adder().train(),
+        reward_funcs=reward,
+        args=GRPOConfig(output_dir=str(tmp_path), chat_template_kwargs={"thinking": False}, **settings),
+        train_dataset=Dataset.from_list(chat),
+        processing_class=words,
+    )
+    guard = runs.guard(training, problems=chat, reference=None, on_error="raise", max_new_tokens=8).guard
+    training.train()
+    problem = guard.problems[0]
+    (fed,), *_ = training._tokenize_prompts([chat[0]["prompt"]])
+    assert fed[-1] == words.convert_tokens_to_ids(";")
+    assert reward.reader is not None
+    for reader in (guard.reader, reward.reader):
+        assert list(reader.prompt_ids(problem)) == fed
+        assert reader.prompt_text(problem) == words.decode(fed)
+
+
 def test_preference_pairs_are_what_dpo_takes(tmp_path: Path) -> None:
     problems = [
         {

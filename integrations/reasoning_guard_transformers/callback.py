@@ -15,7 +15,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints, returns
-from reasoning_guard.hosting import check_name, safely, sinks_for_training
+from reasoning_guard.hosting import check_name, safely, sinks_for_training, template_of
 from reasoning_guard.processes import from_main_process, is_main_process, together
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_transformers.console import Console
@@ -94,6 +94,7 @@ class ReasoningGuardCallback(TrainerCallback):
         if format == "auto":
             format = format_of_trainer(trainer, tokenizer, problems)
         self.guard = Guard(problems, tokenizer, format=format, directory=directory, **options)
+        self.guard.reader.template = template_of(trainer)
         self.guard.prepare(self._model_of(trainer))
         self.directory = directory
         self._healthy = HealthyCheckpoints(directory / "healthy")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import Any
 
 from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
-from reasoning_guard.problems import Problem
+from reasoning_guard.hosting import template_of
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
@@ -39,6 +39,8 @@ class InTrainer(TraceReward):
             if self._scorer is None or moved:
                 self._attach_to(trainer, batch.step or 0)
         super()._find_models(batch)
+        if self.reader is not None and self._trainer is not None:
+            self.reader.template = template_of(self._trainer)
 
     def _attach_to(self, trainer: Any, step: int) -> None:
         if step and self.scorer == "reference":
@@ -55,23 +57,6 @@ class InTrainer(TraceReward):
                 "`format=` one of %s or a TraceFormat", self.name, ", ".join(PRESETS),
             )  # fmt: skip
         return get_format(name or "plain")
-
-    def _prompt_ids(self, problem: Problem) -> tuple[int, ...]:
-        """Chat messages as the trainer renders them, with its template and the template's arguments."""
-        trainer, messages = self._trainer, problem.prompt
-        if trainer is None or isinstance(messages, str):
-            return super()._prompt_ids(problem)
-        assert self.reader is not None
-        rendered = self.reader.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            chat_template=getattr(trainer, "chat_template", None),
-            tools=getattr(trainer, "tools", None) or None,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=False,
-            **(getattr(trainer, "chat_template_kwargs", None) or {}),
-        )
-        return tuple(cast("list[int]", rendered))
 
     def __getstate__(self) -> dict[str, Any]:
         """Settings travel to another process, the trainer stays."""
