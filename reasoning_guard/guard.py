@@ -169,7 +169,7 @@ class Guard:
         Raises:
             HistoryError: The records on disk were made with other problems or another format.
         """
-        self._begun, self._left_out = True, None
+        self._begun, self._left_out, self.kept_checkpoint = True, None, None
         self.evaluations, same_reference = self._memory.take_up(step, self.evaluations, self._identity())
         if not same_reference:
             self.reference = None

@@ -65,6 +65,16 @@ def test_a_healthy_run_keeps_its_last_weights(tmp_path: Path) -> None:
     assert held == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
 
 
+def test_a_later_training_names_no_checkpoint_of_an_earlier_one(tmp_path: Path) -> None:
+    """Its weights are gone when the next training begins."""
+    trainer, callback = guarded(tmp_path, broken_from=2, max_steps=3)
+    trainer.train()
+    assert callback.guard.kept_checkpoint is not None
+    callback.guard.rules.clear()
+    trainer.train()
+    assert callback.guard.kept_checkpoint is None
+
+
 def test_it_says_why_it_cannot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer, callback = guarded(tmp_path, broken_from=1)
     last: list[Any] = []
