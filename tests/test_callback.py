@@ -210,6 +210,17 @@ def test_training_again_starts_a_record_of_its_own(tmp_path: Path) -> None:
     assert len(aside) == len(first)
 
 
+def test_a_tenth_is_of_the_training_that_runs(tmp_path: Path) -> None:
+    """A longer training in the same trainer is not read at each tenth of the shorter one."""
+    trainer = runs.sft_trainer(tmp_path, max_steps=2)
+    callback = runs.guard(trainer, reference=None)
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == [0, 1, 2]
+    trainer.args.max_steps = 20
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == list(range(0, 21, 2))
+
+
 class _Saved(TrainerCallback):
     def __init__(self) -> None:
         self.steps: list[int] = []

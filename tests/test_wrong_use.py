@@ -158,6 +158,16 @@ def test_two_guards_in_one_folder_are_refused(tmp_path: Path) -> None:
         runs.guard(trainer, every=3, reference=None, problems=runs.problems(18, "ood"))
 
 
+def test_a_guard_of_another_trainer_is_refused_before_a_step(tmp_path: Path) -> None:
+    """It would read that trainer's model and write into that trainer's log."""
+    its, another = (runs.sft_trainer(tmp_path / name) for name in ("its", "another"))
+    another.add_callback(runs.guard(its, reference=None))
+    with pytest.raises(ConfigurationError, match="made for another trainer"):
+        another.train()
+    assert another.state.global_step == 0
+    assert not its.state.log_history
+
+
 def _mute(**changes: Any) -> Any:
     """A model that ends every completion at once."""
     model = runs.untrained(tie_word_embeddings=False, **changes)

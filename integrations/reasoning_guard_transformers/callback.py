@@ -99,7 +99,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self.directory = directory
         self._healthy = HealthyCheckpoints(directory / "healthy")
         self._trainer = trainer
-        self._every = every
+        self._given_every = self._every = every
         self._console = Console(trainer, self._line)
         self._stream = LogStream(trainer, lambda logs: self._safely(lambda: self._add_to(logs)))
         self._own_sinks: list[Sink] = []
@@ -113,6 +113,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take up the records, listen to the trainer's log, and make the baseline if there is none."""
+        self._refuse_another_trainer(state)
         if self._began_already(state):
             return
         self._added_at = self._saved_at = None
@@ -120,8 +121,8 @@ class ReasoningGuardCallback(TrainerCallback):
             guards = (c.guard for c in self._trainer.callback_handler.callbacks if isinstance(c, type(self)))
             known = {name for guard in guards for name in guard.scalar_names}
             check_name(self._selected_by.removeprefix("eval_"), "metric_for_best_model", known)
-        if self._every is None and args.eval_strategy == "no":
-            self._every = max(1, state.max_steps // 10)
+        own = max(1, state.max_steps // 10) if args.eval_strategy == "no" else None
+        self._every = self._given_every or own  # of this training: the next may be longer, or evaluate by itself
         self._stream.open()
         self._console.open()
         self._safely(self._open_trackers)
@@ -174,6 +175,14 @@ class ReasoningGuardCallback(TrainerCallback):
             self._safely(self._roll_back)
 
     # ---------------------------------------------------------------------------------------------------------- parts
+
+    def _refuse_another_trainer(self, state: TrainerState) -> None:
+        """Refuse to hear of a training that is not ours: its model and its log are out of reach."""
+        if state is not self._trainer.state:
+            raise ConfigurationError(
+                "this ReasoningGuardCallback was made for another trainer, whose model it would read: make one for "
+                "each, trainer.add_callback(ReasoningGuardCallback(trainer, problems=...))"
+            )
 
     def _began_already(self, state: TrainerState) -> bool:
         """Whether this is the second call of one training, as a callback hears that was added twice."""
