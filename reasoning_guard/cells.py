@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -97,6 +97,17 @@ def listed(value: Any) -> Any:
     """An array as a list, which is how tables of other libraries keep one; anything else as it is."""
     array: Any = None if isinstance(value, str) or _is_number(value) else value
     return array.tolist() if getattr(array, "shape", None) is not None and hasattr(array, "tolist") else value
+
+
+def content_of(content: Any) -> str:
+    """The text of a chat message: of parts, as multimodal chats have them, all that are text, one after the other.
+
+    >>> content_of([{"type": "image"}, {"type": "text", "text": "2 + 2 = 4"}]), content_of(None)
+    ('2 + 2 = 4', '')
+    """
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    return "" if content is None else str(content)
 
 
 def whole_characters(value: Any) -> Any:

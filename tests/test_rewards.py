@@ -41,6 +41,38 @@ def test_none_for_what_cannot_be_graded(model: Any) -> None:
     assert given[1:] == [None, None, None]
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "",
+        [{"role": "user", "content": "1 : a = 1 ; ?"}, {"role": "assistant", "content": "b ="}],
+        [{"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": []}, {"role": "tool", "content": "3"}],
+    ],
+)
+def test_a_prompt_that_no_problem_may_have_is_not_graded_and_ends_no_training(prompt: Any, model: Any) -> None:
+    words = runs.tokenizer()
+    words.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    rows = some(3)
+    rows["prompts"] = [prompt, *rows["prompts"][1:]]
+    for kind in REWARDS[:-1]:
+        reward = kind(scorer=model, **{**SETTINGS, "tokenizer": words})
+        with warnings.catch_warnings(action="ignore"):
+            given = reward(**rows)
+        assert given[0] is None
+        assert given[1:] == pytest.approx(reward(**{name: values[1:] for name, values in rows.items()}), abs=1e-5)
+
+
+def test_parts_of_a_message_are_read_as_its_text(model: Any) -> None:
+    """As multimodal chats have them; nothing but the text in them is said."""
+    rows = some(2)
+    parts = [{"type": "image"}, {"type": "text", "text": rows["completions"][0]}]
+    rows["completions"] = [[{"role": "assistant", "content": parts}], rows["completions"][1]]
+    rows.pop("completion_ids", None)
+    for kind in REWARDS[:-1]:
+        reward = kind(scorer=model, **SETTINGS)
+        assert reward(**rows) == reward(**{**rows, "completions": [parts[1]["text"], rows["completions"][1]]})
+
+
 def test_none_beyond_the_models_context() -> None:
     short = runs.untrained(max_position_embeddings=16)
     given = InfoGainReward(scorer=short, **SETTINGS)(**some(2))

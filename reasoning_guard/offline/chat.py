@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from reasoning_guard.cells import whole_characters
+from reasoning_guard.cells import content_of, whole_characters
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.problems import COLUMNS
 
@@ -89,17 +89,10 @@ def _messages(value: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         {
             **each,
             "role": _ROLES.get(role := str(each.get("role", each.get("from", ""))), role),
-            "content": _content(each),
+            "content": content_of(each.get("content", each.get("value"))),
         }
         for each in value
     ]
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    content = message.get("content", message.get("value"))
-    if isinstance(content, Sequence) and not isinstance(content, str):  # parts, as multimodal chats have them
-        return "".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
-    return "" if content is None else str(content)
 
 
 def _plain(message: Mapping[str, Any]) -> Mapping[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from reasoning_guard.cells import content_of
 from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.problems import Problem, load_problems
 from reasoning_guard.processes import Team
@@ -119,8 +120,8 @@ def _problem(row: dict[str, Any], reader: TraceReader) -> Problem:
         warn_once(f"a row is not graded: {error}", key="reward row not graded")
     try:
         return _checked(unanswered, reader)
-    except ConfigurationError:  # it was not the answer
-        return _checked({"prompt": row["prompt"], "answer": None}, reader)
+    except ConfigurationError:  # it was not the answer, nor may it be the rest: a prompt is read as the host reads it
+        return Problem(prompt=row["prompt"])
 
 
 def _checked(row: dict[str, Any], reader: TraceReader) -> Problem:
@@ -151,4 +152,4 @@ def gathered(mine: Sequence[T]) -> tuple[list[T], int]:
 def _text(completion: Any) -> str:
     if isinstance(completion, str):
         return completion
-    return "".join(str(message.get("content") or "") for message in completion)
+    return "".join(content_of(message.get("content")) for message in completion)
