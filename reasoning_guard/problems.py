@@ -12,7 +12,7 @@ from numbers import Real
 from typing import Any
 
 from reasoning_guard.cells import is_missing, listed, text_of, texts_of, whole_characters, whole_number
-from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.formats import TraceFormat, get_format
 from reasoning_guard.options import asks_letters, letter_of, option_index
 from reasoning_guard.row_files import rows_of
@@ -29,6 +29,9 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "documents": ("documents",),
 }
 """Column names that are recognised without being told, by what they hold; the first that is there counts."""
+
+_RENDERED = ("tools", "chat_template_kwargs")
+"""Columns that a trainer of TRL's gives to the chat template for each row of its training data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +133,22 @@ def load_problems(
             "documents": None,
         }
         problems = problems_of(rows, range(len(rows)), given, format)
+        _say_what_is_not_rendered(rows, problems)
     _check_ids(problems)
     return problems
+
+
+def _say_what_is_not_rendered(rows: Sequence[Any], problems: Sequence[Problem]) -> None:
+    """Say it where a prompt will lack what the same row's would have in training."""
+    chats = [row for row, problem in zip(rows, problems, strict=True) if not isinstance(problem.prompt, str)]
+    for name in _RENDERED:
+        if any(not is_missing(row.get(name)) and row[name] for row in chats):
+            warn_once(
+                f"the held-out problems have a column {name!r}, which is not read: their chat messages are rendered "
+                "without it. Where your training data have it too, give the prompts as text, as the chat template "
+                "writes them",
+                key=f"not rendered {name}",
+            )
 
 
 def problems_of(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.errors import ConfigurationError, ReasoningGuardWarning
 from reasoning_guard.problems import Problem, load_problems
 
 CHAT = [{"role": "user", "content": "2 + 2 = ?"}]
@@ -132,3 +132,18 @@ def test_of_several_known_columns_the_first_counts() -> None:
     """MATH has a worked solution beside its answer."""
     [problem] = load_problems([{"problem": "1 + 1?", "solution": "1 + 1 = 2, so it is 2.", "answer": "2"}])
     assert (problem.prompt, problem.answer) == ("1 + 1?", "2")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("chat_template_kwargs", {"enable_thinking": False}), ("tools", [{"name": "add"}])]
+)
+def test_columns_that_training_renders_into_a_prompt_and_we_do_not_are_said(name: str, value: object) -> None:
+    rows = [{"prompt": CHAT, "answer": "4", name: value}]
+    with pytest.warns(ReasoningGuardWarning, match=f"column '{name}', which is not read"):
+        load_problems(rows)
+
+
+def test_columns_that_change_no_prompt_are_not_spoken_of(recwarn: pytest.WarningsRecorder) -> None:
+    load_problems([{"prompt": "2 + 2 = ?", "answer": "4", "tools": [{"name": "add"}]}])
+    load_problems([{"prompt": CHAT, "answer": "4", "tools": None, "chat_template_kwargs": {}}])
+    assert not recwarn.list
