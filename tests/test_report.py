@@ -62,6 +62,12 @@ def test_a_model_that_never_used_its_reasoning_is_not_praised_for_using_it() -> 
     assert "still uses" not in verdict(timeline(idle.evaluations), ()).sentence
 
 
+def test_nor_is_one_that_attends_to_filler_and_follows_no_altered_step() -> None:
+    in_part = story("in part", HEALTHY | {"mistake_changed": (0.0, 0.0, None)}, 1.0)
+    said = verdict(timeline(in_part.evaluations), ()).sentence
+    assert "and the model uses its reasoning no less than before" in said
+
+
 def test_a_run_that_began_at_chance_is_told_from_its_baseline_on(healthy: Run) -> None:
     first, *later = healthy.evaluations
     lost = [

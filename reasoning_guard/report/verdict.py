@@ -141,8 +141,9 @@ def _kept(history: Timeline) -> str:
     lost = [measure(name).full_label for group in (USED, INFORMATIVE) for name in fallen(history, group)]
     if lost:
         return f" and {_listed(list(dict.fromkeys(lost)))} fell, within what the rules allow"
-    if any(_alive(history, m.name) for m in USED.measures):
-        return " and the model still uses its reasoning"
+    used = [_alive(history, m.name) for m in USED.measures if history.ends(m.name) is not None]
+    if any(used):
+        return f" and the model {'still uses its reasoning' if all(used) else 'uses its reasoning no less than before'}"
     if any(_alive(history, m.name) for m in INFORMATIVE.measures):
         return " and its reasoning still tells the answer"
     return " and no measure of reasoning fell" if fallen(history, NEEDED) == [] else ""
