@@ -12,6 +12,7 @@ from reasoning_guard.errors import warn_once
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.rules import Rule
+from reasoning_guard.seams import seam_report
 from reasoning_guard.settings import OnError
 from reasoning_guard.sinks import Sink
 
@@ -73,7 +74,7 @@ def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequ
         if baseline is None:
             return
     if evaluation.rows and len(made) == 1:
-        report = reader.seam_report([row.completion for row in evaluation.rows[:_SEAMS]])
+        report = seam_report(reader, [row.completion for row in evaluation.rows[:_SEAMS]])
         if max(report.trunk_broken, report.cue_merged) > _MERGED:
             warn_once(str(report), key=f"{id(speaker)} seams")
     for name, reason in resting(made, rules).items():

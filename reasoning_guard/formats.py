@@ -15,7 +15,7 @@ choice   ``The answer is (B).``         `` The answer is (``        ``)``      a
 ======== ============================== =========================== ========== =================
 
 The space before an answer belongs to the answer, a newline to the step that it ends, a space to the step that it
-begins: these conventions split tokens least often (see :meth:`reasoning_guard.reader.TraceReader.seam_report`).
+begins: these conventions split tokens least often (see :func:`reasoning_guard.seams.seam_report`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ The only place that knows both a tokenizer and a :class:`~reasoning_guard.format
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -41,30 +41,6 @@ class Question:
     ids: Ids
     scored: tuple[int, int]
     answer: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class SeamReport:
-    """How often tokens would have merged across a cut.
-
-    Attributes:
-        n: Cuts looked at.
-        trunk_broken: Share of cuts at which a step ends inside a token, so that the cut stands elsewhere.
-        cue_merged: Share of cuts at which the cut trace with cue and answer, tokenised together, is not the trace's
-            own tokens followed by the question's.
-    """
-
-    n: int
-    trunk_broken: float
-    cue_merged: float
-
-    def __str__(self) -> str:
-        """A sentence for the user."""
-        return (
-            f"Of {self.n} cuts, {self.trunk_broken:.0%} fall inside a token, and at {self.cue_merged:.0%} a question "
-            "would have other tokens in running text. Baseline and later evaluations share this, so that it cancels in "
-            "their differences."
-        )
 
 
 class TraceReader:
@@ -263,46 +239,6 @@ class TraceReader:
                 raise ConfigurationError(f"{where}: the prompt tokenises to nothing")
             if problem.answer is not None:
                 self._check_answer(where, problem)
-
-    def seam_report(self, traces_or_texts: Iterable[Trace | str], *, answer: str = "42") -> SeamReport:
-        """How often a token would have merged across a cut, for a message at the start of a run.
-
-        Measured on 60 GSM8K solutions with small tokenizers of five families (GPT-2, Llama-3 and Qwen2 splits, Llama-2
-        and Gemma pieces), share of cuts as ``trunk_broken`` / ``cue_merged``:
-
-        ============================================ ============ ===================================================
-        convention                                   trunk_broken cue_merged
-        ============================================ ============ ===================================================
-        every preset                                 0            0
-        a newline before the cue, newlines end steps 0            .45 (Llama-3, Qwen2), 1 (Llama-2), 0 elsewhere
-        a newline before the cue, sentences          0            1 (Llama-3, Qwen2, Llama-2), 0 elsewhere
-        sentences that keep the space behind them    .01 to .37   .41 to .42, 0 (Gemma)
-        ============================================ ============ ===================================================
-
-        Args:
-            traces_or_texts: Traces, or completions as text (then without the cut right behind the prompt). Their text
-                is looked at in the tokenizer's own tokenisation.
-            answer: What is asked for where a completion states no answer.
-        """
-        seams = [seam for item in traces_or_texts for seam in self._seams(item, answer)]
-        n = len(seams)
-        broken, merged = (sum(seam[i] for seam in seams) / n if n else 0.0 for i in (0, 1))
-        return SeamReport(n, broken, merged)
-
-    def _seams(self, item: Trace | str, answer: str) -> Iterator[tuple[bool, bool]]:
-        ids = self._encode(item if isinstance(item, str) else item.text)
-        tokens = TokenText.of(self.tokenizer, ids)
-        layout = self.format.parse(tokens.text)
-        asked = answer if layout.answer is None else tokens.text[slice(*layout.answer)]
-        question, text = self.ask(asked).ids[: None if self.format.terminator else -1], self.format.asked(asked)
-        if isinstance(item, Trace):
-            problem = item.problem
-            joint = self._encode(self.prompt_text(problem) + text, add_special_tokens=isinstance(problem.prompt, str))
-            yield False, joint != self.prompt_ids(problem) + question
-        for end in layout.ends:
-            cut = tokens.cut(end)
-            prefix = tokens.text[: tokens.length(cut)]
-            yield len(prefix) < end, self._encode(prefix + text) != ids[:cut] + question
 
     def _check_answer(self, where: str, problem: Problem) -> None:
         answer = problem.answer or ""

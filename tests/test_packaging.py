@@ -45,7 +45,7 @@ ROOMS = {
         "evaluation",
     ),
     "numbers": ("trie", "packing", "masks", "prefixes", "statistics"),
-    "reading": ("reader",),
+    "reading": ("reader", "seams"),
     "probes": ("probes", "metrics"),
     "models": (
         *("processes", "model_parts", "adapters", "model_context", "device_memory", "compiled"),

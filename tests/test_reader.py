@@ -14,6 +14,7 @@ from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import PRESETS, TraceFormat
 from reasoning_guard.problems import Problem, load_problems
 from reasoning_guard.reader import TraceReader
+from reasoning_guard.seams import seam_report
 from reasoning_guard.traces import Trace
 from tokenizers_on_the_spot import (
     SUBWORD,
@@ -335,7 +336,7 @@ def random_traces(name: str, n: int = 40) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_the_presets_do_not_split_tokens(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    report = TraceReader(tokenizer, name).seam_report(random_traces(name))
+    report = seam_report(TraceReader(tokenizer, name), random_traces(name))
     assert report.n > 100
     assert (report.trunk_broken, report.cue_merged) == (0.0, 0.0)
 
@@ -343,15 +344,15 @@ def test_the_presets_do_not_split_tokens(tokenizer: PreTrainedTokenizerBase, nam
 def test_a_newline_before_the_cue_does_and_is_reported() -> None:
     bad = TraceFormat(name="bad", cue="\nAnswer:", answer="Answer: (.+)", step_end=PRESETS["plain"].step_end)
     texts = ["She has 3 eggs. Then 7.\nAnswer: 7", "She has 3 eggs. Then 9.\nAnswer: 9"]
-    report = TraceReader(llama3_style(), bad).seam_report(texts)
+    report = seam_report(TraceReader(llama3_style(), bad), texts)
     assert report.cue_merged == 1.0
     assert "at 100%" in str(report)
-    assert TraceReader(llama3_style(), bad).seam_report([]).n == 0
+    assert seam_report(TraceReader(llama3_style(), bad), []).n == 0
 
 
 def test_a_step_end_inside_a_token_is_reported() -> None:
     inside = TraceFormat(name="inside", cue="#", answer="# (.+)", step_end="eg")
-    assert TraceReader(gpt2_style(), inside).seam_report(["3 eggs # 3"]).trunk_broken > 0
+    assert seam_report(TraceReader(gpt2_style(), inside), ["3 eggs # 3"]).trunk_broken > 0
 
 
 def test_the_seam_behind_the_prompt_is_looked_at_for_traces() -> None:
@@ -360,8 +361,8 @@ def test_the_seam_behind_the_prompt_is_looked_at_for_traces() -> None:
     glued = Problem(prompt="How many eggs? #", answer="3")
     apart = Problem(prompt="How many eggs? #\n", answer="3")
     completion = encode(tokenizer, "3\n#### 3")
-    assert reader.seam_report([reader.read(glued, completion)]).cue_merged == 0.5
-    assert reader.seam_report([reader.read(apart, completion)]).cue_merged == 0.0
+    assert seam_report(reader, [reader.read(glued, completion)]).cue_merged == 0.5
+    assert seam_report(reader, [reader.read(apart, completion)]).cue_merged == 0.0
 
 
 def gsm8k(n: int) -> list[dict[str, str]]:

@@ -19,8 +19,9 @@ from reasoning_guard.generation import Generator
 from reasoning_guard.model_parts import context_length, device_of
 from reasoning_guard.probes import default_probes
 from reasoning_guard.problems import load_problems
-from reasoning_guard.reader import SeamReport, TraceReader
+from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerCurve, AnswerScorer
+from reasoning_guard.seams import SeamReport, seam_report
 from reasoning_guard.selftest import Verdict
 from reasoning_guard.traces import Trace
 
@@ -176,7 +177,7 @@ def examine(
         agreeing=agreeing,
         asked_of=asked_of,
         presets={name: sum(states_answer(name, t.text) for t in traces) / len(traces) for name in PRESETS},
-        seams=reader.seam_report(traces),
+        seams=seam_report(reader, traces),
         path=scorer.verdict,
         seconds=watch.seconds,
     )
