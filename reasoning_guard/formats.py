@@ -43,9 +43,11 @@ after the number of a list item), or at a newline."""
 _SENTENCE = r"(?P<answer>[^\s.!?](?:[^\n.!?]|[.!?]+(?=[^\s.!?]))*|\.\d+)"
 _THUS = r"(?:\b(?:so|thus|hence|therefore),?\s+)?"
 _GSM8K = r"####[^\S\n]*(?P<answer>\S[^\n]*)"
+_ANSWER_IS = r"\bthe\s+(?:(?:final|correct|right)\s+)?answer\s+is"
 _PLAIN = (
-    rf"(?:(?i:{_THUS}\bthe\s+(?:(?:final|correct|right)\s+)?answer\s+is):?"
-    rf"|(?im:^[^\S\n*_#>]*+(?:[*_#>]++[^\S\n]*+)*+(?:final\s+)?answer[*_]*+:[*_]*+))[^\S\n]*{_SENTENCE}"
+    rf"(?:(?i:{_THUS}{_ANSWER_IS}):?"
+    r"|(?im:^[^\S\n*_#>]*+(?:[*_#>]++[^\S\n]*+)*+(?:final\s+)?answer[*_]*+:[*_]*+)"
+    rf"(?!(?i:[^\n]*{_ANSWER_IS})))[^\S\n]*{_SENTENCE}"
 )
 _CHOICE = (
     rf"(?i:{_THUS}\b(?:the\s+)?(?:(?:correct|final|best)\s+)?answer(?:\s+is|:)):?"
