@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf)|mbox)\s*\{([^{}]*)\}")
 _LETTER = re.compile(r"(?:(?:option|choice|answer)\b\s*:?\s*)?[(\[]?([a-z])[)\].:]*", re.IGNORECASE)
 _LETTER_FIRST = re.compile(r"[(\[]?([a-z])(?:([)\]])[.:,]?|[.:,]|\s+[-–]|(?=\s))\s*(\S.*)", re.IGNORECASE | re.DOTALL)
+_LETTER_ELSE = re.compile(r"(?<![^\W_])([a-z])[)\]]|\A(?:and|or|&|/|,)\s*[(\[]?([a-z])\W*\Z", re.IGNORECASE)
 _LETTER_LAST = re.compile(r"(.*\S)\s*[(\[]([a-z])[)\]]", re.IGNORECASE | re.DOTALL)
 
 
@@ -122,7 +123,7 @@ def _index(letter: str, options: Sequence[str]) -> int | None:
 
 
 def _named_by_both(bare: str, texts: Sequence[str]) -> int | None:
-    """Index of "(B) Rome", "B. Rome" or "Rome (B)"; None where the text is another option's."""
+    """Index of "(B) Rome", "B. Rome" or "Rome (B)"; None where the text is another option's, or names another one."""
     if match := _LETTER_LAST.fullmatch(bare):
         index = _index(match.group(2), texts)
         if index is not None and normalise(match.group(1)) == texts[index]:
@@ -130,10 +131,12 @@ def _named_by_both(bare: str, texts: Sequence[str]) -> int | None:
     if not (match := _LETTER_FIRST.fullmatch(bare)) or (index := _index(match.group(1), texts)) is None:
         return None
     said = normalise(match.group(3))
-    if _begins(said, texts[index]):
-        return index
-    return index if match.group(2) and not any(_begins(said, text) for text in texts) else None
+    text = max((text for text in texts if _begins(said, text)), key=len, default=None)
+    if text != texts[index] and (text is not None or match.group(2) is None):
+        return None
+    others = (found.group(1) or found.group(2) for found in _LETTER_ELSE.finditer(said[len(text or "") :].strip()))
+    return None if any(_index(letter, texts) not in (None, index) for letter in others) else index
 
 
 def _begins(said: str, text: str) -> bool:
-    return said.startswith(text) and not said[len(text) :][:1].isalnum()
+    return said.startswith(text) and not re.match(r"\w|[.,]\d", said[len(text) :])

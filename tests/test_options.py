@@ -35,8 +35,11 @@ def test_an_option_in_all_its_forms(answer: str) -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["F", "(F) Rome", "A) Rome", "(A) Rome", "Rome (A)", "A Rome", "Romeo", "a capital", "B Oslo"],
-)
+    [
+        "F", "(F) Rome", "A) Rome", "(A) Rome", "Rome (A)", "A Rome", "Romeo", "a capital", "B Oslo",
+        "(A) and (B)", "(A) or B", "(A)/(B)", "A) Paris or B) Rome", "(A) is wrong, it is (B)", "(A)? No, (B).",
+    ],
+)  # fmt: skip
 def test_what_names_no_option_or_two(answer: str) -> None:
     assert option_index(answer, CITIES) is None
 
@@ -46,6 +49,10 @@ def test_letters_and_texts_of_options_are_the_same_answer() -> None:
     assert answer_names("42", (), PLAIN) == ("42",)
     assert option_index("3", ("35", "3")) == 1
     assert option_index("A) 3", ("35", "3")) is None, "3 is no beginning of 35, but another option"
+    assert option_index("A) 3.5", ("3", "3.5")) is None
+    assert option_index("A) less light", ("less", "less light")) is None
+    assert option_index("B) less light, as (b) says", ("less", "less light")) == 1
+    assert option_index("B) f(a) = 3, since a > 0", ("f(a) = 2", "f(a) = 3")) == 1
 
 
 def test_values_of_options_are_compared_too() -> None:
