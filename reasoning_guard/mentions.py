@@ -22,21 +22,22 @@ _SHORT_WORDS = {
     **{"dozen": 12, "half": Fraction(1, 2), "quarter": Fraction(1, 4), "hundred": 100, "thousand": 1000},
 }
 
-# A number in words, built up as it is said.
+# A number in words, built up as it is said; some models join its words by a hyphen that does not break (U+2011).
+_JOINT = r"[-\u2011\s]"
 _ONES, _TEENS = "|".join(UNITS.split()[1:10]), "|".join(UNITS.split())
-_UP_TO_99 = rf"(?:(?:twenty|{'|'.join(TENS.split()[:-1])})(?:[-\s](?:{_ONES}))?|{_TEENS})\b"
-_UP_TO_999 = rf"(?:(?:(?:an?|{_UP_TO_99})[-\s])?hundred\b(?:\s+(?:and\s+)?{_UP_TO_99})?|{_UP_TO_99})"
+_UP_TO_99 = rf"(?:(?:twenty|{'|'.join(TENS.split()[:-1])})(?:{_JOINT}(?:{_ONES}))?|{_TEENS})\b"
+_UP_TO_999 = rf"(?:(?:(?:an?|{_UP_TO_99}){_JOINT})?hundred\b(?:\s+(?:and\s+)?{_UP_TO_99})?|{_UP_TO_99})"
 _IN_WORDS = re.compile(
-    rf"\b(?:(?:(?:an?|{_UP_TO_999})[-\s])?thousand\b(?:,?\s+(?:and\s+)?{_UP_TO_999})?|{_UP_TO_999})", re.IGNORECASE
+    rf"\b(?:(?:(?:an?|{_UP_TO_999}){_JOINT})?thousand\b(?:,?\s+(?:and\s+)?{_UP_TO_999})?|{_UP_TO_999})", re.IGNORECASE
 )
-_PART_OF_A_NUMBER = re.compile(r"[-\s]*(?:hundred|thousand|million|billion|dozen|[a-z]+th\b)", re.IGNORECASE)
+_PART_OF_A_NUMBER = re.compile(rf"{_JOINT}*(?:hundred|thousand|million|billion|dozen|[a-z]+th\b)", re.IGNORECASE)
 
 _IN_FIGURES = re.compile(rf"(?<![\w.])(?<!\d,)(?:{NUMBER})(?!(?!(?i:{GLUED_UNIT}))\w|\.\d|,\d{{3}})")
 _SCALE_BEHIND = re.compile(rf"\s*{SCALE}(?!-)", re.IGNORECASE)
 _VULGAR_FRACTION = re.compile(r"(?<![\w.])(?P<whole>\d+)?(?P<part>[¼-¾⅐-⅞])(?!\w)")
 _FRACTION = re.compile(
-    r"(?<![\w./])(?<!\d,)(?:(?P<whole>\d+)\s+)?(?:(?P<over>\d+)\s*/\s*(?P<under>\d+)|\\[dt]?frac\s*\{(?P<above>\d+)\}\s*"
-    r"\{(?P<below>\d+)\})(?![\w/]|\.\d)"
+    r"(?<![\w./])(?<!\d,)(?:(?P<whole>\d+)(?:\s+|(?P<mixed>(?=\\))))?(?:(?P<over>\d+)\s*/\s*(?P<under>\d+)|"
+    r"\\[dt]?frac\s*\{(?P<above>\d+)\}\s*\{(?P<below>\d+)\})(?![\w/]|\.\d)"
 )
 _NEGATIVE_WORD = re.compile(
     r"(?:\bnegative|(?:=|\b(?:is|are|was|be|equals?|gets?|gives?))\s+(?P<minus>minus))\s+\Z", re.I
@@ -93,6 +94,8 @@ def fractions(text: str) -> Iterator[Mention]:
         value = Fraction(int(match["over"] or match["above"]), int(under))
         if match["whole"] is not None:
             yield _signed(text, match.start(), match.end(), value + int(match["whole"]))
+        if match["mixed"] is not None:  # 2\frac{1}{2} is no 1/2; "2 1/2" may be two numbers
+            continue
         begin = match.start("over") if match["over"] else text.index("\\", match.start())
         yield _signed(text, begin, match.end(), value)
 

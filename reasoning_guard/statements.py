@@ -28,6 +28,8 @@ _CALCULATION = re.compile(r"[\s$€£<(]*+=(?:[\d\s,$€£()+*/×÷·^<=x−–-
 """The calculation that a text ends in, read from its end."""
 _LIST_MARK = re.compile(r"[.):][^\S\n]+\S")
 _LINE_BEGINS = re.compile(r"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?\Z", re.IGNORECASE)
+_LONGEST_ITEM = 2000
+"""Characters of a list's item; all of a text for each of its lines would take for ever."""
 _ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
 _ALONE_BEHIND = re.compile(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)|\s*[^\W\d_]\w{0,2}\s*=")
 _BLANK = re.compile(r"\s|\\[,;:! ]|\\(?:left|right)(?![a-zA-Z])\.?|~")
@@ -131,8 +133,8 @@ def _numbers_a_line(text: str, mention: Mention) -> bool:
     before = text[max(0, mention.start - 20) : mention.start]
     if not (_LIST_MARK.match(text, mention.end) and _LINE_BEGINS.search(before)):
         return False
-    last = rf"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?{mention.value - 1}[.):]"
-    return mention.value == 1 or re.search(last, text[: mention.start], re.IGNORECASE) is not None
+    last = re.compile(rf"^[^\S\n]*(?:\**step\s+|#+\s*|\()?{mention.value - 1}[.):]", re.IGNORECASE | re.MULTILINE)
+    return mention.value == 1 or last.search(text, max(0, mention.start - _LONGEST_ITEM), mention.start) is not None
 
 
 def _restated(before: str, mention: str, prompt: str) -> bool:

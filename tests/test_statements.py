@@ -79,7 +79,7 @@ LITERAL = [
     "18 V", r"\dfrac12", "(1,2)", "(1, 2)", "{1, 2}", r"[0,\infty)", r"x=1\text{ or }x=2", "1 2 3", "x+1", r"3\sqrt{2}",
     r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"90^{\circ}", r"18\%", r"\$18", r"10,\!080",
     r"\left(\frac{1}{2}, 3\right)", "2516_8", "2 pi", "5!", "New  York", "O'Neil", "C++",
-    r"e^{i\pi}", "12:30 PM", "3 or 4", "25 degrees C", "1.5e3",
+    r"2\frac{1}{2}", r"33\frac{1}{3}\%", r"e^{i\pi}", "12:30 PM", "3 or 4", "25 degrees C", "1.5e3",
     "10²", "18 type B cookies", r"x \in \{1, 2\}", "a~b", "\\ ", "…", r"-\frac{3}{4}", "negative 5", "0.50", "–5",
 ]  # fmt: skip
 
@@ -107,6 +107,9 @@ def test_an_answer_as_it_is_written_is_found(answer: str) -> None:
         ("a hundred and two eggs", "102", "a hundred and two"),
         ("two thousand, three hundred eggs", "2300", "two thousand, three hundred"),
         ("fifty percent of it", "50%", "fifty"),
+        ("twenty\u2011five eggs", "25", "twenty\u2011five"),
+        (r"2\frac{1}{2} cups", "2.5", r"2\frac{1}{2}"),
+        (r"2\frac{1}{2} cups", "1/2", None),
         ("one two", "3", None),
         ("the twenty-fifth", "25", None),
         ("three hundred", "3", None),
@@ -229,3 +232,9 @@ def test_sixty_thousand_characters_take_no_time() -> None:
             start = time.process_time()
             find_statement(text, answer, "17")
             assert time.process_time() - start < 2
+
+
+def test_sixty_thousand_characters_of_a_list_take_no_time() -> None:
+    start = time.process_time()
+    assert find_statement("\n17) x" * 8_500, "17", "17") == (None, True)
+    assert time.process_time() - start < 2
