@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from threading import Thread
+from threading import Event, Thread
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -22,11 +22,11 @@ SECONDS = 5.0
 """What one comparison may take; an ordinary one takes milliseconds."""
 _PATIENCE = 10
 """How often a comparison is asked to stop, a second each; one that does not is left behind."""
-_SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf"})
+_SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf", "matrix", "pmatrix", "bmatrix", "vmatrix"})
 _SUM_TO_A_POWER = re.compile(r"[)}\]]\s*\^\s*[{(]*\s*-?(?:\d{2,}|[5-9]|[^\W\d_])")
 """``(x+y+1)^{30}``: expanding it takes a computer algebra system for ever."""
 _TOWER = re.compile(r"\^\s*(?:[({][^)}]*\^|-?\w+\s*\^)|!")
-_GREAT_BINOMIAL = re.compile(r"(?=.*\\[dt]?(?:binom|choose)(?![a-zA-Z])).*\d{4}", re.DOTALL)
+_GREAT_BINOMIAL = re.compile(r"(?=.*\\[dt]?(?:binom|choose)(?![a-zA-Z])).*\d{5}", re.DOTALL)
 
 
 @lru_cache(maxsize=4096)
@@ -54,7 +54,9 @@ def expressions_equal(given: str, reference: str) -> bool:
 
     def asked() -> bool:
         # Its own timeouts need signals, which only the main thread has and which may be another's there.
-        one, other = (parse(f"${text.strip(' $.')}$", parsing_timeout=None) for text in (given, reference))  # type: ignore[arg-type]
+        # A longer dash is a minus too: math-verify would read no further than to it, 5–7 as 5.
+        texts = (re.sub("[–—]", "-", text.strip(" $.")) for text in (given, reference))
+        one, other = (parse(f"${text}$", parsing_timeout=None) for text in texts)  # type: ignore[arg-type]
         return bool(one and other and verify(other, one, timeout_seconds=None))
 
     with _quiet("math_verify"):
@@ -72,22 +74,32 @@ def within(seconds: float, work: Callable[[], Result]) -> Result | None:
         2
     """
     found: list[Result] = []
+    finished = Event()
 
     def run() -> None:
         try:
             found.append(work())
         except (Exception, SystemExit):  # no verdict; texts and plain numbers have been compared already
             return
+        finally:
+            finished.set()
 
     thread = Thread(target=run, name="expressions", daemon=True)
     thread.start()
-    thread.join(seconds)
+    try:
+        finished.wait(seconds)  # not join: a thread whose join is interrupted passes for dead (bpo-45274)
+    finally:  # Ctrl-C and the alarms of reward functions end the wait too, and the work with it
+        _stop(thread, finished)
+    return found[0] if found else None
+
+
+def _stop(thread: Thread, finished: Event) -> None:
     for _ in range(_PATIENCE):
-        if not thread.is_alive():
+        if finished.is_set() or not thread.is_alive():
+            thread.join(1)
             break
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-        thread.join(1)
-    return found[0] if found else None
+        finished.wait(1)
 
 
 def _is_expression(text: str) -> bool:

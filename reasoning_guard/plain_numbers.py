@@ -20,18 +20,20 @@ UNITS = (
 )
 TENS = "thirty forty fifty sixty seventy eighty ninety hundred"
 _NO_UNIT = (
-    r"and|or(?!\s+so)|to(?!\s+go)|plus|minus|squared|cubed|pi|[eiqrxyz]|half|halves|thirds?|"
+    r"and|or(?!\s+so)|to(?!\s+go)|plus|minus|squared|cubed|pi|[eiqrxyz](?!-[a-z]{2})|half|halves|thirds?|"
     r"sin|cos|tan|ln|log(?=\s*[\d(])|sqrt|mod|choose|factorial|"
     r"(?:fif|six|seven|eigh|nin|ten|hundred|thousand|million)ths?|january|february|march|april|may|june|july|august|september|october|november|december"
 )
-"""Words behind a number that make something else of it."""
+"""Words behind a number that make something else of it; "3 x" is a product, "3 x-rays" are things."""
+_NO_AMOUNT = rf"(?:{_NO_UNIT})\b|π|[^\W\d_m]\s*\^"
+"""What makes something else of a number: such a word, or a symbol's power; of single letters only metres have one."""
 GLUED_UNIT = r"(?:mg|kg|lbs?|oz|mm|cm|km|ft|ml|ms|mins?|secs?|hrs?|mph|kph|am|pm)(?!\w)"
 """Units that may follow a number without a space; a single letter may as well be a symbol ("3m")."""
 _PLAIN_NUMBER = re.compile(
     r"(?:[a-z]\s*=\s*)?(?P<sign>[-+−]|–(?=[\d.$€£¥]))?\s*(?P<money>[$€£¥]?)\s*(?P<minus>[-−]?)(?:(?P<whole>\d+)\s+(?=\d+\s*/))?"
     rf"(?P<number>{NUMBER})(?:\s*/\s*(?P<denominator>\d+))?\s*(?:{SCALE})?"
     rf"(?:\s*(?:%|°(?:\s*[cf]\b)?|(?P<paid>[$€£]))"
-    rf"|(?:\s+(?!(?:{_NO_UNIT})\b)|\s*/\s*(?!(?:{_NO_UNIT})\b)(?=[^\W\d]{{2}})|(?={GLUED_UNIT}))"
+    rf"|(?:\s+(?!{_NO_AMOUNT})|\s*/\s*(?!{_NO_AMOUNT})(?=[^\W\d]{{2}})|(?={GLUED_UNIT}))"
     r"(?P<unit>[^\W\d]\D*(?:\^\s*\{?[23]\}?\D*)?))?"
 )
 _MORE_BEHIND = re.compile(
@@ -49,20 +51,22 @@ _SHORT = {
 _QUANTITY_OF = {unit: quantity for quantity in _QUANTITIES for unit in quantity.split()}
 _CURRENCIES = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen"}
 _LATEX = (
-    (re.compile(r"\\[,;: ]|~"), " "),
+    (re.compile(r"\\[,;: ()\[\]]|~"), " "),
     (re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}"), r"\1"),
     (re.compile(r"\^\s*\{?\s*\\circ\b\s*\}?"), "°"),
     (re.compile(r"\\([$%])"), r"\1"),
 )
 """What LaTeX writes in its own way, and how everybody else does."""
+_FORMULA_FIRST = re.compile(r"\A\$([^$]+)\$(?=\s*[^\W\d])")
+"""``$18$ dollars``."""
 _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 
 
 def composed(text: str) -> str:
-    """``text`` in one Unicode form (NFKC), which by itself would write 2½ as 21/2 and 10² as 102."""
+    """``text`` with plain hyphens and in one Unicode form (NFKC), which by itself writes 2½ as 21/2 and 10² as 102."""
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
-    text = re.sub(r"⁻?[⁰¹²³⁴-⁹]+", lambda power: "^" + power.group(), text)
-    return unicodedata.normalize("NFKC", text).replace("\u2044", "/")
+    text = re.sub(r"(⁻?)([⁰¹²³⁴-⁹]+)", lambda power: f"^{{-{power[2]}}}" if power[1] else f"^{power[2]}", text)
+    return unicodedata.normalize("NFKC", text).replace("\u2044", "/").replace("\u2010", "-")
 
 
 def plain_number(text: str) -> Fraction | None:
@@ -126,6 +130,7 @@ def _bare(text: str) -> str:
     for pattern, plain in _LATEX:
         text = pattern.sub(plain, text)
     bare = _LATEX_FRACTION.sub(r" \1/\2", composed(text)).casefold().lstrip(" *:").rstrip(" .,;:!*")
+    bare = _FORMULA_FIRST.sub(r"\1", bare)
     while len(bare) > 1 and bare[0] == bare[-1] == "$":
         bare = bare[1:-1].lstrip(" *:").rstrip(" .,;:!*")
     return re.sub(r"\A\$\s*(?=[^\W\d])", "", bare)

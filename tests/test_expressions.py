@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -58,6 +59,8 @@ def test_ordinary_expressions_of_great_things_are_compared() -> None:
     assert expressions_equal(r"\binom{10}{3}", "120")
     assert expressions_equal(r"\binom{n+1}{2}", r"\dbinom{n+1}{2}")
     assert not expressions_equal(r"\binom{10}{3}", "121")
+    assert expressions_equal(r"\binom{2021}{2}", "2041210")
+    assert not expressions_equal(r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}")
 
 
 def test_work_has_its_time_and_its_failures_say_nothing() -> None:
@@ -74,3 +77,23 @@ def test_work_has_its_time_and_its_failures_say_nothing() -> None:
 
     assert within(0.1, for_ever) is None
     assert stopped.is_set()
+
+
+def test_work_ends_with_the_wait_for_it() -> None:
+    """As Ctrl-C and the alarms of reward functions end it."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def for_ever() -> None:
+        while True:
+            pass
+
+    threads, before = threading.active_count(), signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            within(60, for_ever)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert threading.active_count() == threads
