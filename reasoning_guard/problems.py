@@ -270,9 +270,8 @@ def _indexed(
     found = next((texts.index(name) for name in names if name in texts), None)
     if found is None and not 0 <= index < len(options):
         return names[-1]
-    if found is None:  # its letter, unless that is another one's text and would be taken for it
-        is_text = letter_of(index) in texts and not (format and asks_letters(options, format))
-        return texts[index] if is_text else letter_of(index)
+    if found is None:
+        return _name_of(index, options, letters=format is not None and asks_letters(options, format))
     if index < len(options) and found != index:
         raise ConfigurationError(
             f"row {number}: answer {index} is both the index and the text of an option; give the letter instead"
@@ -296,7 +295,13 @@ def _as_asked(answer: str, options: tuple[str, ...], format: TraceFormat) -> str
     is_letter, readable = len(answer.strip()) == 1, format.answer_in(format.asked(answer)) == answer
     if index is None or (readable and not (letters and is_letter)):
         return answer
-    return letter_of(index)
+    return _name_of(index, options, letters=letters)
+
+
+def _name_of(index: int, options: tuple[str, ...], *, letters: bool) -> str:
+    """The letter of an option, unless that is another one's text and would be taken for it."""
+    texts = [option.strip() for option in options]
+    return texts[index] if letter_of(index) in texts and not letters else letter_of(index)
 
 
 def _check(problem: Problem, number: int) -> None:

@@ -95,7 +95,7 @@ def test_references_as_letters(answer: Any, letter: str) -> None:
     assert blood(answer).answer == letter
 
 
-@pytest.mark.parametrize(("answer", "text"), [(0, "AB"), (1, "A"), ("A", "A"), ("AB", "AB"), (3, "D")])
+@pytest.mark.parametrize(("answer", "text"), [(0, "AB"), (1, "A"), ("A", "A"), ("A.", "A"), ("AB", "AB"), (3, "D")])
 def test_references_as_texts(answer: Any, text: str) -> None:
     """An index is a letter where nobody takes that for a text."""
     assert blood(answer, "plain").answer == text
