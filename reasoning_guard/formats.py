@@ -43,12 +43,8 @@ after the number of a list item), or at a newline."""
 _SENTENCE = r"(?P<answer>[^\s.!?](?:[^\n.!?]|[.!?]+(?=[^\s.!?]))*|\.\d+)"
 _THUS = r"(?:\b(?:so|thus|hence|therefore),?\s+)?"
 _GSM8K = r"####[^\S\n]*(?P<answer>\S[^\n]*)"
-_ANSWER_IS = r"\bthe\s+(?:(?:final|correct|right)\s+)?answer\s+is"
-_PLAIN = (
-    rf"(?:(?i:{_THUS}{_ANSWER_IS}):?"
-    r"|(?im:^[^\S\n*_#>]*+(?:[*_#>]++[^\S\n]*+)*+(?:final\s+)?answer[*_]*+:[*_]*+)"
-    rf"(?!(?i:[^\n]*{_ANSWER_IS})))[^\S\n]*{_SENTENCE}"
-)
+_PLAIN = rf"(?i:{_THUS}\bthe\s+(?:(?:final|correct|right)\s+)?answer\s+is):?[^\S\n]*{_SENTENCE}"
+_ANSWER_LINE = r"(?im:^[^\S\n*_#>]*+(?:[*_#>]++[^\S\n]*+)*+(?:final\s+)?answer[*_]*+:[*_]*+)[^\S\n]*" + _SENTENCE
 _CHOICE = (
     rf"(?i:{_THUS}\b(?:the\s+)?(?:(?:correct|final|best)\s+)?answer(?:\s+is|:)):?"
     r"[\s*(]*(?P<answer>[A-Z])(?=\)|\**\s*(?:[.,;:!]|\n|\Z))"
@@ -247,6 +243,14 @@ def get_format(format: str | TraceFormat) -> TraceFormat:
     return PRESETS[format]
 
 
+def plain_statement(text: str) -> Statement | None:
+    """The last "The answer is x"; where there is none, the last line that says "Answer: x".
+
+    A model that runs on into its next question writes such lines too.
+    """
+    return _last_match(_PLAIN, text) or _last_match(_ANSWER_LINE, text)
+
+
 def boxed_statement(text: str) -> Statement | None:
     r"""The content of the last ``\boxed{...}`` with balanced braces, or None.
 
@@ -353,7 +357,7 @@ PRESETS: dict[str, TraceFormat] = {
         TraceFormat(
             name="boxed", cue="The answer is \\boxed{", answer=boxed_statement, answer_prefix="", terminator="}"
         ),
-        TraceFormat(name="plain", cue=" The answer is", answer=_PLAIN, step_end=SENTENCE, terminator="."),
+        TraceFormat(name="plain", cue=" The answer is", answer=plain_statement, step_end=SENTENCE, terminator="."),
         TraceFormat(
             name="choice",
             cue=" The answer is (",

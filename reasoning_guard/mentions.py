@@ -43,7 +43,8 @@ _NEGATIVE_WORD = re.compile(
     r"(?:\bnegative|(?:=|\b(?:is|are|was|be|equals?|gets?|gives?))\s+(?P<minus>minus))\s+\Z", re.I
 )
 _OPERAND = re.compile(r"[\w)\]}%]\Z")
-_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}[^\S\n]+\Z")
+_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}\Z")
+_SAYS = re.compile(r"\b(?:is|are|was|were|be|equals?|gets?|got|gives?|becomes?|to|of|by|at|and|or)\Z", re.IGNORECASE)
 
 
 class Mention(NamedTuple):
@@ -73,12 +74,12 @@ def numbers(text: str) -> Iterator[Mention]:
         value, end = figures(match.group()), match.end()
         if scale := _SCALE_BEHIND.match(text, end):
             value, end = value * SCALES[scale["scale"].casefold()], scale.end()
-        yield _signed(text, match.start(), end, value)
+        yield from _signed(text, match.start(), end, value)
     for match in _VULGAR_FRACTION.finditer(text):
         if len(match.group()) > LONGEST_NUMBER:
             continue
         value = Fraction(unicodedata.numeric(match["part"])).limit_denominator(10) + int(match["whole"] or 0)
-        yield _signed(text, match.start(), match.end(), value)
+        yield from _signed(text, match.start(), match.end(), value)
 
 
 def fractions(text: str) -> Iterator[Mention]:
@@ -93,11 +94,11 @@ def fractions(text: str) -> Iterator[Mention]:
             continue
         value = Fraction(int(match["over"] or match["above"]), int(under))
         if match["whole"] is not None:
-            yield _signed(text, match.start(), match.end(), value + int(match["whole"]))
+            yield from _signed(text, match.start(), match.end(), value + int(match["whole"]))
         if match["mixed"] is not None:  # 2\frac{1}{2} is no 1/2; "2 1/2" may be two numbers
             continue
         begin = match.start("over") if match["over"] else text.index("\\", match.start())
-        yield _signed(text, begin, match.end(), value)
+        yield from _signed(text, begin, match.end(), value)
 
 
 def in_words(text: str) -> Iterator[Mention]:
@@ -109,7 +110,7 @@ def in_words(text: str) -> Iterator[Mention]:
     """
     for match in _IN_WORDS.finditer(text):
         if not _PART_OF_A_NUMBER.match(text, match.end()):
-            yield _signed(text, match.start(), match.end(), Fraction(_value(match.group())))
+            yield from _signed(text, match.start(), match.end(), Fraction(_value(match.group())))
 
 
 def named(text: str) -> set[Fraction]:
@@ -131,19 +132,20 @@ def _value(words: str) -> int:
     return thousands + hundreds
 
 
-def _signed(text: str, start: int, end: int, value: Fraction) -> Mention:
-    sign = _sign(text[max(0, start - 30) : start])
-    return Mention(start - sign, end, -value if sign else value)
-
-
-def _sign(before: str) -> int:
-    """How many characters right before a number make it negative; a minus behind an operand subtracts instead."""
-    if word := _NEGATIVE_WORD.search(before):
-        return len(before) - word.start("minus" if word["minus"] else 0)
+def _signed(text: str, start: int, end: int, value: Fraction) -> Iterator[Mention]:
+    """The number with its sign; without it too where a dash may be a mark ("eggs -18"; that begins a line)."""
+    before = text[max(0, start - 30) : start]
+    word = _NEGATIVE_WORD.search(before)
     bare = re.sub(r"\\?[$€£¥]\Z", "", before)
-    if bare[-1:] not in ("-", "−", "–"):
-        return 0
-    ahead = bare[:-1]
-    # "is -5" is negative, "b -5" and "3 -5" subtract, and a dash at a line's beginning ("– 5") is no sign.
-    subtracts = _OPERAND.search(ahead.rstrip()) and not (ahead[-1:].isspace() and _WORD.search(ahead))
-    return 0 if subtracts else len(before) - len(ahead)
+    ahead = bare[:-1].rstrip(" \t") if bare[-1:] in ("-", "−", "–") else None
+    if word is not None:
+        sign = len(before) - word.start("minus" if word["minus"] else 0)
+        yield Mention(start - sign, end, -value)
+    elif ahead is None:
+        yield Mention(start, end, value)
+    elif not _OPERAND.search(ahead) or (len(ahead) < len(bare) - 1 and _WORD.search(ahead)):
+        yield Mention(start - len(before) + len(bare) - 1, end, -value)
+        if ahead.endswith("\n") or (_OPERAND.search(ahead) and not _SAYS.search(ahead)):
+            yield Mention(start, end, value)
+    else:  # "b -5" and "3 -5" subtract
+        yield Mention(start, end, value)

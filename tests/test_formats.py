@@ -45,6 +45,7 @@ SPLIT = [
     ("plain", "It is 7.\nFinal Answer: The final answer is $14$. I hope so.", ["It is 7.\n", "Final Answer:"], "$14$"),
     ("plain", "It is 7.\nAnswer: twice that, so the answer is 14.", ["It is 7.\n", "Answer: twice that,"], "14"),
     ("think", "<think>7</think>**Answer:** The answer is 14.", ["7"], "14"),
+    ("plain", "It is 7. The answer is 14.\n\nQuestion: 2?\nAnswer: Bob has", ["It is 7."], "14"),
     ("plain", "It is 7. We need the answer: first, add.", ["It is 7.", " We need the answer: first, add."], None),
     ("choice", "Rome is old. The answer is (B).", ["Rome is old."], "B"),
     ("choice", "Rome is old. So the correct answer is **C**.", ["Rome is old."], "C"),

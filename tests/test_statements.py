@@ -130,6 +130,9 @@ def test_the_same_answer_in_another_notation(text: str, answer: str, said: str |
     [
         ("it is -5", "-5", "-5"),
         ("it is -5", "5", None),
+        ("18 eggs -5", "5", "5"),
+        ("18 eggs -5", "-5", "-5"),
+        ("The answer –5 is", "5", "5"),
         ("x = −5", "-5", "−5"),
         ("equals –5", "-5", "–5"),
         ("a loss of -$5", "-5", "-$5"),
