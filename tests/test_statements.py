@@ -39,6 +39,19 @@ STATED = [
     ("Is it the Nile or the Po?", "So the answer is |Nile.", "Nile"),
     ("Ann has 18 eggs.", "She has 18 - 9 = 9 left and 18 * 1 is exactly **|18**.", "18"),
     ("Is 4 odd? (A) yes (B) no", "A number is odd when ... so the answer is (|B).", "B"),
+    ("Take 8/4 of it.", "It takes |2 of them.", "2"),
+    ("Ann has 3 and 4.", "3 eggs and 4: 7 - 4 = |3.", "3"),
+    ("Ann has 9 pairs.", "9 - 8 is |1. That is all.", "1"),
+    ("Ann has 9 pairs.", "1. Take 9.\n2. Take 8: 9 - 8 = |1.", "1"),
+    ("Ann has 9 pairs.", "STEP 1: Take 9.\nStep 2: 9 - 7 = |2.", "2"),
+    ("a = 3 ; b", "= |3 ; b = 4 ;", "3"),
+    ("a =3 ; b", "a =3 ; b = 4 - 1 =|3 ;", "3"),
+    ("a = 3 ; b", "A = 3 ; b = 4 - 1 = |3 ;", "3"),
+    ("a =\n3 ; b", "a = 3 ; b = 4 - 1 = |3 ;", "3"),
+    ("Which is it?", "A word, not two: |A.", "A"),
+    ("Which is it?", "c = b; so it is |B.", "B"),
+    ("Is it the Nile or the Po?", "|Nile, not Po.", "Nile"),
+    ("What flows there?", "Juvenile? The |Nile.", "Nile"),
 ]
 
 
@@ -64,6 +77,10 @@ STATED = [
         ("it is 1/2.", "0.5", "1/2"),
         (r"\boxed{\frac{1}{2}}", "0.5", r"\frac{1}{2}"),
         ("1/2 of it, 0.5", "1/2", "1/2"),
+        ("1/2 = 0.5", r"\frac{1}{2}", "1/2"),
+        ("8/4 of it: 2", "2", "2"),
+        ("it is two thirds of that: 2", "2", "2"),
+        ("negative fifteen degrees, -15", "-15", "negative fifteen"),
         (r"so \dfrac{1}{2}", r"\frac{1}{2}", r"\dfrac{1}{2}"),
         ("9" * 5000 + "½", "5", None),
         ("9" * 5000 + "/3", "1/2", None),
@@ -219,6 +236,7 @@ def test_words_that_the_prompt_holds_cannot_be_told(prompt: str, text: str, answ
 def test_value_or_text_of_a_number() -> None:
     assert find_statement("it is 18.0 or 18", "18", "", mathematical=True) == ((6, 10), True)
     assert find_statement("it is 18.0 or 18", "18", "", mathematical=False) == ((14, 16), True)
+    assert find_statement("it is $18", "$18", "", mathematical=False) == ((7, 9), True)
 
 
 def test_sixty_thousand_characters_take_no_time() -> None:
