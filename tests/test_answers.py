@@ -87,6 +87,12 @@ EQUAL = [
     ("10⁻³", "10^{-3}"),
     ("well\u2011known", "well-known"),
     ("\u20115", "-5"),
+    ("3 billion", "3,000,000,000"),
+    ("5 log books", "5"),
+    ("--3", "3"),
+    ("$$18$$", "18.0"),
+    ("**18.0**", "18"),
+    ("$x = 5", "5"),
 ]
 DIFFERENT = [
     ("18", "118"),
@@ -142,6 +148,16 @@ DIFFERENT = [
     ("5–7", "5"),
     ("5—7", "5"),
     ("$5 or $6", "5"),
+    ("5 January", "5"),
+    ("– 5", "-5"),
+    ("2secx", "2"),
+    ("4€", "$4"),
+    ("5 metres", "5 km"),
+    ("5 litres", "5 ml"),
+    ("10 a.m.", "10 p.m."),
+    ("5 hrs", "5 minutes"),
+    ("5 ounces", "5 lbs"),
+    ("9" * 201, "9" * 202),
 ]
 EXPRESSIONS = [
     (r"\frac{1}{2}", "0.5"),
@@ -155,6 +171,9 @@ EXPRESSIONS = [
     ("(–1, 2)", "(-1, 2)"),
     ("5–7", "5-7"),
     (r"\begin{pmatrix} 1/2 \\ 2 \end{pmatrix}", r"\begin{pmatrix}\frac{1}{2}\\2\end{pmatrix}"),
+    ("10⁻²", "0.01"),
+    ("10¹²", "1000000000000"),
+    ("2*log(x)", "log(x)*2"),
 ]
 
 
@@ -190,3 +209,6 @@ def test_without_math_verify_plain_numbers_still_count(monkeypatch: pytest.Monke
 
 def test_plain_numbers_are_exact() -> None:
     assert plain_number("0.1") * 3 == plain_number("0.3")
+    assert plain_number("$x = 5") == 5
+    assert plain_number("9" * 200) == 10**200 - 1
+    assert plain_number("9" * 201) is None, "a broken model writes digits without end"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import logging
 import threading
 import time
 
@@ -36,6 +37,7 @@ def test_expressions_are_compared_off_the_main_thread() -> None:
         "7^99999999",
         r"\binom{1000000}{500000}",
         r"{1000000 \choose 500000}",
+        "(x+y+z+w+1)^{99}",
     ],
 )
 def test_what_would_never_finish_is_not_computed(hard: str) -> None:
@@ -61,6 +63,22 @@ def test_ordinary_expressions_of_great_things_are_compared() -> None:
     assert not expressions_equal(r"\binom{10}{3}", "121")
     assert expressions_equal(r"\binom{2021}{2}", "2041210")
     assert not expressions_equal(r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}")
+
+
+def test_long_expressions_are_not_compared() -> None:
+    pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    assert expressions_equal("+".join("1" * 100), "100")
+    assert not expressions_equal("+".join("1" * 101), "101")
+
+
+def test_math_verify_is_quiet_while_it_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    logger = logging.getLogger("math_verify")
+    logger.setLevel(logging.WARNING)
+    assert expressions_equal("q+q+1", "2q+1")
+    assert not caplog.records
+    assert logger.level == logging.WARNING, "what others set it to"
+    logger.setLevel(logging.NOTSET)
 
 
 def test_work_has_its_time_and_its_failures_say_nothing() -> None:
