@@ -80,7 +80,7 @@ def extrapolated(fewer: Cost, more: Cost, problems: int, rounds: float = 1.0) ->
     factor = problems / max(1, more.problems)
     each = max(0.0, more.seconds - fewer.seconds) / max(1, more.problems - fewer.problems)
     a_round = max(0.0, more.seconds - each * more.problems)
-    seconds = min(max(a_round * rounds + each * problems, more.seconds), more.seconds * factor)
+    seconds = min(a_round * rounds + each * problems, more.seconds * factor)
     return Cost(problems, round(more.tokens * factor), round(seconds, 6))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import runs
-from reasoning_guard.cost import FEWEST, Budget, Cost, affordable, extrapolated, nested, share_of_time
+from reasoning_guard.cost import FEWEST, Budget, Cost, affordable, extrapolated, nested, share_of_time, timed
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.generation import Generator
@@ -32,12 +32,37 @@ def _made(problems: int, total: float, training: float = 0.0) -> Evaluation:
 
 @pytest.mark.parametrize(
     ("training", "skipped", "expected"),
-    [(190, 0, 100), (189, 0, 0), (189, 2, 0), (189, 3, 99), (95, 3, 50), (60, 3, 0), (60, 9, 0), (190, 9, 100)],
+    [
+        (190, 0, 100),
+        (189, 0, 0),
+        (189, 2, 0),
+        (189, 3, 99),
+        (95, 3, 50),
+        (83.6, 3, 44),
+        (60.8, 3, 32),
+        (60, 3, 0),
+        (60, 9, 0),
+        (190, 9, 100),
+    ],
 )
 def test_the_interval_widens_fourfold_and_then_problems_leave(training: float, skipped: int, expected: int) -> None:
     found = affordable(_made(100, total=10.0), 100, training, skipped, 0.05)
     assert found == expected
     assert found * 10.0 / 100 <= 0.05 * (training + found * 10.0 / 100) + 1e-9
+
+
+def test_problems_that_were_left_out_do_not_come_back() -> None:
+    assert affordable(_made(50, total=5.0), 100, 1e6, 0, 0.05) == 50
+
+
+def test_the_interval_widens_anew_after_every_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget, made = Budget(load_problems(runs.problems(100)), 0.05), [_made(80, total=10.0)]
+    assert budget.next_size([]) == 100
+    assert budget.next_size(made) == 80, "a resumed run, whose clock has not begun"
+    assert Budget(budget.problems, None).next_size(made) == 100
+    budget.evaluated()
+    monkeypatch.setattr(Budget, "training", lambda self: 95.0)
+    assert [budget.next_size(made) for _ in range(8)] == [0, 0, 0, 40] * 2
 
 
 def test_a_smaller_part_lies_within_every_larger_one_and_holds_each_set() -> None:
@@ -48,12 +73,19 @@ def test_a_smaller_part_lies_within_every_larger_one_and_holds_each_set() -> Non
     for smaller, larger in pairwise(parts):
         assert {p.id for p in smaller} <= {p.id for p in larger}
     assert parts[-1] == problems
+    assert {p.set for p in parts[0]} == {"id", "ood"}, "sets are rounded up"
+    assert {p.id for p in parts[19]} != {p.id for p in problems[:15] + problems[30:35]}, "the first are no fair part"
     assert [sum(p.set == name for p in parts[19]) for name in ("id", "ood")] == [15, 5]
 
 
 def test_the_share_of_the_time() -> None:
     assert share_of_time([_made(1, 10.0), _made(1, 10.0, 80.0)]) == pytest.approx(0.2)
     assert Cost.of(_made(3, 6.0)) == Cost(problems=3, tokens=30, seconds=6.0)
+    two = Evaluation(step=0, rows=tuple(Row(id=name, set=name, values={"tokens": 7.0}) for name in ("id", "ood")))
+    assert Cost.of(two) == Cost(problems=2, tokens=14, seconds=0.0)
+    assert timed(_made(1, 1.0), 5.0) == {"total": 1.0, "rest": 1.0, "training": 5.0}
+    overlapping = Evaluation(step=0, seconds={"total": 1.0, "generation": 0.7, "scoring": 0.4})
+    assert timed(overlapping, 5.0)["rest"] == 0
 
 
 def test_what_it_will_cost_is_said_before_it_is_spent(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
