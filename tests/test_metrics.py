@@ -280,6 +280,13 @@ def test_a_model_gone_mad_costs_the_perplexity_form_only() -> None:
     curve, one = torch.tensor([[-900.0, -1.0]]), torch.tensor([1])
     assert plain(info_gain(curve, one)) == 899
     assert math.isnan(plain(info_gain(curve, one, form="ppl")))
+    assert math.isnan(plain(info_gain(curve.flip(1), one, form="ppl")))
+
+
+def test_an_answer_is_certain_as_a_whole() -> None:
+    """A share of next to nothing has no size; two tokens at .93 each are an answer at .86."""
+    curves, n = torch.tensor([[-0.15, -0.03], [-0.09, 0.0]]), torch.tensor([2, 1])
+    assert plain(info_gain(curves, n, form="share")) == pytest.approx(0.8)
 
 
 def test_a_cut_that_was_not_scored_is_no_answer_that_stayed() -> None:
@@ -301,12 +308,21 @@ def test_the_curve_by_share_of_the_chain() -> None:
     assert found[-1] == 1
 
 
+@pytest.mark.parametrize(("n", "points"), [(18, 7), (7, 8), (12, 13), (55, 12), (1, 2)])
+def test_a_share_of_the_chain_is_a_whole_number_of_steps_where_it_can_be(n: int, points: int) -> None:
+    for step in range(1, n + 1):
+        same = (torch.arange(n + 1) >= step).float()[None]
+        expected = [float(i * n // (points - 1) >= step) for i in range(points)]
+        assert early_answering_curve(same, points=points).tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("metric", "inputs", "message"),
     [
         (InfoGain(), (torch.zeros(3), torch.ones(3)), r"`logprobs` must be \[batch, n_cuts\].*got \[3\]"),
         (InfoGain(), (torch.zeros(3, 2), torch.ones(2)), r"`n_tokens` must be \[batch\], one for each of the 3 rows"),
         (InfoGain(), (torch.zeros(3, 2), torch.ones(3), torch.tensor([1, 2, 1])), "between 0 and 1, the last column"),
+        (InfoGain(), (torch.zeros(3, 2), torch.ones(3), torch.tensor([1, -1, 1])), "between 0 and 1, the last column"),
         (EarlyAnsweringAOC(), (torch.ones(2, 3), torch.ones(2)), r"whole numbers.*torch\.float32"),
         (MistakeSensitivity(), (torch.tensor([0.5]),), r"1 \(changed\), 0 \(kept\) and NaN"),
         (FillerSensitivity(), (torch.zeros(2, 2),), r"`changed` must be \[batch\]; got \[2, 2\]"),

@@ -146,6 +146,27 @@ def folder_of(tmp_path: Path, step: int) -> Path:
     return folder
 
 
+def test_a_run_that_begins_holds_nothing_and_one_that_goes_on_what_it_has_saved(tmp_path: Path) -> None:
+    held, first, second = HealthyCheckpoints(tmp_path / "healthy"), folder_of(tmp_path, 0), folder_of(tmp_path, 4)
+    held.keep(first)
+    held.keep(second)
+    held.begin(4)
+    assert held.last_before(99) == tmp_path / "healthy" / "checkpoint-4"
+    held.begin(0)
+    assert held.last_before(99) is None
+
+
+def test_a_checkpoint_that_is_saved_again_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    held, folder = HealthyCheckpoints(tmp_path / "healthy"), folder_of(tmp_path, 4)
+    held.keep(folder)
+    (folder / "config.json").unlink()
+    (folder / "config.json").write_text("again")
+    held.part(4).mkdir()  # as a kill leaves it
+    held.keep(folder)
+    assert [path.name for path in held.folder.iterdir()] == ["checkpoint-4"]
+    assert (held.folder / "checkpoint-4" / "config.json").read_text() == "again"
+
+
 def test_of_many_checkpoints_those_before_what_an_alarm_may_begin_with_are_held(tmp_path: Path) -> None:
     held = HealthyCheckpoints(tmp_path / "healthy")
     for step in range(1, 31):

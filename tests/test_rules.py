@@ -214,7 +214,8 @@ def test_the_smallest_effect_of_a_comparison_can_be_given() -> None:
 
 
 def test_the_deepest_fall_comes_first() -> None:
-    now = evaluation(1, placebo_changed=0.4, mistake_changed=0.05, info_gain=1.5)
+    """In smallest effects: a nat of InfoGain is two and a half of them, .57 of a share that was .97 are six."""
+    now = evaluation(1, placebo_changed=0.4, mistake_changed=0.05, info_gain=1.0)
     comparison = Comparison(baseline=evaluation(0), current=now, level=0.01)
     fallen = comparison.fallen(("info_gain", "placebo_changed", "prior", "mistake_changed"))
     assert [change.name for change in fallen] == ["mistake_changed", "placebo_changed", "info_gain"]
@@ -357,6 +358,11 @@ def test_a_healthy_run_widens_what_matters_and_never_narrows_it() -> None:
     assert all(effects[name].absolute >= effect.absolute for name, effect in EFFECTS.items())
     broken = [evaluation(0), *(evaluation(s, placebo_changed=0.0) for s in (10, 20))]
     assert names(decide(broken, effects=effects)) == ["accuracy_trap"]
+
+
+def test_the_largest_healthy_move_counts_wherever_in_the_run_it_was() -> None:
+    looks = [evaluation(step, tokens=tokens) for step, tokens in ((0, 40.0), (10, 90.0), (20, 70.0))]
+    assert calibrate(looks, RULES)["tokens"] == calibrate(looks[:2], RULES)["tokens"]
 
 
 @pytest.mark.parametrize("run", [[], [evaluation(0)], [evaluation(0), Evaluation(step=1, failure="boom")]])
