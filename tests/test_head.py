@@ -75,6 +75,21 @@ def test_a_head_that_somebody_watches_or_changes_makes_its_logits() -> None:
     assert kind_of(model) is Hidden
 
 
+def double(_module: object, _args: object, output: Any) -> Any:
+    output.logits = output.logits * 2
+    return output
+
+
+def test_a_hook_on_what_wraps_a_model_or_on_the_model_makes_its_logits() -> None:
+    model = get_peft_model(tiny_model("llama"), LoraConfig(target_modules=["q_proj"]))
+    assert kind_of(model) is Hidden
+    for each in (model, model.get_base_model()):
+        handle = each.register_forward_hook(double)
+        assert kind_of(model) is Logits
+        handle.remove()
+    assert kind_of(model) is Hidden
+
+
 @pytest.mark.parametrize("settings", [{"target_modules": ["lm_head"]}, {"modules_to_save": ["lm_head"]}])
 def test_a_head_with_an_adapter_makes_its_logits(settings: dict[str, Any]) -> None:
     model = get_peft_model(tiny_model("llama"), LoraConfig(**{"target_modules": ["q_proj"], **settings}))

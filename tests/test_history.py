@@ -79,6 +79,14 @@ def test_what_only_one_of_two_runs_says_tells_them_apart(known: dict[str, str], 
         check_fingerprint(known, now, "the records")
 
 
+def test_records_that_say_nothing_of_their_run_are_another_runs(tmp_path: Path) -> None:
+    history = History(tmp_path / "run")
+    history.begin(0, {})
+    history.append(evaluation(0))
+    with pytest.raises(HistoryError, match="made with other settings"):
+        history.begin(10, FINGERPRINT)
+
+
 def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:
     history = History(tmp_path)
     history.append(Evaluation(step=0, seconds={"total": math.inf}))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import types
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoConfig, AutoModelForCausalLM, modeling_utils
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, MistralForCausalLM, modeling_utils
 
 from benchmarks.architectures import plain_loop
 from reasoning_guard import selftest
@@ -17,9 +19,10 @@ from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.exactness import largest_difference
 from reasoning_guard.head import head_of
+from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import reading
 from reasoning_guard.model_parts import forward_identity
-from reasoning_guard.selftest import verdict_of, verdict_of_twin
+from reasoning_guard.selftest import Verdict, confirm, verdict_of, verdict_of_twin
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import build_twin
 from tiny_models import tiny_model
@@ -108,6 +111,59 @@ def test_twins_differ_in_more_than_their_kinds_of_layers(monkeypatch: pytest.Mon
     config = AutoConfig.for_model("falcon", alibi=True, **{**sizes, "num_hidden_layers": 3, "hidden_size": 128})
     with reading(AutoModelForCausalLM.from_config(config, dtype=torch.float32)) as larger:
         assert verdict_of_twin(larger) is verdicts[1], "sizes are no difference"
+
+
+def test_what_is_known_of_a_model_keeps_it_in_no_memory() -> None:
+    model = tiny_model("llama")
+    BranchScorer(model).score_trees([TREE])
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
+
+
+def test_twins_are_tested_with_the_models_own_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass with a table in the mask's place is for one kind of attention only."""
+    monkeypatch.setattr(selftest, "_twins", {})
+    model, found = tiny_model("llama"), {}
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        with reading(model):
+            found[attention] = verdict_of_twin(model).at_once
+    assert found == {"eager": False, "sdpa": True}
+
+
+class Deaf(LlamaForCausalLM):
+    """A forward that lets no mask through: right where a branch sees all of the trunk."""
+
+    def forward(self, attention_mask: Any = None, **rest: Any) -> Any:  # type: ignore[override]
+        return super().forward(**rest)
+
+
+class Barring(MistralForCausalLM):
+    """A forward that rules a token out by the least number of its format."""
+
+    def forward(self, **inputs: Any) -> Any:  # type: ignore[override]
+        output = super().forward(**inputs)
+        output.logits = output.logits.index_fill(-1, torch.tensor([63]), torch.finfo(torch.float32).min)
+        return output
+
+
+def test_a_model_is_tried_on_branches_that_part_where_it_is_asked_at_the_end_alone() -> None:
+    model, end = tiny_model("llama"), TraceTree(TREE.trunk, TREE.branches[-1:])
+    with reading(model):
+        assert confirm(model, Verdict(MaskPlan(), ""), [end]).plan == MaskPlan()
+        model.__class__ = Deaf
+        assert confirm(model, Verdict(MaskPlan(), ""), [end]).plan is None
+
+
+def test_a_token_that_cannot_come_leaves_no_room_for_other_differences() -> None:
+    """Of a window that the plan knows nothing of, say."""
+    model, barred = tiny_model("mistral"), Branch(20, (5, 63, 7), (1, 3))
+    model.__class__ = Barring
+    trees = [TraceTree(TREE.trunk, (*TREE.branches, barred))]
+    with reading(model):
+        assert confirm(model, Verdict(MaskPlan(), ""), trees).plan is None
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
