@@ -93,7 +93,18 @@ def test_formats_and_adapters_are_states_of_their_own() -> None:
         judged()
     model.bfloat16()
     judged()
-    assert len({id(verdict) for verdict in verdicts}) == 5
+    model.forward = types.MethodType(lambda self, *args, **inputs: type(self).forward(self, *args, **inputs), model)
+    judged()
+    model.get_base_model().set_attn_implementation("eager")
+    judged()
+    assert len({id(verdict) for verdict in verdicts}) == 7
+
+
+def test_a_trace_of_which_nothing_is_asked_tests_nothing() -> None:
+    scorer, silent = BranchScorer(tiny_model("llama")), TraceTree(TREE.trunk[:2], ())
+    assert scorer.score_trees([silent]) == [[]]
+    assert scorer.verdict is None
+    assert [len(scores) for scores in scorer.score_trees([silent, TREE, silent])] == [0, 3, 0]
 
 
 def test_twins_differ_in_more_than_their_kinds_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
