@@ -73,6 +73,25 @@ def test_a_group_reads_its_prompt_and_the_answer_without_steps_once() -> None:
     assert tokens <= sum(seen) <= tokens + 7 * 2  # rows are padded to the first, which alone asks without steps
 
 
+def test_a_beginning_that_is_read_takes_no_room_in_a_batch() -> None:
+    """But memory may: what ran out behind one says nothing of batches without."""
+    model, rng = tiny_model("llama"), random.Random(15)
+    prompt, asked = ids(rng, 200), ids(rng, 3)
+    group = [TraceTree(prompt + ids(rng, 12), tuple(Branch(at, asked, (1, 3)) for at in (206, 212))) for _ in range(8)]
+    scorer, passes = BranchScorer(model, token_budget=250), []
+    scorer.score_tree_groups([group])
+    model.register_forward_pre_hook(lambda *_: passes.append(None))
+    scorer.score_tree_groups([group])
+    assert len(passes) == 3, "the prompt, the completions and the questions"
+    scorer.effort.tokens, scorer.effort.held_behind = 8 * 250, 250
+    passes.clear()
+    scorer.score_tree_groups([group])
+    assert len(passes) == 1 + 8 * 2
+    passes.clear()
+    scorer.score_trees(group)
+    assert len(passes) == 2
+
+
 def test_groups_that_share_nothing_fill_batches_together() -> None:
     model, rng = tiny_model("llama"), random.Random(12)
     asked = ids(rng, 4)

@@ -109,6 +109,10 @@ def test_what_begins_alike_is_read_once() -> None:
     questions = (len(asked) - 1) * (1 + 3 * 3)  # at the prompt's end once for the group
     assert sum(shape.numel() for shape in shapes) == once + questions
     assert min(shape[1] for shape in shapes) > 1, "a single token is read by other code"
+    small = BranchScorer(model, token_budget=len(trunks[0]))
+    with fed(model) as shapes:
+        small.score_trees(group)
+    assert sum(shape.numel() for shape in shapes) == once + questions, "traces come together even so"
 
 
 def test_where_a_pass_costs_more_than_it_saves_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:

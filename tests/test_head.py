@@ -90,6 +90,28 @@ def test_a_hook_on_what_wraps_a_model_or_on_the_model_makes_its_logits() -> None
     assert kind_of(model) is Hidden
 
 
+def test_a_forward_that_is_patched_inside_a_wrapper_is_seen() -> None:
+    model = get_peft_model(tiny_model("llama"), LoraConfig(target_modules=["q_proj"]))
+    assert kind_of(model) is Hidden
+    inner: Any = model.get_base_model()
+    whole = inner.forward
+    inner.forward = lambda *args, **inputs: double(None, None, whole(*args, **inputs))
+    assert kind_of(model) is Logits
+
+
+class Capped(torch.nn.Linear):
+    """A head that caps what it makes."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 30 * torch.tanh(super().forward(input) / 30)
+
+
+def test_a_head_that_is_more_than_a_matrix_makes_its_logits() -> None:
+    model = quiet("llama")
+    model.lm_head.__class__ = Capped
+    assert kind_of(model) is Logits
+
+
 @pytest.mark.parametrize("settings", [{"target_modules": ["lm_head"]}, {"modules_to_save": ["lm_head"]}])
 def test_a_head_with_an_adapter_makes_its_logits(settings: dict[str, Any]) -> None:
     model = get_peft_model(tiny_model("llama"), LoraConfig(**{"target_modules": ["q_proj"], **settings}))
@@ -230,6 +252,21 @@ def test_what_the_trial_does_not_see_the_self_test_sees() -> None:
     [found] = BranchScorer(model).score_trees([tree()])
     assert not head_of(model).splits
     assert [p for s in found for p in s.logprobs] == pytest.approx(plain_loop(model.eval(), tree()), abs=1e-4)
+
+
+class LastOnly(Chunked):
+    """A forward that makes the last logits of what is longer than any trial."""
+
+    def forward(self, input_ids: Any = None, logits_to_keep: Any = 0, **rest: Any) -> Any:  # type: ignore[override]
+        hidden = self.model(input_ids=input_ids, **rest).last_hidden_state
+        return type("Output", (), {"logits": self.lm_head(hidden[:, -4:])})()
+
+
+def test_a_head_that_is_given_other_tokens_than_the_model_is_an_error() -> None:
+    model = tiny_model("llama")
+    model.__class__ = LastOnly
+    with reading(model), pytest.raises(RuntimeError, match=r"the head was given \(2, 4\) tokens, the model \(2, 5\)"):
+        read(model, [1, 3], input_ids=IDS, use_cache=False)
 
 
 def test_tokens_that_a_model_puts_in_by_itself_are_refused() -> None:

@@ -74,6 +74,22 @@ def test_lucky_successes_can_be_withheld_from_all_rewards(model: Any) -> None:
     assert kept.monitor.latest.lucky == (0,)
 
 
+def test_a_group_may_lie_on_two_processes(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one has the second half of a group of eight; the other's four are wrong."""
+
+    def gathered(mine: Any) -> Any:
+        if not isinstance(mine[0], Sample):
+            return list(mine), 0
+        return [*(Sample(problem=each.problem, right=False) for each in mine), *mine], len(mine)
+
+    monkeypatch.setattr("reasoning_guard.rewards.info_gain.gathered", gathered)
+    [one] = exercises(1)
+    rows = batch([(one, f"# {(one.answer + i) % 11}") for i in (3, 0, 1, 2)])
+    gain = InfoGainReward(scorer=model, withhold_lucky=True, **SETTINGS)
+    assert gain.lucky(**rows) == [False, True, False, False]
+    assert gain(**rows) == [0.0, None, 0.0, 0.0]
+
+
 def test_the_rollout_monitor_reports_what_the_probes_say_and_pays_nothing(model: Any) -> None:
     metrics: dict[str, float] = {}
     monitor = RolloutMonitor(scorer=model, every=2, **SETTINGS)

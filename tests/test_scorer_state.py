@@ -253,6 +253,9 @@ def test_all_of_the_context_may_be_used_and_nothing_behind_what_is_scored_counts
             logprobs = model.eval()(ids[None, :-1]).logits[0].log_softmax(-1)
         truth = logprobs[branch.at + start - 1 :].gather(1, ids[branch.at + start :, None])[:, 0]
         assert list(found.logprobs) == pytest.approx(truth.tolist(), abs=1e-4)
+    beyond = Branch(20, (5, 6), (1, 2), against=Branch(64, (5, 6), (1, 2)))
+    [[found]] = BranchScorer(model).score_trees([TraceTree(trunk, (beyond,))])
+    assert found.total != found.total, "compared with what the model cannot read"
 
 
 def test_a_default_device_is_not_the_models() -> None:
