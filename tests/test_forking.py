@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.exactness import largest_difference
 from reasoning_guard.forking import score_forked
 from reasoning_guard.model_context import reading
-from reasoning_guard.sequences import score_independent
+from reasoning_guard.sequences import TokenSequence, score_independent
 from reasoning_guard.tree import Branch, TraceTree
 from reasoning_guard.twins import build_twin, twin_trees
 from tiny_models import tiny_model
@@ -177,6 +178,32 @@ def test_hidden_tokens_are_said_to_be_unscored() -> None:
     [[seen, hidden]] = BranchScorer(tiny_model("lfm2")).score_trees([tree])
     assert seen.total < 0
     assert hidden.total != hidden.total
+
+
+def test_what_goes_on_at_once_is_within_every_limit() -> None:
+    """Three sequences of ten tokens with two scored ones, of which four are read; states of 20 elements a row."""
+    model: Any = tiny_model("lfm2").eval()
+    nested = {"a": [torch.zeros(5)], "b": (torch.zeros(2), torch.zeros(3))}
+    cache: Any = SimpleNamespace(layers=[SimpleNamespace(keys=torch.zeros(1, 10), states=nested, seen=4)])
+    three = [TokenSequence(tuple(range(i, i + 10)), 8) for i in range(3)]
+
+    def holds(batch: list[TokenSequence] = three, budget: int = 18, a_pass: int = 0, limit: int = 10**6) -> bool:
+        with reading(model):
+            return forking._Room(model, 4, cache, budget, a_pass, limit).holds(batch)
+
+    assert holds()
+    assert not holds(budget=17), "tokens"
+    uneven = [TokenSequence(tuple(range(8)), 7), *three[:2]]
+    assert holds(uneven, a_pass=2)
+    assert not holds(uneven, a_pass=1), "padding"
+    assert holds(limit=3 * 20)
+    assert not holds(limit=3 * 20 - 1), "copies"
+    model.lm_head.register_forward_hook(lambda *_: None)
+    assert holds(limit=3 * 2 * 64)
+    assert not holds(limit=3 * 2 * 64 - 1), "logits of what is scored"
+    model.set_attn_implementation("eager")
+    assert holds(limit=3 * 4 * 6 * 10)
+    assert not holds(limit=3 * 4 * 6 * 10 - 1), "attention's weights"
 
 
 @pytest.mark.usefixtures("passes_are_free")

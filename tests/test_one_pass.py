@@ -175,6 +175,7 @@ def test_masks_and_logits_must_fit() -> None:
     fed += 4 * 6
     enough = max(4 * fed * (24 + fed), 4 * 2 * 5 * vocabulary * 2 // 3 + 1)
     assert fits(model, compared, plan, enough)
+    assert not fits(model, compared, plan, enough - 2), "what is compared with is fed too"
     model.lm_head.register_forward_hook(lambda *_: None)  # who watches the head wants to see it at work
     assert not fits(model, [a_tree(0)], plan, 4 * 5 * vocabulary * 2 // 3 - 2)
 
@@ -192,7 +193,9 @@ def test_where_a_kernel_reads_the_table_no_mask_must_fit(monkeypatch: pytest.Mon
     cpu = torch.device("cpu")
     assert asked == [(cpu, torch.float32, size), (cpu, torch.float16, size), (cpu, torch.bfloat16, size)]
     model.lm_head.register_forward_hook(lambda *_: None)
-    assert not fits(model, [a_tree(0)], plan, 4 * 5 * model.config.vocab_size * 2 // 3 - 2), "logits must"
+    enough = 4 * 5 * model.config.vocab_size * 2 // 3 + 1
+    assert fits(model, [a_tree(0)], plan, enough)
+    assert not fits(model, [a_tree(0)], plan, enough - 3), "logits must"
 
 
 @pytest.mark.parametrize(
