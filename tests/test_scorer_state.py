@@ -194,6 +194,23 @@ def test_positions_that_depend_on_the_length_are_read_one_sequence_at_a_time(kin
     assert [p for scores in found for score in scores for p in score.logprobs] == pytest.approx(truth, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "dynamic"},
+                "sliding_attention": {"rope_type": "default"},
+            }
+        },
+        {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "dynamic"}},
+    ],
+)
+def test_a_rotation_is_known_under_all_its_names(settings: dict[str, Any]) -> None:
+    assert "dynamic" in selftest._rope_types(types.SimpleNamespace(**settings))
+
+
 def test_no_random_state_of_any_device_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
     """`torch.manual_seed` seeds every accelerator, and only those that a model lies on would be put back."""
     model = tiny_model("llama")
@@ -244,7 +261,7 @@ def test_a_model_that_reads_ahead_is_found_out_by_single_tokens_too() -> None:
 
 def test_all_of_the_context_may_be_used_and_nothing_behind_what_is_scored_counts() -> None:
     """Positions that are learnt have no entry for one more, which on a GPU is the end of the process."""
-    model, trunk = tiny_model("gpt2", n_positions=64), tuple(range(3, 57)) * 2
+    model, trunk = tiny_model("gpt2", n_positions=64), tuple(range(3, 51)) * 2
     for branch in (Branch(63, (5, 6), (1, 2)), Branch(62, (5, 6, 7, 8, 9), (1, 3))):
         [[found]] = BranchScorer(model).score_trees([TraceTree(trunk, (branch,))])
         start, stop = branch.scored
