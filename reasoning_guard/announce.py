@@ -70,15 +70,15 @@ def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequ
     evaluation = made[-1]
     if evaluation.rows and evaluation.sets[0] in evaluation.gated:
         baseline = baseline_of(made)
-        warn_once(_why_chance(evaluation, baseline, reader.format.name), key=f"{id(speaker)} chance {baseline is None}")
+        warn_once(_why_chance(evaluation, baseline, reader.format.name), key=f"chance {baseline is None}", by=speaker)
         if baseline is None:
             return
     if evaluation.rows and len(made) == 1:
         report = seam_report(reader, [row.completion for row in evaluation.rows[:_SEAMS]])
         if max(report.trunk_broken, report.cue_merged) > _MERGED:
-            warn_once(str(report), key=f"{id(speaker)} seams")
+            warn_once(str(report), key="seams", by=speaker)
     for name, reason in resting(made, rules).items():
-        warn_once(f"rule {name} rests: {reason}", key=f"{id(speaker)} rests {name}")
+        warn_once(f"rule {name} rests: {reason}", key=f"rests {name}", by=speaker)
 
 
 def _why_chance(evaluation: Evaluation, baseline: Evaluation | None, format: str) -> str:

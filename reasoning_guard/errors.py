@@ -7,6 +7,7 @@ A trace that cannot be scored is never an error: it is NaN with a reason (see :m
 from __future__ import annotations
 
 import warnings
+from weakref import WeakKeyDictionary
 
 
 class ReasoningGuardError(Exception):
@@ -30,16 +31,18 @@ class ReasoningGuardWarning(UserWarning):
 
 
 _said: set[str] = set()
+_said_by: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()
 
 
-def warn_once(message: str, *, key: str | None = None) -> None:
+def warn_once(message: str, *, key: str | None = None, by: object | None = None) -> None:
     """Emit a :class:`ReasoningGuardWarning` the first time ``key`` (default: the message) is seen in this process.
 
     Args:
         message: What happened and what to do about it.
         key: What makes two warnings the same one.
+        by: Who says it, if another may say the same; one of ours, which lives as long as its run.
     """
-    identity = key or message
-    if identity not in _said:
-        _said.add(identity)
+    identity, said = key or message, _said if by is None else _said_by.setdefault(by, set())
+    if identity not in said:
+        said.add(identity)
         warnings.warn(message, ReasoningGuardWarning, stacklevel=2)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import runs
-from reasoning_guard import ConfigurationError
+from reasoning_guard import ConfigurationError, Problem, ReasoningGuardWarning
+from reasoning_guard.reader import TraceReader
 from reasoning_guard.rewards import (
     AnswerConfidenceReward,
     AugmentedGenerationReward,
@@ -22,6 +23,7 @@ from reasoning_guard.rewards import (
     RolloutMonitor,
     TraceReward,
 )
+from reasoning_guard.rewards.unread import PATIENCE, Unread
 from reward_tasks import FORMAT, SETTINGS, TOKENIZER, adder, batch, exercises, honest, some
 
 
@@ -136,6 +138,21 @@ def test_one_stated_answer_begins_the_count_anew(model: Any) -> None:
     for _ in range(2):
         assert _calls(reward, "so be it", 9) == []
         assert _calls(reward, "# 5", 1) == []
+
+
+def test_a_reward_in_the_place_of_a_freed_one_speaks_for_itself() -> None:
+    """As in a search over settings, which makes one after the other."""
+    reader = TraceReader(TOKENIZER, "boxed")
+    silent, places = [reader.read_text(Problem(prompt="a = 1", answer="1", id="a"), "so be it")], set[int]()
+    for i in range(20):
+        unread = Unread(f"reward {i}")
+        places.add(id(unread))
+        for _ in range(PATIENCE - 1):
+            unread.look(silent, ["so be it"], reader.format)
+        with pytest.warns(ReasoningGuardWarning, match=f"reward {i}: in {PATIENCE} calls"):
+            unread.look(silent, ["so be it"], reader.format)
+        del unread
+    assert len(places) < 20, "otherwise none took a freed one's place"
 
 
 def test_the_main_process_alone_says_it(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,8 @@ class ReasoningGuardCallback(CallbackBase):
                     warn_once(
                         f"{type(callback).__name__} ends the run at the first value of {name} that is NaN, as it is "
                         "where accuracy is near chance or too little can be read: pass it check_finite=False",
-                        key=f"{id(self)} {name} check_finite",
+                        key=f"{name} check_finite",
+                        by=self,
                     )
         self.guard.prepare(self._model(pl_module))
 

@@ -38,7 +38,7 @@ class Unread:
         elif traces:
             self._calls += 1
         if self._calls == PATIENCE and is_main_process():
-            warn_once(self._message(texts, format), key=f"{id(self)} unread")
+            warn_once(self._message(texts, format), key="unread", by=self)
 
     def _message(self, texts: Sequence[str], format: TraceFormat) -> str:
         found = (
