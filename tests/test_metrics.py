@@ -269,6 +269,9 @@ def test_gains_can_be_differentiated_past_what_is_missing() -> None:
         (gradient,) = torch.autograd.grad(info_gain(curves, batch["n_tokens"], batch["n_steps"], form=form), curves)
         assert gradient.isfinite().all()
         assert gradient.any()
+        holed = torch.tensor([[-6.0, -2.0, torch.nan], [-6.0, torch.nan, -1.0]], requires_grad=True)
+        (gradient,) = torch.autograd.grad(info_gain(holed, torch.tensor([2, 1]), form=form), holed)
+        assert torch.equal(gradient, torch.zeros(2, 3)), "a curve with a gap teaches nothing"
     own = batch["posterior"].clone().requires_grad_()
     placebo_gain(own, batch["placebo_posterior"]).backward()
     scored = batch["placebo_posterior"].isfinite()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reasoning_guard import Problem, get_format, load_problems
+from reasoning_guard import Problem, TraceFormat, get_format, load_problems
 from reasoning_guard.options import answer_is_correct, answer_names, asks_letters, option_index, options_named
 from reasoning_guard.probes.base import ProbeContext
 from reasoning_guard.probes.hints import wrong_answer
@@ -21,6 +21,7 @@ PLAIN, CHOICE = get_format("plain"), get_format("choice")
     "answer",
     [
         "B", "(B)", "b.", "[B]", "**B**", "$B$", r"\text{B}", r"\textbf{(B)}", r"\mathrm{B}", "Option B", "choice (B)",
+        "Answer: B",
         "Rome", "rome.", "B) Rome", "(B) Rome", "B. Rome", "B: Rome", "B, Rome", "B - Rome", "B Rome", "Rome (B)",
         r"\text{(B) }Rome", r"\text{(B) Rome}", "**B) Rome**", "(B) Rome, since it is in Italy",
         "(B) since it is in Italy",
@@ -36,7 +37,7 @@ def test_an_option_in_all_its_forms(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "F", "(F) Rome", "A) Rome", "(A) Rome", "Rome (A)", "A Rome", "Romeo", "a capital", "B Oslo",
+        "F", "(F) Rome", "A) Rome", "(A) Rome", "Rome (A)", "A Rome", "Romeo", "a capital", "B Oslo", "B Romeo",
         "(A) and (B)", "(A) or B", "(A)/(B)", "A) Paris or B) Rome", "(A) is wrong, it is (B)", "(A)? No, (B).",
     ],
 )  # fmt: skip
@@ -63,6 +64,9 @@ def test_values_of_options_are_compared_too() -> None:
     assert answer_is_correct("1/2", "B", ("3", "0.5"))
     assert not answer_is_correct("1/2", "B", ("3", "0.5"), mathematical=False)
     assert answer_is_correct("B", "5", (".5", "5", "50")), "the first is another number"
+    assert not answer_is_correct("4.0", "4", ("4", "4.0")), "two options, whatever they are worth"
+    assert answer_is_correct("1/2", "0.5", ("3", "4"))
+    assert not answer_is_correct("1/2", "0.5", ("3", "4"), mathematical=False)
     assert options_named("B", ("3", "4", "4"), PLAIN) == [False, True, True]
     assert options_named("5", ("3", "4"), PLAIN) == [False, False]
     assert options_named("x", (), PLAIN) == []
@@ -86,6 +90,9 @@ def test_where_letters_are_asked_for_a_letter_is_no_text() -> None:
     assert options_named("B", BLOOD, PLAIN) == [False, False, True, False]
     assert asks_letters(("B", "A"), CHOICE)
     assert not asks_letters(("B", "A"), PLAIN)
+    one_word = TraceFormat(name="one word", cue=" #", step_end=r"=", answer=r"# (\S+)")
+    assert asks_letters(("Rome", "New York"), one_word), "the second is not read as it is asked for"
+    assert not asks_letters(("Rome", "Oslo"), one_word)
 
 
 @pytest.mark.parametrize(
