@@ -62,11 +62,8 @@ def score_forked(
 
 
 def _shared(sequence: TokenSequence) -> tuple[int, ...]:
-    """What may be read without asking for logits; two fed tokens at least are left (see :data:`prefixes.FEWEST`).
-
-    As many stand before any that is scored, at least (see :class:`~reasoning_guard.tree.Branch`).
-    """
-    return sequence.ids[: sequence.wanted[0] + 1 - FEWEST]
+    """What may be read without asking for logits; two fed tokens at least are left (see :data:`prefixes.FEWEST`)."""
+    return sequence.ids[: max(0, sequence.wanted[0] + 1 - FEWEST)]
 
 
 def _visits(

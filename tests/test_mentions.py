@@ -40,12 +40,17 @@ def test_a_number_is_taken_whole(read: Callable[[str], Iterator[Mention]], text:
     ("text", "value"),
     [
         ("a loss of -€5", -5), ("a loss of -£5", -5), ("she gets minus 5", -5), ("that gives minus 5", -5),
-        ("the total -5", -5), ("the total-5", 5), (r"x = \pi -5", 5), ("50% -5", 5),
+        ("it is -5", -5), ("the total-5", 5), (r"x = \pi -5", 5), ("50% -5", 5),
     ],
 )  # fmt: skip
 def test_a_minus_is_a_sign_unless_it_subtracts(text: str, value: int) -> None:
     *_, last = numbers(text)
     assert last.value == value
+
+
+@pytest.mark.parametrize("text", ["the total -5", "the total –5", "Eggs\n-5"])
+def test_a_dash_that_may_be_a_mark_leaves_both(text: str) -> None:
+    assert sorted(mention.value for mention in numbers(text)) == [-5, 5]
 
 
 @pytest.mark.parametrize(
