@@ -165,6 +165,9 @@ def test_a_batch_is_known_again_by_all_that_came_with_it(model: Any) -> None:
     assert len(read) == 2
     gain.lucky(**{**rows, "prompts": [*reversed(rows["prompts"])]}, trainer_state=state)
     assert len(read) == 3
+    gain(**rows, trainer_state=state)
+    gain(**rows, trainer_state=SimpleNamespace(global_step=4))
+    assert len(read) == 5, "at the next step the model is another"
 
 
 def test_the_gate_takes_a_reward_function(model: Any) -> None:

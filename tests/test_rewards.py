@@ -201,6 +201,14 @@ def test_numbers_and_columns_are_logged_where_the_host_offers_to(model: Any) -> 
     assert math.isnan(columns["info_gain/gain"][3])
 
 
+def test_rows_without_an_answer_are_not_gated_out(model: Any) -> None:
+    metrics: dict[str, float] = {}
+    rows = some(4)
+    rows["solution"] = [None, *rows["solution"][1:]]
+    InfoGainReward(scorer=model, **SETTINGS)(**rows, log_metric=metrics.__setitem__)
+    assert metrics["info_gain/gated_out"] == 0.0
+
+
 def test_early_statements_are_counted(model: Any) -> None:
     metrics: dict[str, float] = {}
     rows = batch([(of, f"= {of.answer} ; {honest(of)}") for of in exercises(4) if str(of.answer) not in of.prompt(0)])
