@@ -284,9 +284,9 @@ class TraceReader:
             ids.pop()
         return tuple(ids)
 
-    def __reduce__(self) -> tuple[type[TraceReader], tuple[PreTrainedTokenizerBase, TraceFormat]]:
+    def __reduce__(self) -> tuple[type[TraceReader], tuple[PreTrainedTokenizerBase, TraceFormat], dict[str, Any]]:
         """Its cache does not pickle; frameworks that spawn processes send the guard to them."""
-        return TraceReader, (self.tokenizer, self.format)
+        return TraceReader, (self.tokenizer, self.format), {"template": self.template}
 
     def _tokenise_question(self, answer: str) -> Question:
         text = self.format.asked(answer)

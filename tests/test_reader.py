@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 from collections.abc import Iterator
 from functools import cache
@@ -327,6 +328,14 @@ def test_eos_is_needed_where_it_ends_an_answer() -> None:
     with pytest.raises(ConfigurationError, match="no eos_token"):
         TraceReader(tokenizer, "gsm8k")
     assert TraceReader(tokenizer, "plain").ask("3").scored[1] > 0
+
+
+def test_a_reader_that_travels_renders_chats_as_it_did() -> None:
+    tokenizer = pickle.loads(pickle.dumps(gpt2_style()))
+    tokenizer.chat_template = "{{ messages[0]['content'] }}{% if not thinking | default(true) %} ;{% endif %}"
+    problem, reader = Problem(prompt=({"role": "user", "content": "3"},)), TraceReader(tokenizer, "plain")
+    reader.template = {"thinking": False}
+    assert pickle.loads(pickle.dumps(reader)).prompt_text(problem) == reader.prompt_text(problem) == "3 ;"
 
 
 def random_traces(name: str, n: int = 40) -> Iterator[str]:
