@@ -41,7 +41,8 @@ def main() -> int:
         print(f"{change.name:28s} {change.baseline:6.2f} -> {change.current:6.2f}  ({interval}, n = {change.n})")
     print(write_report(f"{options.out}/report.html", [load_run(options.out)]))
     print(*[alert.text() for alert in found.alerts] or ["no alert"], sep="\n")
-    print(*[f"not judged: rule {name}: {why}" for name, why in found.resting.items() if not found.judged], sep="\n")
+    for name, why in found.resting.items() if not found.judged else ():
+        print(f"not judged: rule {name}: {why}")
     return 1 if found.alarms else 0 if found.judged else 3  # as `reasoning-guard compare` exits
 
 

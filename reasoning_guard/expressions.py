@@ -69,6 +69,10 @@ def within(seconds: float, work: Callable[[], Result]) -> Result | None:
     It runs in a thread, which is then told to stop. That needs no signals, and reaches whatever Python runs there; a
     single long operation of a library in C can't be stopped, and is left behind.
 
+    Args:
+        seconds: What it may take, in seconds of the clock.
+        work: What is done; it must leave nothing half done where it is stopped.
+
     Example:
         >>> within(5, lambda: 1 + 1)
         2
