@@ -142,7 +142,7 @@ def _say_what_is_not_rendered(rows: Sequence[Any], problems: Sequence[Problem]) 
     """Say it where a prompt will lack what the same row's would have in training."""
     chats = [row for row, problem in zip(rows, problems, strict=True) if not isinstance(problem.prompt, str)]
     for name in _RENDERED:
-        if any(not is_missing(row.get(name)) and row[name] for row in chats):
+        if any(not is_missing(cell := listed(row.get(name))) and cell for row in chats):
             warn_once(
                 f"the held-out problems have a column {name!r}, which is not read: their chat messages are rendered "
                 "without it. Where your training data have it too, give the prompts as text, as the chat template "
@@ -229,7 +229,7 @@ def _options(value: Any, number: int) -> tuple[str, ...]:
     listing = value
     if isinstance(value, Mapping) and "text" in value:
         listing = listed(value["text"])
-    elif isinstance(value, Mapping) and [*value] == [chr(ord("A") + i) for i in range(len(value))]:
+    elif isinstance(value, Mapping) and [*value] == [*map(letter_of, range(len(value)))]:
         listing = list(value.values())
     texts = texts_of(listing, "option", number)
     while texts and texts[-1] is None:  # tables fill short rows up

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reasoning_guard.errors import ConfigurationError, ReasoningGuardWarning
@@ -135,7 +136,12 @@ def test_of_several_known_columns_the_first_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("chat_template_kwargs", {"enable_thinking": False}), ("tools", [{"name": "add"}])]
+    ("name", "value"),
+    [
+        ("chat_template_kwargs", {"enable_thinking": False}),
+        ("tools", [{"name": "add"}]),
+        ("tools", np.array([{"name": "add"}, {"name": "multiply"}])),
+    ],
 )
 def test_columns_that_training_renders_into_a_prompt_and_we_do_not_are_said(name: str, value: object) -> None:
     rows = [{"prompt": CHAT, "answer": "4", name: value}]
