@@ -1,8 +1,8 @@
-"""Compare two checkpoints on held-out problems, paired, and fail when a rule is broken: the gate of a release.
+"""Compare two checkpoints on the same held-out problems, and exit with 1 when a rule is broken: a gate for releases.
 
     python examples/compare_checkpoints.py base checkpoint-500 --problems held_out.jsonl
 
-The same as ``reasoning-guard compare``, for whoever wants the numbers in Python.
+``reasoning-guard compare`` does the same on the command line; this script gives you the numbers in Python.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""GRPO on prompts that hold a shortcut, where tokens cost: with InfoGain as a second reward, and without.
+"""Train with GRPO on prompts that hold a shortcut, where tokens cost: without InfoGain as a second reward, and with it.
 
     python examples/grpo_info_gain.py                  # some minutes on one core; --try-out: one step of everything
 
 A tiny model is trained from scratch, led half-way into a shortcut, and then reinforced twice. With correctness and a
-price on tokens it drops its steps, is right wherever the shortcut helps, and lost where it does not. InfoGain pays for
-steps that lead a frozen reader to the answer before it is stated. ``python -m benchmarks.rewards`` has the whole table.
+price on tokens alone, it drops its steps. It is then right wherever the shortcut helps, and lost where it does not.
+InfoGain pays for steps that lead a frozen reader to the answer before the answer is stated. The whole table comes from
+``python -m benchmarks.rewards``.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def main() -> None:
     wavering = start(base, "wavering", options.seed, **settings)
     show("start", measure(wavering, base, problems))
 
-    # Frozen reader: here the base. Left out, the reward takes a copy of the model before its first step.
+    # The frozen reader is the base. Without `scorer=`, the reward copies the model before its first step.
     gain = InfoGainReward(answer="solution", format=FORMAT, scorer=base, tokenizer=build_tokenizer())
     for name, rewards, weights in (
         ("correctness, tokens cost", [correctness, length], [1.0, LENGTH_COST]),

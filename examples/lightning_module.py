@@ -1,4 +1,4 @@
-"""A LightningModule around a language model: one callback more, and its numbers choose the checkpoint.
+"""Guard a LightningModule around a language model: one more callback, whose numbers choose the best checkpoint.
 
 python examples/lightning_module.py 300
 """
@@ -23,7 +23,7 @@ FORMAT = TraceFormat(name="demo", cue=" #", step_end=r";", answer=r"# (\S+)")
 class FineTuning(LightningModule):
     def __init__(self) -> None:
         super().__init__()
-        self.model = build_model()  # found by itself; `get_model=` where there are several
+        self.model = build_model()  # the guard finds it; say `get_model=` where there are several
 
     def training_step(self, batch, batch_idx):
         return self.model(**batch).loss

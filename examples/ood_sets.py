@@ -1,9 +1,9 @@
-"""A second held-out set, of problems unlike the training data: what only works at home shows there.
+"""Add a second held-out set, of problems unlike the training data, which shows what only works on familiar problems.
 
     python examples/ood_sets.py 300
 
-Half the problems of the training data carry a tag that gives the answer away. On held-out problems with an honest tag
-("id") that works as well as reasoning; on those with a lying one ("ood") it does not.
+Every problem of the training data carries a tag that gives the answer away. On held-out problems whose tag does so too
+("id"), reading the tag works as well as reasoning. On those whose tag is noise ("ood"), it does not.
 """
 
 from __future__ import annotations

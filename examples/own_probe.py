@@ -1,4 +1,4 @@
-"""A probe of one's own: how likely is a *wrong* answer after the chain? Runs by itself on a tiny random model."""
+"""Write a probe of your own: how likely is a *wrong* answer after the chain? It runs on a tiny random model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRA: the frozen reader costs nothing, because it is the same model with its adapter switched off.
+"""Guard a LoRA fine-tuning: the frozen reader costs nothing, because it is the model with its adapter switched off.
 
 python examples/peft_lora.py 300
 """

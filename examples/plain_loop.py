@@ -1,4 +1,4 @@
-"""A training loop of one's own: plain PyTorch here, and the same lines under accelerate. Learns a tiny task.
+"""Guard a training loop of your own: plain PyTorch here, and the same lines under accelerate. It learns a tiny task.
 
 python examples/plain_loop.py 300
 """

@@ -1,10 +1,10 @@
-"""A run that was killed goes on: same baseline, same history, no record twice. Start it, stop it, start it again.
+"""Resume a run that was killed, with the same baseline and the same history, and no record written twice.
 
     python examples/resume.py 300    # kill it
     python examples/resume.py 300    # goes on from the last multiple of ten
     python examples/resume.py 600    # goes on from 300
 
-With the Hugging Face and Lightning trainers nothing is needed: resume as always. This is a loop under accelerate.
+This is a loop under accelerate. The Hugging Face and Lightning trainers need nothing extra: resume as always.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def batch(step: int, size: int = 32) -> dict[str, torch.Tensor]:
 
 
 def save(accelerator: Accelerator, step: int) -> None:
-    """A checkpoint has its name only once it is whole, so that a kill in between leaves the one before."""
+    """Name a checkpoint only once it is whole, so that a kill in between leaves the one before."""
     accelerator.save_state(str(RUN / "unfinished"))
     (RUN / "unfinished").rename(RUN / f"step-{step}")
     for older in set(RUN.glob("step-*")) - {RUN / f"step-{step}"}:

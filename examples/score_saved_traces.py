@@ -1,8 +1,8 @@
-"""Score saved traces with any model: which steps carry their answer, and which only stand there.
+"""Score saved traces with any model: which steps carry their answer, and which are only decoration?
 
     python examples/score_saved_traces.py --traces traces.jsonl --problems held_out.jsonl --model Qwen/Qwen2.5-0.5B
 
-The same as ``reasoning-guard score``, for whoever wants the numbers in Python.
+``reasoning-guard score`` does the same on the command line; this script gives you the numbers in Python.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Supervised fine-tuning with the guard: an ordinary TRL script and one more line.
 
-    python examples/sft_with_guard.py --data train.jsonl --held-out test.jsonl            # small model made on the spot
-    python examples/sft_with_guard.py --data openai/gsm8k:main --model Qwen/Qwen2.5-0.5B  # where there is a network
+    python examples/sft_with_guard.py --data train.jsonl --held-out test.jsonl            # builds a small model
+    python examples/sft_with_guard.py --data openai/gsm8k:main --model Qwen/Qwen2.5-0.5B  # needs a network
 
-The data hold "question" and "answer" columns, the answer being a worked solution that ends in "#### 72".
+The data have the columns "question" and "answer". The answer is a worked solution that ends in "#### 72".
 """
 
 from __future__ import annotations
