@@ -1,10 +1,11 @@
-"""Watches what a model's reasoning is worth while it trains.
+"""Watch what a model's reasoning is worth while it trains.
 
 Accuracy alone does not tell whether a model still reasons: its answers may improve while the written steps stop
-carrying them. This package asks held-out problems at every evaluation, scores how much the steps inform the answer,
-how much they are needed and whether they are used, and speaks up when accuracy holds and those numbers fall.
+carrying them. At every evaluation, this package asks the model held-out problems. It scores how much the steps inform
+the answer, how much they are needed and whether they are used, and raises an alert when accuracy holds and those
+numbers fall.
 
-Names are imported when they are first asked for, so that ``reasoning-guard --help`` need not wait for torch.
+Names are imported when they are first used, so that ``reasoning-guard --help`` need not wait for torch.
 """
 
 from __future__ import annotations

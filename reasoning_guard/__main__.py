@@ -1,4 +1,4 @@
-"""``python -m reasoning_guard``, which is ``reasoning-guard`` where scripts are not on the path."""
+"""Run ``reasoning-guard`` as ``python -m reasoning_guard``, for when scripts are not on the path."""
 
 from __future__ import annotations
 

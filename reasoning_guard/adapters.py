@@ -1,4 +1,4 @@
-"""What PEFT's adapters leave of the model below them. PEFT itself is not needed where there are none."""
+"""What PEFT's adapters leave of the model below them. PEFT itself is needed only where there are adapters."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ def has_adapter(model: nn.Module) -> bool:
 
 
 def base_differs(model: nn.Module) -> str:
-    """Why the model below its adapters is not, or will not stay, the one that training starts from; else nothing.
+    """Say why the model below its adapters is not, or will not stay, the one that training starts from.
 
     An initialisation such as PiSSA's (Meng et al., arXiv 2404.02948) moves the largest directions of each weight into
-    the adapter: without it, what is left is ruined. And what is trained beside the adapters stays when they go.
+    the adapter. Without the adapter, what is left is ruined. And what is trained beside the adapters stays changed when
+    they are switched off.
 
     Args:
-        model: A model of PEFT's (:func:`has_adapter`), with what is to be trained set to require gradients.
+        model: A PEFT model (:func:`has_adapter`), in which whatever will be trained requires gradients.
 
     Returns:
-        The reason in words, for a log; empty where the base stays what it is.
+        The reason in words, for a log; empty if the base stays what it is.
     """
     configs: dict[str, Any] = model.peft_config  # type: ignore[assignment]
     for config in configs.values():

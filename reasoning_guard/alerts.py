@@ -1,4 +1,4 @@
-"""An alert: what happened, how sure, since when, why, and where to look."""
+"""Alerts: what happened, how sure that is, since when, why, and where to look."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Loss:
 
     Attributes:
         id: The problem's id.
-        values: Name, value at the baseline and value now, of each change that the problem has a part in.
-        before: What the model wrote at the baseline, as :func:`excerpt` shows it; empty where that is not known.
+        values: Name, baseline value and current value of each change that the problem takes part in.
+        before: What the model wrote at the baseline, as :func:`excerpt` shows it; empty if that is not known.
         now: What it wrote at this evaluation, likewise.
     """
 
@@ -44,22 +44,23 @@ class Loss:
         return f"{self.id} ({', '.join(f'{name} {was:.2f} -> {now:.2f}' for name, was, now in self.values)})"
 
     def lines(self) -> list[str]:
-        """The problem for people: what it lost, and what was written before and now, where that is known."""
+        """Lines for people: what the problem lost, and what was written before and now, where that is known."""
         traces = (("before", self.before), ("now", self.now))
         return [f"  worst: {self}", *(f"    {when}: {trace}" for when, trace in traces if trace)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One cause, told once and kept up to date.
+    """One cause, reported once and then kept up to date.
 
     Attributes:
         key: Identity of the cause; a later alert of the same key replaces this one.
         rule: Name of the rule.
         severity: "alarm" or "notice".
         step: Last training step at which it held.
-        since: First step of the unbroken row of evaluations at which it held, or another that rests on the same fall.
-        told: Step at which it was first told, when it had held long enough.
+        since: First step of the unbroken row of evaluations at which this alert, or another that rests on the same
+            fall, held.
+        told: Step at which it was first reported, after it had held long enough.
         against: Step of the baseline.
         open: Whether it holds at the latest evaluation.
         message: What happened.
@@ -113,10 +114,10 @@ class Alert:
 def worst_problems(
     baseline: Evaluation, current: Evaluation, changes: Sequence[Change], count: int = 3
 ) -> tuple[Loss, ...]:
-    """The problems that moved most with ``changes``, each change weighing the same.
+    """Find the problems that moved most with ``changes``; each change has the same weight.
 
     Args:
-        baseline: The evaluation that ``changes`` start from.
+        baseline: The evaluation from which ``changes`` start.
         current: The evaluation that they lead to.
         changes: What moved.
         count: How many problems to name.
@@ -137,9 +138,9 @@ def worst_problems(
 
 
 def excerpt(trace: str, length: int = TRACE_LENGTH) -> str:
-    r"""A trace in one line of at most ``length`` characters: how it begins, and how it ends, where the answer stands.
+    r"""Shorten a trace to one line of at most ``length`` characters: its beginning, and its end with the answer.
 
-    What a model writes is shown in terminals and logs, so nothing in it may act there: runs of white space become one
+    What a model writes is shown in terminals and logs, so nothing in it may act there. Runs of white space become one
     space, and so do characters that are not printable (control characters, escape sequences, changes of direction).
 
     Args:
@@ -161,7 +162,7 @@ def excerpt(trace: str, length: int = TRACE_LENGTH) -> str:
 
 
 def unit(name: str) -> str:
-    """The unit of a value, or nothing where it is not known.
+    """Return the unit of a value, or an empty text if it is not known.
 
     >>> unit("reference/info_gain"), unit("accuracy"), unit("my_value")
     ('nats/token', 'share', '')

@@ -1,4 +1,4 @@
-"""What a guard says: alerts to whoever listens, and what is odd about an evaluation, once."""
+"""What a guard says: alerts to everyone who listens, and once, whatever is odd about an evaluation."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ def tell(
     action: Callable[[Alert], None] | None,
     on_error: OnError,
 ) -> None:
-    """Log the new alerts and hand them, with the evaluation, to the sinks and the user's own action.
+    """Log the new alerts, and hand them with the evaluation to the sinks and to the user's own action.
 
     Args:
         baseline: The evaluation that ``evaluation`` is compared with.
         evaluation: The latest evaluation.
-        new: Alerts that are told for the first time.
+        new: Alerts that are reported for the first time.
         sinks: Who shows text.
         action: The user's own action, if there is one.
-        on_error: "record": whoever raises, since it is others' code, is skipped, once loudly; "raise": it is raised.
+        on_error: "record": a sink or action that raises is skipped, with a warning the first time, since it is others'
+            code; "raise": its error is raised.
     """
     for alert in new:
         logger.warning("%s", alert.text())
@@ -59,7 +60,7 @@ def tell(
 
 
 def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequence[Rule], *, speaker: object) -> None:
-    """What a user should look at: a format that does not fit, merging tokens, rules that rest. Each once a guard.
+    """Warn of what a user should look at: a format that does not fit, merging tokens, rules that rest. Once each.
 
     Args:
         made: All evaluations of the run, the latest last.

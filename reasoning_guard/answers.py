@@ -1,7 +1,7 @@
-"""When two answers are the same.
+"""Decide whether two answers are the same.
 
-Mathematics goes to `math-verify <https://github.com/huggingface/Math-Verify>`_ when that is installed; plain numbers
-and texts are compared here, so that the common cases do not depend on it.
+Mathematics goes to `math-verify <https://github.com/huggingface/Math-Verify>`_ if that is installed. Plain numbers and
+texts are compared here, so the common cases do not depend on it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from reasoning_guard.plain_numbers import composed, read_number
 
 
 def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> bool:
-    """Whether two answers say the same.
+    """Say whether two answers mean the same.
 
     Args:
         given: What the model answered.
@@ -40,7 +40,7 @@ def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> b
 
 
 def normalise(text: str) -> str:
-    r"""``text`` without what does not change an answer: case, Unicode form, white space, wrapping and trailing marks.
+    r"""Remove what does not change an answer: case, Unicode form, white space, wrapping and trailing marks.
 
     Example:
         >>> normalise("  **The  Nile**. "), normalise("$1,000$"), normalise("Nile!"), normalise("$.50")

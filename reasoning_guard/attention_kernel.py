@@ -1,9 +1,9 @@
 """Attention of trunks and packed branches in one kernel (see :mod:`reasoning_guard.table_attention`).
 
-A token sees the trunk up to where its branch attaches, less a slice that it may not see, its own ancestors and itself:
-five integers a token say all of it. So nothing of the size of ``[tokens, tokens]`` is ever written, keys that nobody in
-a block of queries sees are not read, and grouped heads share theirs. By FlashAttention's online softmax (Dao 2023,
-https://arxiv.org/abs/2307.08691). Needs Triton, which comes with PyTorch's builds for GPUs.
+A token sees the trunk up to where its branch attaches (less a slice that it may not see), its own ancestors, and
+itself. Five integers for each token say all of that. So nothing of the size ``[tokens, tokens]`` is ever written, keys
+that no token in a block of queries sees are not read, and grouped heads share theirs. Uses FlashAttention's online
+softmax (Dao 2023, https://arxiv.org/abs/2307.08691). Needs Triton, which comes with PyTorch's builds for GPUs.
 """
 
 # Triton's language has types of its own, which Python's do not describe.
@@ -114,14 +114,14 @@ def _attend(
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, table: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Attention of ``T`` trunk tokens and ``B`` branch tokens behind them, in each of ``R`` rows.
+    """Attend from ``T`` trunk tokens and the ``B`` branch tokens behind them, in each of ``R`` rows.
 
     Args:
         query: ``[R, H, T + B, D]``, ``D`` one of :data:`~reasoning_guard.table_attention.HEAD_SIZES`.
         key: ``[R, G, T + B, D]``; ``G`` divides ``H``.
         value: The same.
         table: ``[R, 1, B, 5]`` int32, contiguous: :data:`COLUMNS` of each branch token.
-        scale: What products of queries and keys are multiplied with.
+        scale: The factor for products of queries and keys.
 
     Returns:
         ``[R, T + B, H, D]``.

@@ -1,8 +1,8 @@
-"""Branches read over a cached trunk, in passes that are large enough to be quick and small enough to waste nothing.
+"""Read branches over a cached trunk, in passes large enough to be quick and small enough to waste little.
 
-A row attends to as many keys as it has tokens, whether they are its own branch's or not; a pass costs its weights and
-its launches, however few tokens go through. Between the two lie some hundred tokens on a CPU, more for a model that has
-many weights for what its attention costs, and some thousand on a GPU.
+A row attends to as many keys as it has tokens, whether they belong to its own branch or not. A pass costs a reading of
+the weights and its launches, however few tokens go through. The best size lies between the two: some hundred tokens on
+a CPU, more for a model that has many weights for what its attention costs, and some thousand on a GPU.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def launch_branches(
     plan: MaskPlan,
     limit: int,
 ) -> Pending:
-    """Launch the passes that score the branches of several trees; the caller has put the model in evaluation.
+    """Launch the passes that score the branches of several trees. The caller has put the model in evaluation mode.
 
     Args:
         model: A causal language model.
-        cache: The trunks, a row each; it is cut shorter on the way.
+        cache: The trunks, one row each; it is cut shorter on the way.
         trunk_length: How many tokens the cache holds of each trunk, padding included.
         branches: Anchored branches, for each trunk.
         plan: How the model takes its masks.
-        limit: Half of the elements that a mask, with what it is made from, and logits may have together.
+        limit: Half of the elements that logits, a mask and what it is made from may have together.
 
     Returns:
-        What fetches a score a branch, for each tree.
+        A handle that fetches the scores: one for each branch, for each tree.
     """
     tries = [Trie.of(each) for each in branches]
     width, wanted = _room(model, trunk_length, tries, plan, limit)
@@ -73,9 +73,9 @@ Pass = tuple[Sequence[PackedRow], Distributions]
 
 
 def launch(branches: Sequence[Sequence[Branch]], tries: Sequence[Trie], passes: Iterable[Pass]) -> Pending:
-    """Launch passes, a row a tree in each, and what reads the scores off them.
+    """Launch passes, with one row for each tree, and what reads the scores off them.
 
-    Nothing but comparisons is fetched from the device: while it computes, the next batch can be made ready.
+    Only comparisons are fetched from the device, so the next batch can be prepared while it computes.
     """
     places, numbers, compared = [], [], Compared(tries)
     before = np.cumsum([0, *(trie.asked.shape[1] for trie in tries)])
@@ -115,7 +115,7 @@ def _room(model: nn.Module, trunk_length: int, tries: Sequence[Trie], plan: Mask
 
 
 def _tokens_in_a_pass(model: nn.Module) -> int:
-    """Where the price of passes and that of attention to other branches' keys add up to least.
+    """Find the row length at which passes and attention to other branches' keys cost least together.
 
     A token's weights cost as much as its attention to ``W = weights / (2 x layers x width)`` keys. Read ``b`` at a
     time, ``T`` branch tokens behind a trunk as long take ``T / b`` passes, each at the price of ``_A_PASS x W`` keys,
@@ -135,7 +135,7 @@ _weights: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 def weights_of(model: nn.Module) -> int:
-    """Elements of all matrices that a pass multiplies with; counted once, adapters of later times are small."""
+    """Count the elements of all matrices that a pass multiplies with. Counted once: later adapters are small."""
     if model not in _weights:
         matrices = {id(p): p.numel() for name, p in model.named_parameters() if p.dim() > 1 and "embed" not in name}
         head = getattr(getattr(inner_model(model), "get_output_embeddings", lambda: None)(), "weight", None)
@@ -146,7 +146,7 @@ def weights_of(model: nn.Module) -> int:
 
 
 def attention_heads(model: nn.Module) -> int:
-    """Number of heads whose ``[tokens, keys]`` weights exist at once: all under eager attention, none otherwise."""
+    """Count the heads whose ``[tokens, keys]`` weights exist at once: all under eager attention, none otherwise."""
     if attention_name(model) != "eager":
         return 0
     settings = text_config(model).to_dict()  # not by attribute: some configurations keep the number per layer
@@ -180,7 +180,7 @@ def _passes(
 
 
 def branch_scores(numbers: torch.Tensor, sizes: Sequence[int]) -> list[BranchScore]:
-    """Scores of branches that ask for so many tokens each, from ``[4, M]`` numbers, one branch after the other."""
+    """Make the scores of branches from ``[4, M]`` numbers; the branches' tokens follow one another."""
     columns = numbers.tolist()
     ends = list(accumulate(sizes, initial=0))
     slices = [slice(*each) for each in pairwise(ends)]
@@ -192,6 +192,6 @@ def branch_scores(numbers: torch.Tensor, sizes: Sequence[int]) -> list[BranchSco
 
 
 def mask_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype in which the model computes: additive masks must be in it. Quantised weights are no guide to it."""
+    """Find the dtype in which the model computes, which masks must have. Quantised weights are no guide to it."""
     computes = (p.dtype for p in model.parameters() if p.dtype.is_floating_point and p.dtype.itemsize > 1)
     return next(computes, torch.float32)

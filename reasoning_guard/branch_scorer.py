@@ -1,4 +1,4 @@
-"""Trees in, scores out: which path, how much at once, and what to do when memory runs out."""
+"""From trees to scores: which path to take, how much to read at once, and what to do when memory runs out."""
 
 from __future__ import annotations
 
@@ -38,17 +38,18 @@ more beginnings that are read once."""
 
 
 class BranchScorer:
-    """Scores branches on trunks with one causal language model.
+    """Score branches on trunks with one causal language model.
 
     Args:
-        model: The model to read, in whatever state it is; it is left in that state.
-        token_budget: Most tokens, padding included, in one batch of traces. By default 2,048 on a CPU, where small
-            batches win; elsewhere found by trying on the first traces and then kept. Halved when memory runs out.
+        model: The model to read, in any state; it is left in that state.
+        token_budget: Most tokens, padding included, in one batch of traces. The default is 2,048 on a CPU, where small
+            batches win; elsewhere it is found by trying on the first traces, and then kept. It is halved when memory
+            runs out.
         shared: None lets the self-test decide; False scores every branch on its own.
 
     Attributes:
         verdict: How the model is scored and why; None before the first trees came.
-        progress: Whether a bar shows how many trees are done; off until somebody asks for it.
+        progress: Whether a bar shows how many trees are done; off by default.
 
     Example:
         >>> from reasoning_guard.tree import Branch, TraceTree
@@ -65,7 +66,7 @@ class BranchScorer:
 
     @property
     def effort(self) -> Effort:
-        """How much is asked of the device at once, as learnt so far; a model may be moved after the scorer was made."""
+        """How much is asked of the device at once, as learnt so far. A model may move after the scorer was made."""
         return self._own_effort or effort_of(self.model)
 
     @property
@@ -76,28 +77,28 @@ class BranchScorer:
     def score_trees(self, trees: Sequence[TraceTree]) -> Scores:
         """Score every branch of every tree, in order.
 
-        Memory that runs out makes the parts smaller, and the work goes on from where it was.
+        If memory runs out, the parts are made smaller, and the work goes on from where it was.
 
         Args:
             trees: Trees to score; one without branches is fine.
 
         Returns:
-            A score a branch, for each tree. NaN for branches beyond the model's context, and for those that hide
-            tokens where the model can't be given masks.
+            One score for each branch, for each tree. NaN for branches beyond the model's context, and for branches that
+            hide tokens from a model that can't be given masks.
 
         Raises:
-            ConfigurationError: A token that the model has no embedding of, or a model that is not causal.
-            torch.OutOfMemoryError: A single branch is too much.
+            ConfigurationError: The model has no embedding of a token, or is not causal.
+            torch.OutOfMemoryError: A single branch is too large.
         """
         return self._read([trees], lambda groups: list(map(self._score_fitting, groups)))[0]
 
     def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
         """Score groups of trees whose trunks begin alike, e.g. several completions of one prompt.
 
-        What a group's trunks have in common is read once, and so is every branch that attaches there.
+        What the trunks of a group have in common is read once, and so is every branch that attaches there.
 
         Args:
-            groups: Groups of trees. Those that have little in common cost what all their trees cost together.
+            groups: Groups of trees. Trees that have little in common cost as much as without groups.
 
         Returns:
             For each group, what :meth:`score_trees` returns for its trees.

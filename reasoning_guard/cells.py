@@ -1,4 +1,4 @@
-"""What a cell of a table says, whichever library made the table: a text, several, or nothing."""
+"""Read a cell of a table, whichever library made the table: it holds a text, several, or nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EXACT = 2**53
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: None, NaN, or what pandas puts there.
+    """Say whether a cell is empty: None, NaN, or what pandas puts there.
 
     Example:
         >>> is_missing(None), is_missing(float("nan")), is_missing("")
@@ -26,9 +26,9 @@ def is_missing(value: Any) -> bool:
 
 
 def whole_number(value: Any) -> int | None:
-    """A number without a fraction as int, whatever its type; None for anything else.
+    """Return a number without a fraction as int, whatever its type; None for anything else.
 
-    A column of whole numbers becomes one of floats as soon as a cell of it is empty.
+    A column of whole numbers becomes a column of floats as soon as one of its cells is empty.
 
     Example:
         >>> whole_number(10.0), whole_number(0.5), whole_number("10"), whole_number(True)
@@ -41,10 +41,10 @@ def whole_number(value: Any) -> int | None:
 
 
 def text_of(value: Any, what: str, number: int) -> str | None:
-    """The text of a cell, or None where it is empty.
+    """Return the text of a cell, or None if it is empty.
 
     Args:
-        value: The cell. Of numbers, those without a fraction are written without one.
+        value: The cell. Numbers without a fraction are written without one.
         what: What it should hold, for errors.
         number: Its row, for errors.
 
@@ -72,7 +72,7 @@ def text_of(value: Any, what: str, number: int) -> str | None:
 
 
 def texts_of(value: Any, what: str, number: int) -> tuple[str | None, ...]:
-    """The texts of a cell that holds a list; none where it is empty.
+    """Return the texts of a cell that holds a list; none if it is empty.
 
     Args:
         value: The cell.
@@ -80,7 +80,7 @@ def texts_of(value: Any, what: str, number: int) -> tuple[str | None, ...]:
         number: Its row, for errors.
 
     Raises:
-        ConfigurationError: It holds something else, or something else stands in the list.
+        ConfigurationError: The cell or its list holds something else.
 
     Example:
         >>> texts_of(["Paris", 7.0], "option", 0), texts_of(None, "option", 0)
@@ -94,13 +94,13 @@ def texts_of(value: Any, what: str, number: int) -> tuple[str | None, ...]:
 
 
 def listed(value: Any) -> Any:
-    """An array as a list, which is how tables of other libraries keep one; anything else as it is."""
+    """Turn an array into a list, as tables of other libraries keep lists; return anything else as it is."""
     array: Any = None if isinstance(value, str) or _is_number(value) else value
     return array.tolist() if getattr(array, "shape", None) is not None and hasattr(array, "tolist") else value
 
 
 def content_of(content: Any) -> str:
-    """The text of a chat message: of parts, as multimodal chats have them, all that are text, one after the other.
+    """Return the text of a chat message; of a message in parts (multimodal chats), all text parts joined.
 
     >>> content_of([{"type": "image"}, {"type": "text", "text": "2 + 2 = 4"}]), content_of(None)
     ('2 + 2 = 4', '')
@@ -111,10 +111,10 @@ def content_of(content: Any) -> str:
 
 
 def whole_characters(value: Any) -> Any:
-    r"""Texts, and those in lists and mappings, with U+FFFD in place of half characters.
+    r"""Replace half characters by U+FFFD in texts, also inside lists and mappings.
 
-    JSON can hold half an emoji ("\ud83d"), where a text was cut between its two surrogates. No tokenizer takes it and
-    no file in UTF-8 can hold it.
+    JSON can hold half an emoji ("\ud83d"), when a text was cut between its two surrogates. No tokenizer takes it, and
+    no UTF-8 file can hold it.
 
     Example:
         >>> whole_characters(["cut \ud83d", {"a": "whole \U0001f600"}]) == ["cut \ufffd", {"a": "whole \U0001f600"}]

@@ -1,7 +1,7 @@
-"""Kernels that are compiled on the spot, where a device has what that takes and they turn out right.
+"""Kernels that are compiled on the spot, if the device can do that and the results are right.
 
-Each is tried once a device, and may fail all the same: Triton compiles another variant for other sizes and formats, and
-loads it when it is first called. So whoever calls one knows another way.
+Each is tried once for each device. It may fail later all the same, because Triton compiles another variant for other
+sizes and formats, and loads it when it is first called. So every caller has another way.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ Output = TypeVar("Output")
 
 
 class KernelFailedError(RuntimeError):
-    """A kernel that was right when it was tried has failed since; it isn't called again."""
+    """A kernel that was right when it was tried has failed since. It isn't called again."""
 
 
 class CompiledKernel(Generic[Inputs, Output]):
-    """A kernel until a call of it fails.
+    """A kernel that is used until a call of it fails.
 
     Args:
         kernel: What to call.
@@ -66,20 +66,21 @@ def compiled_kernel(
     check: Callable[[Callable[Inputs, Output]], None],
     otherwise: str,
 ) -> CompiledKernel[Inputs, Output] | None:
-    """A kernel in Triton, compiled and tried.
+    """Compile a Triton kernel and try it.
 
     Args:
         device: Where it is to run.
-        load: Imports it.
-        check: Runs it and raises if it is wrong.
+        load: Imports the kernel.
+        check: Runs the kernel and raises if it is wrong.
         otherwise: What is done without, for the log.
 
     Returns:
-        The kernel, or None: no GPU, no Triton, no C compiler for it, a card that it does not know, wrong numbers. Once
-        a call of it fails, it raises :class:`KernelFailedError`, then and ever after.
+        The kernel, or None if there is no GPU, no Triton, no C compiler for it, if Triton does not know the card, or if
+        the numbers are wrong. Once a call of the kernel fails, that call and all later ones raise
+        :class:`KernelFailedError`.
 
     Raises:
-        torch.OutOfMemoryError: Memory ran out meanwhile, which says nothing about the kernel.
+        torch.OutOfMemoryError: Memory ran out, which says nothing about the kernel.
     """
     if device.type != "cuda" or (torch.version.hip is None and torch.cuda.get_device_capability(device) < _LEAST):
         return None

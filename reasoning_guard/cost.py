@@ -1,8 +1,8 @@
-"""What guarding costs: said before it is spent, logged afterwards, and kept under a limit where one is set.
+"""What guarding costs: announced before it is spent, logged afterwards, and kept under a limit if one is set.
 
 Everything but the clock is read off the records, so a resumed run goes on as the first one did. Times differ from
-process to process and from run to run: whoever decides by them does so on the main process, for all. Training is not
-touched by what is decided here, only when and how much is read.
+process to process and from run to run, so decisions that depend on them are taken on the main process, for all. They
+affect only when and how much is read, never the training.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Cost:
 
     Attributes:
         problems: Number of problems.
-        tokens: Tokens that the model writes for them, altered traces not counted.
+        tokens: Tokens that the model writes for them, without altered traces.
         seconds: Wall time.
     """
 
@@ -42,12 +42,12 @@ class Cost:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Cost:
-        """What an evaluation took."""
+        """Return what an evaluation took."""
         written = sum(sum(evaluation.values("tokens", set).values()) for set in evaluation.sets)
         return cls(len(evaluation.rows), round(written), evaluation.seconds.get("total", 0.0))
 
     def between(self, share: float) -> float:
-        """Seconds of training between two evaluations at which evaluating takes ``share`` of the time.
+        """Return the seconds of training between evaluations for which evaluating takes ``share`` of the time.
 
         >>> Cost(problems=128, tokens=6400, seconds=30.0).between(0.05)
         570.0
@@ -56,19 +56,20 @@ class Cost:
 
 
 def extrapolated(fewer: Cost, more: Cost, problems: int, rounds: float = 1.0) -> Cost:
-    """What ``problems`` problems would take, by what two small numbers of them took.
+    """Estimate what ``problems`` problems would take, from what two small numbers of them took.
 
     A batch takes as many passes as its longest trace has tokens, however many traces it holds. So part of the time is a
-    round of batches', and only what the larger number took beyond the smaller is a problem's.
+    fixed price for each round of batches. Only what the larger number took beyond the smaller one is the price of the
+    problems.
 
     Args:
         fewer: What the smaller number took.
         more: What the larger number took.
         problems: How many there will be.
-        rounds: In how many times as many batches they are written.
+        rounds: By what factor the number of batches grows.
 
     Returns:
-        The cost: never less than what ``more`` took, nor more than that times the number of problems.
+        The cost. It is never less than what ``more`` took, nor more than that times the number of problems.
 
     Example:
         >>> two, eight = Cost(problems=2, tokens=60, seconds=1.1), Cost(problems=8, tokens=240, seconds=1.4)
@@ -85,7 +86,7 @@ def extrapolated(fewer: Cost, more: Cost, problems: int, rounds: float = 1.0) ->
 
 
 class Budget:
-    """When to read and how much, under a limit on the share of the time.
+    """Decides when to evaluate, and on how many problems, under a limit on the share of the time.
 
     Args:
         problems: All problems of the run.
@@ -103,10 +104,10 @@ class Budget:
         return 0.0 if self._since is None else time.perf_counter() - self._since
 
     def next_size(self, made: Sequence[Evaluation]) -> int:
-        """How many problems the next evaluation may have; 0 leaves it out. Asked on the main process.
+        """Return how many problems the next evaluation may have; 0 skips it. Asked on the main process.
 
         Args:
-            made: All evaluations of the run; before there was a sound one, and without a limit, all problems are read.
+            made: All evaluations of the run. Before there was a sound one, and without a limit, all problems are read.
         """
         last = next((e for e in reversed(made) if e.failure is None and e.rows), None)
         if self.limit is None or last is None or self._since is None:
@@ -116,14 +117,14 @@ class Budget:
         return size
 
     def evaluated(self) -> None:
-        """An evaluation has ended: training goes on from here."""
+        """Note that an evaluation has ended and training goes on from here."""
         self._since = time.perf_counter()
 
 
 def announcement(cost: Cost, limit: float | None) -> str:
-    """What an evaluation will cost, for people; said before the first one.
+    """Say what an evaluation will cost, for people, before the first one.
 
-    Training has not begun, so its share of the time is given as what it takes to keep it.
+    Training has not begun, so the share of the time is put the other way round: how much training keeps it.
     """
     share = 0.05 if limit is None else limit
     stretch = cost.between(share)
@@ -136,7 +137,7 @@ def announcement(cost: Cost, limit: float | None) -> str:
 
 
 def report(evaluation: Evaluation, made: Sequence[Evaluation]) -> str:
-    """What an evaluation has cost, for the log."""
+    """Say what an evaluation has cost, for the log."""
     seconds, share = evaluation.seconds, share_of_time(made)
     parts = ", ".join(f"{name} {seconds.get(name, 0.0):.3g}" for name in ("generation", "scoring", "rest"))
     taken = "" if math.isnan(share) else f"; {share:.1%} of the time so far"
@@ -146,30 +147,30 @@ def report(evaluation: Evaluation, made: Sequence[Evaluation]) -> str:
 
 
 def timed(evaluation: Evaluation, training: float) -> dict[str, float]:
-    """The seconds of an evaluation by part, with the rest and the seconds of training before it."""
+    """Return an evaluation's seconds by part, with the remainder and the seconds of training before it."""
     known = evaluation.seconds
     rest = known.get("total", 0.0) - known.get("generation", 0.0) - known.get("scoring", 0.0)
     return {**known, "rest": max(0.0, rest), "training": training}
 
 
 def share_of_time(made: Sequence[Evaluation]) -> float:
-    """The share of the wall time that the evaluations took, NaN before there was any training between them."""
+    """Return the share of the wall time that evaluations took; NaN before there was training between them."""
     guarding = sum(e.seconds.get("total", 0.0) for e in made)
     training = sum(e.seconds.get("training", 0.0) for e in made)
     return guarding / (guarding + training) if training else math.nan
 
 
 def affordable(last: Evaluation, problems: int, training: float, skipped: int, limit: float) -> int:
-    """How many problems the next evaluation may have under ``limit``; 0 leaves it out.
+    """Return how many problems the next evaluation may have under ``limit``; 0 skips it.
 
-    First the interval widens, up to :data:`WIDEST` times, then problems are left out, and if :data:`FEWEST` are still
-    too many, the interval widens on.
+    First the interval widens, up to :data:`WIDEST` times. Then problems are left out. If :data:`FEWEST` problems are
+    still too many, the interval widens further.
 
     Args:
-        last: The latest evaluation: what a problem costs, and how many problems are left.
+        last: The latest evaluation. It says what a problem costs, and how many problems are left.
         problems: Number of problems of the run.
         training: Seconds of training since then.
-        skipped: Evaluations that have been left out since then.
+        skipped: Evaluations that have been skipped since then.
         limit: The share of the time that evaluating may take, between 0 and 1.
 
     Returns:
@@ -191,10 +192,10 @@ def affordable(last: Evaluation, problems: int, training: float, skipped: int, l
 
 
 def nested(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """A part of the problems, the same share of each set; a smaller part lies within every larger one.
+    """Take part of the problems, the same share of each set. A smaller part lies within every larger one.
 
-    So what is left can still be compared with a baseline of more. Which problems stay is drawn by a hash of their ids:
-    nothing that has been measured has a say in it.
+    So the part can still be compared with a baseline of more problems. A hash of their ids decides which problems stay,
+    so nothing that has been measured has a say in it.
 
     Args:
         problems: All problems.

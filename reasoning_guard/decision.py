@@ -1,4 +1,4 @@
-"""The decision: all evaluations in, alerts out. A pure function, so that a resumed run decides as the first one did."""
+"""The decision: from all evaluations to alerts, as a pure function, so a resumed run decides as the first one did."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ def decide(
     effects: Mapping[str, Effect] = EFFECTS,
     strict: bool = False,
 ) -> list[Alert]:
-    """Replay a run and say what its guard must say.
+    """Replay a run and return the alerts that its guard must raise.
 
-    Each evaluation after the baseline (see :func:`baseline_of`) is a look; a failed one is none. A finding becomes an
+    Each evaluation after the baseline (see :func:`baseline_of`) is a look, except a failed one. A finding becomes an
     alert when it holds at ``patience`` looks in a row, and stays one alert from then on. Findings of one severity that
-    rest on the same fall are one row of looks, whichever rule makes them: whether accuracy lies surely lower beside it
-    or not decides about the rule, not about how long the reasoning has been in a bad way.
+    rest on the same fall count as one row of looks, whichever rule makes them. Whether accuracy is surely lower beside
+    the fall decides which rule it is, not for how long the reasoning has been bad.
 
-    An alert is over at the first look at which its finding does not hold. A look that cannot tell ends nothing: one at
-    which none of the values that moved has data, or a value is missing that the rule needs.
+    An alert is over at the first look at which its finding does not hold. A look that cannot tell ends nothing. That is
+    a look at which none of the values that moved has data, or at which a value that the rule needs is missing.
 
     Args:
         evaluations: The evaluations in the order of their steps.
         rules: What must not happen.
         alpha: Chance of any false alarm over the whole run; false notices have the same chance of their own.
-        patience: Looks in a row at which a finding must hold.
+        patience: Number of looks in a row at which a finding must hold.
         effects: Smallest change that matters, by value name.
-        strict: Raise where a rule raises; else it is left out, once loudly, and the others go on.
+        strict: Raise if a rule raises. Otherwise that rule is left out, with a warning the first time, and the others
+            go on.
 
     Returns:
-        One alert a cause, the earliest first.
+        One alert for each cause, the earliest first.
 
     Raises:
         ConfigurationError: A rule failed, and ``strict``.
@@ -102,10 +103,11 @@ class _Row:
 
 
 def baseline_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
-    """The evaluation that later ones are compared with: the first at which the model answers better than by chance.
+    """Return the baseline: the first evaluation at which the model answers better than by chance.
 
-    A base model that does not know the answer format yet gets nothing right at step 0. Dependence on the text means
-    nothing there (:mod:`reasoning_guard.gate`), and a baseline of nothing would let every rule rest for the whole run.
+    Later evaluations are compared with it. A base model that does not know the answer format yet gets nothing right at
+    step 0. Dependence on the text means nothing there (:mod:`reasoning_guard.gate`), and such a baseline would let
+    every rule rest for the whole run.
 
     Args:
         evaluations: The evaluations in the order of their steps.
@@ -117,7 +119,7 @@ def baseline_of(evaluations: Iterable[Evaluation]) -> Evaluation | None:
 
 
 def resting(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) -> dict[str, str]:
-    """Rules that lack the data to judge the latest evaluation, and what they lack.
+    """Return the rules that lack the data to judge the latest evaluation, and what they lack.
 
     Args:
         evaluations: The evaluations in the order of their steps.
@@ -135,9 +137,9 @@ def resting(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) ->
 
 
 def can_judge(evaluations: Iterable[Evaluation], rules: Sequence[Rule] = RULES) -> bool:
-    """Whether any alarm has the data to judge the reasoning at the latest evaluation; else its silence means nothing.
+    """Say whether any alarm has the data to judge the reasoning at the latest evaluation.
 
-    Accuracy says nothing about the reasoning, and at chance nothing does.
+    If none has, silence means nothing. Accuracy says nothing about the reasoning, and at chance nothing does.
 
     Args:
         evaluations: The evaluations in the order of their steps.

@@ -1,4 +1,4 @@
-"""A device's memory: that it ran out, in whichever words, and giving it back."""
+"""A device's memory: recognising that it ran out, and giving it back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out: each kind of device has its own words for it.
+    """Say whether an error means that memory ran out. Each kind of device has its own words for it.
 
     >>> out_of_memory(torch.OutOfMemoryError("full")), out_of_memory(RuntimeError("MPS backend out of memory."))
     (True, True)
@@ -29,9 +29,9 @@ def out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_given_back(device: torch.device) -> Iterator[None]:
-    """Give memory that the block made PyTorch reserve back to the device, for whoever shares it.
+    """Give the memory that PyTorch reserved for the block back to the device, for whoever shares it.
 
-    For blocks of some seconds: what is given back must be reserved anew, which takes longer than a pass or two.
+    Meant for blocks of some seconds: what is given back must be reserved anew, which takes longer than a pass or two.
     """
     before = torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
     try:

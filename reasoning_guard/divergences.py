@@ -22,12 +22,12 @@ _BLOCK = 2**22
 
 
 class Compared:
-    """The divergences of the branches that are compared, found as the passes bring their distributions.
+    """Computes the divergences of compared branches as the passes bring their distributions.
 
-    A distribution is as long as the vocabulary: it is kept only until those that it is compared with have come.
+    A distribution is as long as the vocabulary, so it is kept only until those that it is compared with have come.
 
     Args:
-        tries: Packed branches, a trie a tree.
+        tries: Packed branches, one trie for each tree.
 
     Attributes:
         found: For each tree, the divergences of its compared branches so far, ``(kl, js)`` by the branch's number.
@@ -40,11 +40,11 @@ class Compared:
 
     @property
     def n_kept(self) -> int:
-        """How many distributions are kept for comparisons that are still open."""
+        """Number of distributions that are kept for comparisons that are still open."""
         return sum(map(len, self._rows))
 
     def note(self, rows: Sequence[PackedRow], brought: Distributions) -> None:
-        """Take what is wanted of the distributions that a pass has brought."""
+        """Take what is needed from the distributions that a pass has brought."""
         wanted = {tree: _nodes(pairs) for tree, pairs in enumerate(self._open) if pairs}
         nodes = {tree: rows[tree].nodes for tree in wanted}
         places = [
@@ -80,14 +80,14 @@ def _nodes(pairs: Iterable[Pair]) -> set[int]:
 
 
 def with_divergences(scores: Sequence[Sequence[BranchScore]], compared: Compared) -> list[list[BranchScore]]:
-    """Scores with the divergences of those branches that are compared with another.
+    """Add the divergences of compared branches to their scores.
 
     Args:
-        scores: A score a branch, for each tree.
+        scores: One score for each branch, for each tree.
         compared: What all passes have brought.
 
     Returns:
-        The same scores, ``kl`` and ``js`` filled in where a branch has an ``against``.
+        The same scores, with ``kl`` and ``js`` where a branch has an ``against``.
     """
     filled = [list(each) for each in scores]
     for tree, found in enumerate(compared.found):
@@ -97,7 +97,7 @@ def with_divergences(scores: Sequence[Sequence[BranchScore]], compared: Compared
 
 
 def divergences(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL and bounded Jensen-Shannon divergence of two tables of logits.
+    """Compute KL and bounded Jensen-Shannon divergence of two tables of logits.
 
     Args:
         teacher: ``[M, V]`` logits of ``p``.

@@ -1,4 +1,4 @@
-"""How much to ask of the device at once, learnt by trying: more while it pays, less for good when memory runs out."""
+"""How much to ask of the device at once, learnt by trying: more while it pays, less when memory runs out."""
 
 from __future__ import annotations
 
@@ -32,14 +32,15 @@ more before the search ends."""
 
 @dataclass(slots=True)
 class Effort:
-    """What one forward may cost; every out-of-memory error makes it cheaper.
+    """What one forward may cost. Every out-of-memory error lowers it.
 
     Attributes:
-        tokens: Most tokens, padding included, in one batch of traces; while trying, one that may prove too many.
+        tokens: Most tokens, padding included, in one batch of traces; while trying, a number that may prove too large.
         trying: Whether larger budgets are still to be tried.
         elements: The ``limit`` of a pass (see :data:`~reasoning_guard.forward.LIMIT`).
         alone_from: Traces of this size in tokens and longer are scored branch by branch, without a cache.
-        held_behind: Most tokens, padding included, that traces behind one beginning hold together, each with it.
+        held_behind: Most tokens, padding included, that traces behind one shared beginning hold together, the beginning
+            counted in each.
         proven: While trying, the largest budget that is known to pay.
         at_once: Whether trunk and branches may go through in one pass.
     """
@@ -61,13 +62,13 @@ class Effort:
         self.proven = self.tokens
 
     def learn(self, sizes: list[int], seconds: float) -> None:
-        """While trying: double the budget after batches that filled it, until that is slower.
+        """While trying, double the budget after batches that filled it, until that is slower.
 
-        The first of a size is not timed: what a device does for the first time, it prepares.
+        The first batch of a size is not timed, because a device prepares what it does for the first time.
 
-        Traces come sorted by length, so neighbouring batches are alike and the work that is to be done anyway tells.
-        Where they are far from it, the smaller budget is timed again, since long traces take longer a token; a few
-        times, then that one is kept.
+        Traces come sorted by length, so neighbouring batches are alike, and the work that is to be done anyway can be
+        timed. Where they are far from alike, the smaller budget is timed again, since a token takes longer in long
+        traces. After a few such times, the smaller budget is kept.
 
         Args:
             sizes: Tokens of each trace in the batch.
@@ -97,14 +98,15 @@ class Effort:
     def shrink(
         self, sizes: list[int], shared: bool, together: bool = False, at_once: bool = False, behind: bool = False
     ) -> None:
-        """Ask for less after memory ran out: fewer traces, then smaller parts of one trace, then a branch at a time.
+        """Ask for less after memory ran out: fewer traces, then smaller parts of a trace, then one branch at a time.
 
         Args:
             sizes: Tokens of each trace in the batch that failed.
             shared: Whether its branches shared what was read of the trunk.
-            together: If not, whether several of them may have been padded to one batch.
+            together: If not shared, whether several branches may have been padded to one batch.
             at_once: Whether trunk and branches went through in one pass.
-            behind: Whether they stood behind one beginning that was read before; it is counted in each of their sizes.
+            behind: Whether the traces stood behind one beginning that was read before; it is counted in each of their
+                sizes.
 
         Raises:
             torch.OutOfMemoryError: If there is nothing smaller left to try.
@@ -140,7 +142,7 @@ class Effort:
 
 
 def nothing_smaller(tokens: int) -> torch.OutOfMemoryError:
-    """The error when a single trace is too much."""
+    """Return the error for a single trace that is too large."""
     return torch.OutOfMemoryError(
         f"out of memory on a single trace of {tokens} tokens with its branches: free memory on the device or cut the "
         "traces shorter"
@@ -151,9 +153,10 @@ _efforts: WeakKeyDictionary[nn.Module, dict[tuple[str, bool], Effort]] = WeakKey
 
 
 def effort_of(model: nn.Module) -> Effort:
-    """What was learnt about a model on the device where it is now, remembered as long as it lives.
+    """Return what was learnt about a model on its current device, remembered as long as the model lives.
 
-    On a CPU, and where runs must repeat bit by bit or several processes must stay in step, a clock decides nothing.
+    A clock decides nothing on a CPU, in runs that must repeat bit by bit, or in runs of several processes, which must
+    stay in step.
     """
     device, in_step = device_of(model).type, torch.are_deterministic_algorithms_enabled() or _several_processes()
     known = _efforts.setdefault(model, {})
@@ -166,7 +169,7 @@ def effort_of(model: nn.Module) -> Effort:
 
 
 def untried(model: nn.Module, tokens: int, trying: bool = False) -> Effort:
-    """Where to begin with a model: its number format says how many elements are 256 MiB."""
+    """Return where to begin with a model. Its number format says how many elements are 256 MiB."""
     return Effort(tokens, trying, elements=LIMIT * torch.float32.itemsize // mask_dtype(model).itemsize)
 
 

@@ -1,7 +1,8 @@
-"""Which tokens a model has embeddings of; all others are refused before they are fed.
+"""Which tokens a model has embeddings for. All others are refused before they are fed.
 
-On a GPU, a token without an embedding trips an assertion on the device, after which the process can't use it any more:
-the training would end for it. Tokens that were added to a tokenizer alone are such, and training may never feed them.
+On a GPU, a token without an embedding trips an assertion on the device, after which the process can't use the device
+any more, and the training would end. Tokens that were added to the tokenizer but not to the model are of this kind, and
+training may never feed them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from reasoning_guard.model_parts import inner_model
 
 
 def embeddings_of(model: nn.Module) -> int | None:
-    """How many tokens the model has embeddings of, or None where it does not say.
+    """Return how many tokens the model has embeddings for, or None if it does not say.
 
-    Not by the weight, which may be sharded; and adapters wrap the module that knows.
+    The weight does not tell, since it may be sharded, and adapters wrap the module that knows.
 
     >>> embeddings_of(nn.Linear(1, 1)) is None
     True
@@ -33,10 +34,10 @@ def embeddings_of(model: nn.Module) -> int | None:
 
 
 def refuse_unknown_tokens(model: nn.Module, sequences: Iterable[Sequence[int]]) -> None:
-    """Make sure that a model knows all tokens of some sequences.
+    """Refuse sequences with tokens that the model does not know.
 
     Raises:
-        ConfigurationError: It has no embedding of one of them.
+        ConfigurationError: The model has no embedding for one of the tokens.
     """
     known = embeddings_of(model)
     if known is None:

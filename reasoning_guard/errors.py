@@ -1,4 +1,4 @@
-"""What can go wrong, in one page.
+"""Everything that can go wrong, on one page.
 
 A user's mistake is a :class:`ConfigurationError`, raised at construction, before any training time is spent.
 A trace that cannot be scored is never an error: it is NaN with a reason (see :mod:`reasoning_guard.evaluation`).
@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 
 class ReasoningGuardError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of every error that this package raises on purpose."""
 
 
 class ConfigurationError(ReasoningGuardError, ValueError):
@@ -19,15 +19,15 @@ class ConfigurationError(ReasoningGuardError, ValueError):
 
 
 class HistoryError(ReasoningGuardError):
-    """Records on disk do not belong to this run (other problems, other format); comparing them would mislead."""
+    """Records on disk belong to another run (other problems, other format), so comparing them would mislead."""
 
 
 class LostProcessError(ReasoningGuardError):
-    """The processes of a run can no longer reach each other; waiting on would be to hang, so this is always raised."""
+    """The processes of a run can no longer reach each other. This is always raised, since the run would hang."""
 
 
 class ReasoningGuardWarning(UserWarning):
-    """Something the user should know once; the run goes on."""
+    """Something the user should be told once; the run goes on."""
 
 
 _said: set[str] = set()
@@ -39,8 +39,9 @@ def warn_once(message: str, *, key: str | None = None, by: object | None = None)
 
     Args:
         message: What happened and what to do about it.
-        key: What makes two warnings the same one.
-        by: Who says it, if another may say the same; one of ours, which lives as long as its run.
+        key: Two warnings with the same key count as the same one.
+        by: The object that warns, if another one may give the same warning; one of ours, which lives as long as its
+            run.
     """
     identity, said = key or message, _said if by is None else _said_by.setdefault(by, set())
     if identity not in said:

@@ -1,4 +1,4 @@
-"""Problems to traces to trees to numbers: one held-out evaluation of a live model."""
+"""One held-out evaluation of a live model: from problems to traces, trees and numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TreeScorer(Protocol):
     """Anything that scores trees: :class:`~reasoning_guard.scorer.AnswerScorer`, or the frozen reference."""
 
     def score_trees(self, trees: Sequence[TraceTree]) -> Scores:
-        """A score a branch, for each tree."""
+        """Return one score for each branch, for each tree."""
         ...
 
 
@@ -73,7 +73,7 @@ def evaluate(
         team: The processes among which the problems are dealt out.
 
     Returns:
-        A row a problem, the same on every process.
+        One row for each problem, the same on every process.
     """
     watch = Stopwatch()
     with watch.part("total"):
@@ -89,7 +89,7 @@ def evaluate(
 
 
 def write_traces(problems: Sequence[Problem], reader: TraceReader, generator: Generator) -> list[Trace]:
-    """One trace a problem, written by the live model."""
+    """Let the live model write one trace for each problem."""
     prompts = [reader.prompt_ids(problem) for problem in problems]
     completions = generator.complete(prompts, label="held-out traces")
     return [
@@ -109,20 +109,21 @@ def probe_traces(
     *,
     among: Sequence[Trace] | None = None,
 ) -> list[Row]:
-    """Ask all probes about all traces: one scoring call a reader, one generation for all altered prefixes.
+    """Ask all probes about all traces: one scoring call for each reader, one generation for all altered prefixes.
 
     Args:
         traces: What was written.
         reader: Reads completions in the run's format.
-        generator: Continues altered prefixes; None where nothing can be generated (saved traces).
+        generator: Continues altered prefixes; None if nothing can be generated (saved traces).
         policy: Scores with the model in training.
         reference: Scores with the frozen reference, or None.
-        probes: What to ask. A probe that raises is unscored with the error as its reason; the others go on.
-        watch: Where to add up the seconds.
+        probes: What to ask. If a probe raises, its values are unscored with the error as their reason; the others go
+            on.
+        watch: Where the seconds are added up.
         among: Where probes look for other problems' traces; default ``traces``.
 
     Returns:
-        A row a trace.
+        One row for each trace.
     """
     watch = watch or Stopwatch()
     context = ProbeContext(reader=reader, traces=traces if among is None else among)

@@ -1,7 +1,7 @@
-"""One held-out evaluation: a row a problem, all probe values, and where the time went.
+"""One held-out evaluation: a row for each problem, with all probe values, and where the time went.
 
-Values, not behaviour: :mod:`reasoning_guard.evaluate` fills an :class:`Evaluation`, :mod:`reasoning_guard.history`
-keeps it on disk, :mod:`reasoning_guard.rules` compares two of them.
+This module holds values, not behaviour. :mod:`reasoning_guard.evaluate` fills an :class:`Evaluation`,
+:mod:`reasoning_guard.history` keeps it on disk, and :mod:`reasoning_guard.rules` compares two of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Row:
     Attributes:
         id: The problem's id; rows of two evaluations are paired by it.
         set: The problem's set, "id" unless the user named others.
-        values: Probe value by name; NaN where there is nothing to say.
+        values: Probe value by name; NaN if there is nothing to say.
         reasons: Why a value is NaN, by name.
         prompt: The prompt as text.
         completion: What the model wrote.
@@ -31,10 +31,10 @@ class Row:
         curve: ``lp_k`` for ``k = 0..n`` in nats: log-probability of the reference answer after ``k`` steps, read by the
             model in training; empty when not scored.
         n_tokens: Number of the reference answer's tokens in the curve; 0 when not scored.
-        same: Whether the answer asked for after ``k`` steps is the final one; empty when not asked.
+        same: For each ``k``, whether the answer asked for after ``k`` steps is the final one; empty when not asked.
         answer: The final answer that the model gave, or None.
         reference: The reference answer, or None when the problem has none.
-        notes: What is odd about the trace.
+        notes: Whatever is odd about the trace.
     """
 
     id: str
@@ -58,10 +58,10 @@ class Evaluation:
 
     Attributes:
         step: Training step at which the model was read; 0 is the baseline.
-        rows: One row a problem, in the order of the problems.
+        rows: One row for each problem, in the order of the problems.
         seconds: Wall time by part: "generation", "scoring", "reading", "total".
         created: UTC time in ISO format.
-        failure: Why this evaluation could not be made, or None. A failed evaluation has no rows.
+        failure: Why this evaluation failed, or None. A failed evaluation has no rows.
         gated: Sets whose accuracy is so low that dependence on the text means nothing (see
             :mod:`reasoning_guard.gate`).
     """
@@ -132,10 +132,10 @@ def _row(record: Mapping[str, Any]) -> Row:
 
 
 def from_baseline(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Those that count in a run: failed ones never, and none before the first that is above chance, the baseline.
+    """Return the evaluations that count: from the baseline on, without failed ones.
 
     Args:
-        evaluations: The evaluations in the order of their steps.
+        evaluations: The evaluations in the order of their steps. The baseline is the first that is above chance.
 
     Example:
         >>> rows = (Row(id="a"),)

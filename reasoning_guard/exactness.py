@@ -1,4 +1,4 @@
-"""How far one way of scoring a model is from another, in nats."""
+"""How far apart two ways of scoring a model are, in nats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def largest_difference(scores: Scores, truth: Scores) -> float:
-    """Largest absolute difference in log-probability between two scorings of the same trees, in nats."""
+    """Return the largest absolute difference in log-probability between two scorings of the same trees, in nats."""
     pairs = [
         (a, b) for x, y in zip(scores, truth, strict=True) for s, t in zip(x, y, strict=True) for a, b in _pairs(s, t)
     ]
@@ -32,7 +32,7 @@ def largest_difference(scores: Scores, truth: Scores) -> float:
 def try_sharing(
     model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, truth: Scores, limit: int = LIMIT
 ) -> float:
-    """Largest difference from the truth, without and with a beginning that is read ahead, as groups share one."""
+    """Measure sharing's largest difference from the truth, with and without a beginning that a group shares."""
     beginning = trees[0].trunk[: len(trees[0].trunk) // 2]
     try:
         ahead = score_shared(model, trees[:1], plan, prompt=read_prompt(model, beginning), limit=limit)
@@ -46,7 +46,7 @@ def try_sharing(
 
 
 def try_at_once(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> float:
-    """Largest difference from the truth of trunks and branches in one pass."""
+    """Measure the largest difference from the truth of trunks and branches in one pass."""
     if attention_name(model) != "sdpa":
         return float("inf")
     try:
@@ -59,7 +59,7 @@ def try_at_once(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, pla
 
 
 def try_copies(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, a_pass: int, limit: int = LIMIT) -> float:
-    """Largest difference from the truth of branches that go on from copies of the cache."""
+    """Measure the largest difference from the truth of branches that go on from copies of the cache."""
     try:
         return largest_difference(score_forked(model, trees, sys.maxsize, a_pass=a_pass, limit=limit), truth)
     except Exception as error:  # caches are of many kinds, and not all can be continued or copied
@@ -70,7 +70,7 @@ def try_copies(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, a_pa
 
 
 def within_reach(trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> tuple[list[TraceTree], Scores]:
-    """What layers of every kind see back over, as one pass asks."""
+    """Keep only the branches from which layers of every kind see back to the start, as one pass requires."""
     kept = [[plan.reaches(branch.at + len(branch.ids)) for branch in tree.branches] for tree in trees]
     short = [
         TraceTree(tree.trunk, tuple(compress(tree.branches, keep))) for tree, keep in zip(trees, kept, strict=True)

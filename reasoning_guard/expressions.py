@@ -1,7 +1,7 @@
 """Whether two mathematical expressions are equal: `math-verify <https://github.com/huggingface/Math-Verify>`_ says it.
 
 A model may write whatever it likes, and computer algebra takes for ever over some of it. What is known to be too much
-is not asked; all else has a few seconds.
+is not asked. Everything else has a few seconds.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _GREAT_BINOMIAL = re.compile(r"(?=.*\\[dt]?(?:binom|choose)(?![a-zA-Z])).*\d{5}"
 
 @lru_cache(maxsize=4096)
 def expressions_equal(given: str, reference: str) -> bool:
-    """math-verify's verdict on two expressions.
+    """Return math-verify's verdict on two expressions.
 
     Args:
         given: What the model answered.
         reference: The right answer.
 
     Returns:
-        Whether they are equal; False where math-verify can't read one of them, is not installed, or does not know
-        within :data:`SECONDS`.
+        Whether they are equal. False if math-verify can't read one of them, is not installed, or does not know within
+        :data:`SECONDS`.
 
     Example:
         >>> expressions_equal("Paris", "Rome"), expressions_equal("9^{9^9}", "3")
@@ -64,14 +64,14 @@ def expressions_equal(given: str, reference: str) -> bool:
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result | None:
-    """What ``work`` returns; None where it fails or takes longer than ``seconds``.
+    """Return what ``work`` returns; None if it fails or takes longer than ``seconds``.
 
-    It runs in a thread, which is then told to stop. That needs no signals, and reaches whatever Python runs there; a
-    single long operation of a library in C can't be stopped, and is left behind.
+    The work runs in a thread, which is told to stop when the time is over. That needs no signals, and reaches any
+    Python code that runs there. A single long operation of a C library can't be stopped, and is left behind.
 
     Args:
-        seconds: What it may take, in seconds of the clock.
-        work: What is done; it must leave nothing half done where it is stopped.
+        seconds: Most wall time, in seconds.
+        work: The function to call; it must leave nothing half done when it is stopped.
 
     Example:
         >>> within(5, lambda: 1 + 1)

@@ -1,8 +1,9 @@
-"""Branches that go on from copies of a cache, for models in which no mask can say what a token sees.
+"""Score branches from copies of a cache, for models in which no mask can say what a token sees.
 
-Recurrent and convolutional layers carry a state from token to token; sparse attention, alibi biases and local windows
-count tokens in their own way. What such a model has read cannot be hidden from a branch, but it can be copied: the
-trunk is read once, from stop to stop (:mod:`reasoning_guard.prefixes`), and at each the branches go on from copies.
+Recurrent and convolutional layers carry a state from token to token. Sparse attention, alibi biases and local windows
+count tokens in ways of their own. What such a model has read cannot be hidden from a branch, but it can be copied. The
+trunk is read once, from stop to stop (:mod:`reasoning_guard.prefixes`), and at each stop the branches go on from
+copies.
 """
 
 from __future__ import annotations
@@ -35,17 +36,18 @@ are large, and a pass for each branch would cost far more than the room."""
 def score_forked(
     model: nn.Module, trees: Sequence[TraceTree], token_budget: int, *, a_pass: int | None = None, limit: int = LIMIT
 ) -> Scores:
-    """Score every branch from a copy of what was read before it. Branches that hide nothing only.
+    """Score every branch from a copy of what was read before it. Only for branches that hide nothing.
 
     Args:
-        model: A causal language model in evaluation, whose cache may be copied (see :mod:`reasoning_guard.selftest`).
-        trees: Trees to score; what any of them have in common is read once, where a stop is worth it.
+        model: A causal language model in evaluation mode, whose cache may be copied (see
+            :mod:`reasoning_guard.selftest`).
+        trees: Trees to score. What any of them have in common is read once, if a stop is worth it.
         token_budget: Most tokens, padding included, that are read at once from copies; 1 for a branch at a time.
-        a_pass: What a pass costs beside its tokens, in tokens; default by the device.
+        a_pass: What a pass costs beside its tokens, in tokens; the default depends on the device.
         limit: Most elements in a block of logits, in eager attention's weights and, on a CPU, in copies of a cache.
 
     Returns:
-        A score a branch, for each tree.
+        One score for each branch, for each tree.
     """
     asked = sequences_of(trees)
     distinct = sorted({each for every in asked for each in every}, key=lambda each: (_shared(each), each.ids))

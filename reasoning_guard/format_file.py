@@ -1,4 +1,4 @@
-"""A format as a user names it where there is no Python: a preset, or a JSON file with a format of one's own."""
+"""A format as a user names it outside Python: a preset, or a JSON file with a format of your own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reasoning_guard.formats import TraceFormat, get_format
 
 
 def read_format(name: str) -> TraceFormat:
-    r"""A preset by its name, or a format of one's own from a JSON file with the fields of :class:`TraceFormat`.
+    r"""Read a preset by its name, or a format of your own from a JSON file with the fields of :class:`TraceFormat`.
 
     Args:
         name: One of the presets, or the path of a ``.json`` file, e.g. ``{"name": "hashes", "cue": " #", "answer":
@@ -22,7 +22,8 @@ def read_format(name: str) -> TraceFormat:
         The format.
 
     Raises:
-        ConfigurationError: No such preset and no such file, no JSON object, or a field that a format does not have.
+        ConfigurationError: There is no such preset and no such file, the file holds no JSON object, or a field that a
+            format does not have.
     """
     path = Path(name)
     if path.suffix != ".json":

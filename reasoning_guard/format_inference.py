@@ -1,4 +1,4 @@
-"""Which format do completions have? Read off examples, so that nobody has to say what the data say already."""
+"""Find the format of completions from examples, so that nobody has to say what the data say already."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _SPECIFIC_FIRST = ("think", "gsm8k", "boxed", "choice", "plain")
 
 
 def infer_format(sources: Mapping[str, Iterable[str]]) -> TraceFormat:
-    """The preset in which most examples state an answer.
+    """Find the preset in which most examples state an answer.
 
     Args:
-        sources: Example completions by where they come from, the best source first; a later one counts only where
-            the earlier ones say nothing.
+        sources: Example completions by where they come from, the best source first. A later source counts only if the
+            earlier ones say nothing.
 
     Returns:
-        The preset; "plain", with a warning, when none fits most examples.
+        The preset; "plain", with a warning, if none fits most examples.
     """
     for source, texts in sources.items():
         shown = list(islice(texts, EXAMPLES))
@@ -44,7 +44,7 @@ def infer_format(sources: Mapping[str, Iterable[str]]) -> TraceFormat:
 
 
 def likeliest_format(texts: Iterable[str]) -> str | None:
-    r"""The most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
+    r"""Find the most specific preset that reads an explicit answer in at least 60 % of ``texts``, or None.
 
     Example:
         >>> likeliest_format(["2 + 2 = 4\n#### 4", "so it is 5\n#### 5"])
@@ -58,13 +58,13 @@ def likeliest_format(texts: Iterable[str]) -> str | None:
 
 
 def solutions(problems: Any) -> Iterator[str]:
-    """Texts of held-out problems that may be worked solutions.
+    """Yield the texts of held-out problems that may be worked solutions.
 
     Args:
         problems: Anything that :func:`~reasoning_guard.problems.load_problems` takes; an iterator is used up.
 
     Yields:
-        The "solution" and "answer" of each row; of a file, its reference answers as they stand.
+        The "solution" and "answer" of each row; for a file, its reference answers as they stand.
     """
     if isinstance(problems, (str, os.PathLike)):
         yield from (problem.answer for problem in load_problems(problems) if problem.answer is not None)
@@ -75,7 +75,7 @@ def solutions(problems: Any) -> Iterator[str]:
 
 
 def states_answer(name: str, text: str) -> bool:
-    r"""Whether the preset ``name`` reads an answer in ``text``, and finds its reasoning tags where it has them.
+    r"""Say whether the preset ``name`` reads an answer in ``text``, and finds its reasoning tags if it has any.
 
     Example:
         >>> states_answer("gsm8k", "#### 4"), states_answer("think", "The answer is 4.")

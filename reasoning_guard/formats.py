@@ -14,8 +14,8 @@ plain    ``The answer is 18.``, or       `` The answer is``          ``.``      
 choice   ``The answer is (B).``         `` The answer is (``        ``)``      a sentence's end
 ======== ============================== =========================== ========== =================
 
-The space before an answer belongs to the answer, a newline to the step that it ends, a space to the step that it
-begins: these conventions split tokens least often (see :func:`reasoning_guard.seams.seam_report`).
+The space before an answer belongs to the answer, a newline to the step that it ends, and a space to the step that it
+begins. These conventions split tokens least often (see :func:`reasoning_guard.seams.seam_report`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Statement(NamedTuple):
     Attributes:
         start: First character of the answer.
         end: One past its last character.
-        begin: Where the statement begins, its cue included; None: look for the format's cue right before ``start``.
+        begin: Where the statement begins, including its cue. None: look for the format's cue right before ``start``.
     """
 
     start: int
@@ -75,10 +75,10 @@ class Layout:
     """A completion taken apart, in characters.
 
     Attributes:
-        start: Where the reasoning begins: behind the opening tag, else 0.
+        start: Where the reasoning begins: behind the opening tag if there is one, else 0.
         ends: Where each step ends, increasing; the first step begins at ``start``.
         answer: Span of the final answer, or None.
-        notes: What is odd, in words.
+        notes: Whatever is odd, in words.
     """
 
     start: int
@@ -92,25 +92,26 @@ class TraceFormat:
     r"""How a completion is read and how an answer is asked for.
 
     Attributes:
-        name: Shown in reports and kept with the run's records.
+        name: Name, shown in reports and kept with the run's records.
         cue: Text that asks for the answer, appended at a cut. No trailing space: that belongs to ``answer_prefix``.
-        answer: How a final answer is found in a text, the last one counts: a regular expression whose group "answer"
-            (else its first group) is the answer and whose match is the whole statement, or a function from text to
-            ``(start, end)`` or None.
+        answer: How a final answer is found in a text; the last one counts. Either a regular expression whose match is
+            the whole statement and whose group "answer" (else its first group) is the answer, or a function from text
+            to ``(start, end)`` or None.
         step_end: Regular expression; a step ends at the END of each match.
         answer_prefix: Text between cue and answer that is scored with the answer.
-        terminator: Text that ends an answer, so that "1" does not count as a prefix of "18"; None: the EOS token.
-        reasoning_open: Tag that opens the reasoning, or None. It may stand in the prompt, as chat templates do it.
+        terminator: Text that ends an answer, so that "1" does not count as a prefix of "18". None: the EOS token.
+        reasoning_open: Tag that opens the reasoning, or None. It may stand in the prompt, where some chat templates put
+            it.
         reasoning_close: Tag that closes the reasoning, or None.
         mathematical: Compare answers as mathematics ("1/2" equals "0.5"), not only as text.
-        stop: Strings that end a generation, beside EOS.
-        stop_after: Text that ends a generation once it follows a stated answer: a base model that has not learnt EOS
-            would go on to the next question, whose steps and answer are not this trace's. None: never.
+        stop: Strings that end a generation, in addition to EOS.
+        stop_after: Text that ends a generation once it follows a stated answer. A base model that has not learnt EOS
+            would otherwise go on to the next question, whose steps and answer are not this trace's. None: never.
         filler: Text without content that replaces reasoning in controls.
 
     Raises:
-        ConfigurationError: An empty cue or filler, a cue that ends in a space, one tag without the other, or a regular
-            expression that does not compile or has no group.
+        ConfigurationError: The cue or the filler is empty, the cue ends in a space, one tag is given without the other,
+            or a regular expression does not compile or has no group.
 
     Example:
         >>> hashes = TraceFormat(name="hashes", cue="#", step_end=r";", answer=r"# (\S+)")
@@ -152,7 +153,7 @@ class TraceFormat:
             raise ConfigurationError(f"TraceFormat.answer needs a group around the answer itself; got {self.answer!r}")
 
     def statement(self, text: str) -> Statement | None:
-        """The last explicit statement of an answer in ``text``, with ``begin`` filled in, or None."""
+        """Find the last explicit statement of an answer in ``text``, with ``begin`` filled in, or None."""
         found = _last_match(self.answer, text) if isinstance(self.answer, str) else self.answer(text)
         if found is None:
             return None
@@ -160,12 +161,12 @@ class TraceFormat:
         return Statement(start, end, _cue_before(text, start, self.cue) if begin is None else begin)
 
     def answer_in(self, text: str) -> str | None:
-        """The final answer that the completion ``text`` states, or None."""
+        """Return the final answer that the completion ``text`` states, or None."""
         span = self.parse(text).answer
         return None if span is None else text[slice(*span)]
 
     def is_complete(self, tail: str) -> bool:
-        """Whether a completion that ends in ``tail`` has stated its answer and gone past it."""
+        """Say whether a completion that ends in ``tail`` has stated its answer and gone past it."""
         if any(stop in tail for stop in self.stop):
             return True
         if self.stop_after is None or self.reasoning_close is not None or self.stop_after not in tail:
@@ -174,14 +175,14 @@ class TraceFormat:
         return stated is not None and self.stop_after in tail[stated.end :]
 
     def asked(self, answer: str) -> str:
-        """What is appended to a cut trace to ask for ``answer``; the terminator is left out when it is EOS."""
+        """Return what is appended to a cut trace to ask for ``answer``; the terminator is left out if it is EOS."""
         return self.cue + self.answer_prefix + answer + (self.terminator or "")
 
     def parse(self, text: str) -> Layout:
         """Take a completion apart into reasoning steps and final answer.
 
-        Reasoning stands between the tags, or before the last statement of an answer; without a statement everything
-        is reasoning.
+        The reasoning stands between the tags, or before the last statement of an answer. Without a statement,
+        everything is reasoning.
         """
         if self.reasoning_close is not None:
             return self._parse_tagged(text, self.reasoning_open or "", self.reasoning_close)
@@ -216,7 +217,7 @@ class TraceFormat:
         return Layout(start=start, ends=ends, answer=answer and answer[:2], notes=notes)
 
     def to_dict(self) -> dict[str, object]:
-        """JSON-able description for the run's records; a function is named by where it lives."""
+        """Describe the format as JSON-able data for the run's records; a function is named by where it is defined."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if callable(self.answer):
             values["answer"] = f"{self.answer.__module__}.{self.answer.__qualname__}"
@@ -224,10 +225,10 @@ class TraceFormat:
 
 
 def get_format(format: str | TraceFormat) -> TraceFormat:
-    r"""A preset by its name; a :class:`TraceFormat` is returned as it is.
+    r"""Look up a preset by its name; a :class:`TraceFormat` is returned as it is.
 
     Raises:
-        ConfigurationError: No preset of this name; the message lists those that exist.
+        ConfigurationError: There is no preset of this name; the message lists those that exist.
 
     Example:
         >>> get_format("gsm8k").answer_in("9 * 2 = 18\n#### 18")
@@ -244,18 +245,18 @@ def get_format(format: str | TraceFormat) -> TraceFormat:
 
 
 def plain_statement(text: str) -> Statement | None:
-    """The last "The answer is x"; where there is none, the last line that says "Answer: x".
+    """Find the last "The answer is x"; if there is none, the last line that says "Answer: x".
 
-    A model that runs on into its next question writes such lines too.
+    Such lines come second because a model that runs on into its next question writes them too.
     """
     return _last_match(_PLAIN, text) or _last_match(_ANSWER_LINE, text)
 
 
 def boxed_statement(text: str) -> Statement | None:
-    r"""The content of the last ``\boxed{...}`` with balanced braces, or None.
+    r"""Find the content of the last ``\boxed{...}`` with balanced braces, or None.
 
-    The statement begins with its sentence where that announces an answer ("So the final answer is ..."), else with the
-    box, so that the calculation in "so 9 * 2 = \boxed{18}" stays reasoning.
+    The statement begins with its sentence if that announces an answer ("So the final answer is ..."), else with the
+    box. So the calculation in "so 9 * 2 = \boxed{18}" stays reasoning.
     """
     closing = _closing_braces(text)
     for match in reversed(list(re.finditer(r"\\boxed\s*\{", text))):
@@ -266,10 +267,10 @@ def boxed_statement(text: str) -> Statement | None:
 
 
 def final_statement(text: str) -> Statement | None:
-    r"""The answer in what follows the reasoning: its last explicit statement, else its only number, else all of it.
+    r"""Find the answer in what follows the reasoning: the last explicit statement, else the only number, else all.
 
-    Explicit are ``\boxed{x}``, ``<answer>x</answer>``, ``#### x``, ``The answer is x`` and ``Answer: x``; the one that
-    stands last counts.
+    Explicit statements are ``\boxed{x}``, ``<answer>x</answer>``, ``#### x``, ``The answer is x`` and ``Answer: x``.
+    The last one counts.
     """
     found = [boxed_statement(text), *(_last_match(pattern, text) for pattern in _AFTER_REASONING)]
     stated = [statement for statement in found if statement is not None]

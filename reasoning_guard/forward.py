@@ -1,6 +1,6 @@
 """Running a model for scores.
 
-Four ways to the same numbers:
+There are four ways to the same numbers:
 
 * :func:`score_shared`: the trunk once through plain causal attention into a cache, then all branches in masked passes
   over that cache (:mod:`reasoning_guard.branch_pass`). Costs one forward over the unique tokens. Trees whose trunks
@@ -11,8 +11,8 @@ Four ways to the same numbers:
 * :mod:`reasoning_guard.sequences`: every branch as a sequence of its own, padded on the right. Right for every causal
   model, and slow: it reads the trunk once a branch.
 
-All read what is asked through :func:`reasoning_guard.head.read`: no ``[tokens, vocabulary]`` tensor of a whole
-trunk ever exists.
+All of them read what is asked through :func:`reasoning_guard.head.read`, so no ``[tokens, vocabulary]`` tensor of a
+whole trunk ever exists.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Prompt:
 
 
 def read_prompt(model: nn.Module, ids: Sequence[int], limit: int = LIMIT) -> Prompt:
-    """Read what trunks have in common; the caller has put the model in evaluation."""
+    """Read what trunks have in common. The caller has put the model in evaluation mode."""
     cache = DynamicCache()
     feed(model, cache, torch.tensor([list(ids)], device=device_of(model)), limit)
     return Prompt(len(ids), cache)
@@ -60,9 +60,9 @@ def read_prompt(model: nn.Module, ids: Sequence[int], limit: int = LIMIT) -> Pro
 def score_shared(
     model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, *, prompt: Prompt | None = None, limit: int = LIMIT
 ) -> Scores:
-    """Score trees over cached trunks; the caller has put the model in evaluation.
+    """Score trees over cached trunks. The caller has put the model in evaluation mode.
 
-    Args and returns as :func:`launch_shared`, whose scores it waits for.
+    Arguments and result are those of :func:`launch_shared`, whose scores it waits for.
     """
     return launch_shared(model, trees, plan, prompt=prompt, limit=limit)()
 
@@ -70,20 +70,20 @@ def score_shared(
 def launch_shared(
     model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, *, prompt: Prompt | None = None, limit: int = LIMIT
 ) -> Pending:
-    """Launch what scores trees over cached trunks.
+    """Launch the passes that score trees over cached trunks.
 
-    The cache is made without the model's configuration on purpose: a cache made from it drops what has left a sliding
-    window, and a branch that attaches early still needs it.
+    The cache is made without the model's configuration on purpose. A cache made from it drops what has left a sliding
+    window, which a branch that attaches early still needs.
 
     Args:
         model: A causal language model.
         trees: Trees to score together; the trunks are padded to the longest.
         plan: How the model takes its masks (see :mod:`reasoning_guard.selftest`).
-        prompt: What all trunks begin with, already read; it is left as it is.
+        prompt: The beginning of all trunks, already read; it is left as it is.
         limit: Half of the elements that a mask and a block of logits may have together.
 
     Returns:
-        What fetches a score a branch, for each tree.
+        A handle that fetches the scores: one for each branch, for each tree.
     """
     trees = [anchored(tree) for tree in trees]
     known = prompt.length if prompt else 0
@@ -97,7 +97,7 @@ def launch_shared(
 
 
 def feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -> None:
-    """Read ``[R, T]`` ids into the cache, in pieces where a mask, weights or logits would be one large table."""
+    """Read ``[R, T]`` ids into the cache, in pieces if a mask, weights or logits would be one large table."""
     head = head_of(model)
     rows, length = ids.shape
     a_token = _table_width(model, cache, length)

@@ -1,8 +1,8 @@
 """The accuracy gate: at chance level a broken model looks perfectly faithful.
 
 A model that guesses changes its answer whenever anything changes, so every measure of "the answer depends on the text"
-reads near 1. Below a floor those values are NaN with the reason (a pre-registered replication met exactly this: error
-propagation read 1.000 when accuracy had collapsed to chance).
+reads near 1. Below a floor, those values are NaN with the reason. (A pre-registered replication met exactly this: error
+propagation read 1.000 when accuracy had collapsed to chance.)
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MARGIN = 0.05
 
 
 def floors(problems: Sequence[Problem]) -> dict[str, float]:
-    """The accuracy below which each set is gated: chance among the options, 0 without options, plus a margin.
+    """Return the accuracy below which each set is gated: chance among the options (0 without any) plus a margin.
 
     Args:
         problems: All problems.
@@ -39,7 +39,7 @@ def floors(problems: Sequence[Problem]) -> dict[str, float]:
 
 
 def gated_sets(rows: Sequence[Row], floor: dict[str, float]) -> tuple[str, ...]:
-    """The sets whose mean accuracy lies below their floor.
+    """Return the sets whose mean accuracy lies below their floor.
 
     Args:
         rows: Rows of one evaluation; problems without a reference answer do not count.
@@ -58,13 +58,13 @@ def gated_sets(rows: Sequence[Row], floor: dict[str, float]) -> tuple[str, ...]:
 
 
 def gate(rows: Sequence[Row], sets: Sequence[str], floor: dict[str, float], probes: Sequence[Probe]) -> list[Row]:
-    """Rows with the gated values of gated sets set to NaN, for the reason.
+    """Set the gated values of gated sets to NaN, with the reason.
 
     Args:
         rows: Rows of one evaluation.
         sets: The sets to gate.
         floor: Set name to floor, for the reason.
-        probes: The probes that were asked; each says which of its values are gated.
+        probes: The probes that were asked. Each says which of its values are gated.
 
     Returns:
         The rows, in order.

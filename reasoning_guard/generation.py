@@ -40,7 +40,7 @@ class Completion:
 
     Attributes:
         ids: Token ids, without padding and without the final EOS.
-        finished: Whether the model ended by itself, by EOS or by a stop string, rather than by the length limit.
+        finished: Whether the model ended by itself (EOS or a stop string), and not at the length limit.
         entropies: Entropy of the next-token distribution at each token of ``ids``, in nats.
     """
 
@@ -99,7 +99,7 @@ def _budget_of(model: nn.Module) -> _Budget:
 
 
 class Generator:
-    """Greedy completions of a live model.
+    """Writes greedy completions with a live model.
 
     Prompts are padded on the left by hand, so that the tokenizer, which the training collator shares, is never changed.
 
@@ -107,10 +107,10 @@ class Generator:
         model: The model that is being trained.
         tokenizer: Its tokenizer; never changed.
         max_new_tokens: Longest completion, in tokens.
-        is_complete: Ends a completion early; sees the text of its last 48 tokens (see
-            :meth:`~reasoning_guard.formats.TraceFormat.is_complete`). None: only EOS does.
-        token_budget: Most tokens, padding and room for the completion included, in one batch. Halved when memory runs
-            out; by default, generators of one model share what was learnt of it.
+        is_complete: Ends a completion early, judging by the text of its last 48 tokens (see
+            :meth:`~reasoning_guard.formats.TraceFormat.is_complete`). None: only EOS ends one.
+        token_budget: Most tokens, padding and room for the completion included, in one batch. It is halved when memory
+            runs out. By default, generators of one model share what was learnt about it.
         progress: Whether to show a progress bar.
     """
 
@@ -147,15 +147,15 @@ class Generator:
         """Complete prompts.
 
         Args:
-            prompts: Token ids of each prompt, without padding. One that leaves the context no room for a single token
-                gets an empty, unfinished completion.
-            label: What the progress bar says.
+            prompts: Token ids of each prompt, without padding. A prompt that leaves the context no room for a single
+                token gets an empty, unfinished completion.
+            label: The label of the progress bar.
 
         Returns:
-            One completion a prompt, in order.
+            One completion for each prompt, in order.
 
         Raises:
-            ConfigurationError: A prompt with a token that the model has no embedding of.
+            ConfigurationError: The model has no embedding for a token of a prompt.
         """
         refuse_unknown_tokens(self.model, prompts)
         limit = context_length(self.model)
@@ -178,13 +178,13 @@ class Generator:
         return [found[i] for i in range(len(prompts))]
 
     def rounds(self, prompts: Sequence[Sequence[int]]) -> int:
-        """In how many batches :meth:`complete` writes for ``prompts``.
+        """Count the batches in which :meth:`complete` writes for ``prompts``.
 
         Args:
             prompts: Token ids of the prompts.
 
         Returns:
-            The number of batches, as the token budget stands.
+            The number of batches with the present token budget.
         """
         limit, made = context_length(self.model), 0
         pending = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))

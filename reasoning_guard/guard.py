@@ -1,4 +1,4 @@
-"""The guard: a baseline, a history, a decision, an action. Hosts call :meth:`Guard.evaluate`; the rest follows."""
+"""The guard: a baseline, a history, a decision, and an action. Hosts call :meth:`Guard.evaluate`."""
 
 from __future__ import annotations
 
@@ -50,39 +50,39 @@ logger = logging.getLogger(__name__)
 
 
 class Guard:
-    """Watches whether a model's reasoning still carries its answers while it is trained.
+    """Watches whether a model's reasoning still carries its answers while the model is trained.
 
-    The first evaluation is the baseline; every later one is compared with it, problem by problem. The guard knows no
-    training framework: a host calls :meth:`begin` once, :meth:`evaluate` at every evaluation, and obeys
-    :attr:`should_stop`.
+    The first evaluation is the baseline, and every later one is compared with it, problem by problem. The guard knows
+    no training framework. A *host* does: it calls :meth:`begin` once, :meth:`evaluate` at every evaluation, and obeys
+    :attr:`should_stop`. In a training loop of your own, call :meth:`step`.
 
     Args:
         problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes.
         tokenizer: The model's tokenizer; never changed.
         format: How a completion is read: the name of a preset or a :class:`~reasoning_guard.formats.TraceFormat`.
-        probes: What to ask; default :func:`~reasoning_guard.probes.default_probes`.
+        probes: What to ask about each trace; default :func:`~reasoning_guard.probes.default_probes`.
         rules: What must not happen; default :data:`~reasoning_guard.rules.RULES`.
         effects: The smallest changes that matter, by value name, where they differ from
-            :data:`~reasoning_guard.rules.EFFECTS`; :func:`~reasoning_guard.rules.calibrate` makes them from a healthy
+            :data:`~reasoning_guard.rules.EFFECTS`. :func:`~reasoning_guard.rules.calibrate` makes them from a healthy
             run.
-        action: What an *alarm* does: "warn" says so, "stop" asks the host to save and stop, "rollback" asks it to
-            end with the weights from before the alarm if one is open at the end, a callable receives every new alert
-            (notices too). A notice never does either.
-        alpha: Chance of any false alarm over the whole run.
+        action: What an *alarm* does. "warn" logs it. "stop" asks the host to save and stop. "rollback" asks the host to
+            end with the weights from before the alarm, if one is open at the end. A callable receives every new alert,
+            notices too. A notice never stops a run or rolls it back.
+        alpha: Largest chance of any false alarm over the whole run.
         patience: Evaluations in a row at which a rule must hold before it raises an alert.
         reference: The frozen reader: "auto", "copy", None or a model (see
             :func:`~reasoning_guard.reference.take_reference`).
-        directory: Where records are kept; None keeps them in memory only.
+        directory: Folder where records are kept; None keeps them in memory only.
         max_new_tokens: Longest trace, in tokens.
         max_overhead: Largest share of the wall time that evaluating may take, e.g. 0.05. Evaluations that come too soon
-            are left out, and where that widens the interval more than four times, problems are; those that stay can
-            still be compared with the baseline. None: evaluate whenever the host asks.
-        on_error: "record": an error inside the guard is logged with its traceback and recorded as a failed
-            evaluation, and the run goes on; "raise": it is raised (for tests).
+            are skipped. If that would widen the interval more than four times, problems are left out instead; those
+            that stay can still be compared with the baseline. None: evaluate whenever the host asks.
+        on_error: With "record", an error inside the guard is logged with its traceback and recorded as a failed
+            evaluation, and the run goes on. With "raise", it is raised (for tests).
         progress: Whether to show progress bars.
 
     Raises:
-        ConfigurationError: Whatever cannot work, with what to do about it.
+        ConfigurationError: The settings cannot work; the message says what to do about it.
     """
 
     def __init__(
@@ -139,15 +139,15 @@ class Guard:
     # ---------------------------------------------------------------------------------------------------- lifecycle
 
     def prepare(self, model: nn.Module, device: torch.device | None = None) -> None:
-        """Check the model against the problems and take the frozen reference, before any training.
+        """Check the model against the problems, and take the frozen reference, before any training.
 
         Args:
             model: The model as it is before its first step.
-            device: Where it will be trained, when it is not there yet.
+            device: Where the model will be trained, if it is not there yet.
 
         Raises:
-            ConfigurationError: A model that writes nothing or can't be scored, a prompt that leaves its context no
-                room for a trace, or a file where the records' folder should be.
+            ConfigurationError: The model writes nothing or can't be scored, a prompt leaves its context no room for a
+                trace, or there is a file where the records' folder should be.
         """
         model = unwrapped(model)
         if self._prepared is model:
@@ -157,11 +157,11 @@ class Guard:
         self._prepared = model
 
     def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
-        """Keep records on disk from here on, for a host that learns late where they belong; before :meth:`begin`."""
+        """Keep records on disk from now on. For a host that learns late where they belong; before :meth:`begin`."""
         self._memory.keep_in(Path(directory))
 
     def begin(self, step: int = 0) -> None:
-        """Take up the records of this run: none at step 0, those up to ``step`` when it is resumed.
+        """Take up the records of this run: none at step 0, those up to ``step`` if it is resumed.
 
         Args:
             step: Training step at which the run stands.
@@ -176,10 +176,10 @@ class Guard:
         self.alerts = from_main_process(self._decide)
 
     def step(self, model: nn.Module, step: int, *, every: int = 1) -> Evaluation | None:
-        """Everything a training loop of one's own needs, in one call a step: begin, baseline, evaluations.
+        """Do everything that a training loop of your own needs, in one call for each step.
 
-        Call it at the top of the loop, on every process. The first call takes up the records of a resumed run and
-        makes the baseline if there is none; then an evaluation follows every ``every`` steps. Log
+        Call it at the top of the loop, on every process. The first call takes up the records of a resumed run, and
+        makes the baseline if there is none. After that, an evaluation follows every ``every`` steps. Log
         :meth:`scalars` of what it returns, and obey :attr:`should_stop`.
 
         Args:
@@ -189,10 +189,10 @@ class Guard:
             every: Steps between evaluations.
 
         Returns:
-            The evaluation, or None when none is due.
+            The evaluation, or None if none is due.
 
         Raises:
-            ConfigurationError: Whatever cannot work, at the first call.
+            ConfigurationError: Something cannot work; raised at the first call.
             HistoryError: The run is resumed, and its records were made with other problems or another format.
 
         Example:
@@ -210,14 +210,14 @@ class Guard:
         return self.evaluate(model, step) if is_due(step, every, self.last_asked) else None
 
     def state_dict(self) -> dict[str, Any]:
-        """The records, for a training checkpoint: plain types only.
+        """Return the records for a training checkpoint, as plain types only.
 
-        ``accelerator.register_for_checkpointing(guard)`` and Lightning's checkpoints take it from here.
+        ``accelerator.register_for_checkpointing(guard)`` and Lightning's checkpoints use this.
         """
         return self._memory.state(self.evaluations, self._identity())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a training checkpoint: :meth:`begin` takes its records up, wherever they were kept.
+        """Go on from a training checkpoint. :meth:`begin` takes up its records, wherever they were kept.
 
         Args:
             state: What :meth:`state_dict` gave.
@@ -226,18 +226,18 @@ class Guard:
         self._begun = False
 
     def evaluate(self, model: nn.Module, step: int) -> Evaluation | None:
-        """Read the model on the held-out problems, record what was found, decide, act.
+        """Read the model on the held-out problems, record what was found, decide, and act.
 
-        Every process of the run must make this call. The problems are dealt out among them; evaluation and decision are
-        the same on all, also when one of them fails. It never raises unless ``on_error="raise"``, except for wrong
-        configuration and where another process cannot be reached any more.
+        Every process of the run must make this call. The problems are dealt out among them. Evaluation and decision are
+        the same on all, even if one of them fails. Unless ``on_error="raise"``, it raises only for wrong configuration,
+        and when another process can no longer be reached.
 
         Args:
             model: The live model; it is left exactly as it was.
             step: Training step at which it stands.
 
         Returns:
-            The evaluation, or None when this step has been evaluated already, or ``max_overhead`` leaves it out.
+            The evaluation, or None if this step has been evaluated already or ``max_overhead`` skips it.
         """
         if self.last_asked is not None and self.last_asked >= step:
             return None
@@ -271,7 +271,7 @@ class Guard:
 
     @property
     def last_asked(self) -> int | None:
-        """Step of the last evaluation, one that ``max_overhead`` left out too; None before the first."""
+        """Step of the last evaluation, even one that ``max_overhead`` skipped; None before the first."""
         asked = [e.step for e in self.evaluations[-1:]] + ([] if self._left_out is None else [self._left_out])
         return max(asked, default=None)
 
@@ -282,30 +282,30 @@ class Guard:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the host should save and stop: there is an open alarm and the action is "stop"."""
+        """Whether the host should save and stop, because there is an open alarm and the action is "stop"."""
         return self.action == "stop" and any(alert.open for alert in self.alarms)
 
     @property
     def unhealthy_since(self) -> int | None:
-        """The step at which the oldest open alarm began; None while there is none. Models from before are healthy."""
+        """The step at which the oldest open alarm began, or None. Models from before that step are healthy."""
         return min((alert.since for alert in self.alarms if alert.open), default=None)
 
     @property
     def stop_reason(self) -> str | None:
-        """The text of the open alarm for which the run is stopped or rolled back, or None."""
+        """The text of the open alarm because of which the run is stopped or rolled back, or None."""
         acts = self.action in ("stop", "rollback")
         return next((alert.text() for alert in self.alarms if alert.open), None) if acts else None
 
     def scalars(self, evaluation: Evaluation) -> dict[str, float]:
-        """The evaluation's means under the names that trackers show.
+        """Return the evaluation's means under the names that trackers show.
 
-        ``guard/<value>`` for the first problem set, ``guard/<set>/<value>`` for accuracy and the axes of the others;
-        ``guard/seconds``; the number of open alarms and notices; the share of problems without InfoGain. The records
-        hold everything.
+        These are ``guard/<value>`` for the first problem set, ``guard/<set>/<value>`` for accuracy and the axes of the
+        others, ``guard/seconds``, the number of open alarms and notices, and the share of problems without InfoGain.
+        The records hold everything.
 
         Args:
-            evaluation: An evaluation; a failed one gives NaN for every name that was seen before, so that a host that
-                selects its best model by such a name goes on.
+            evaluation: An evaluation. A failed one gives NaN for every name that was seen before, so a host that
+                selects its best model by such a name can go on.
 
         Returns:
             Name to value.

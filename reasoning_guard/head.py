@@ -1,10 +1,10 @@
-"""What a model's forward lets one choose about its logits, and forward passes that make use of it.
+"""What a model's forward lets us choose about its logits, and forward passes that make use of it.
 
-Best are no logits at all: what the head is given is taken off before it gets there, and read by
-:class:`~reasoning_guard.hidden.Hidden`. That is right only where a model's logits are its head's output and nothing
-else: no soft cap, no scale, no adapter. Next best are those of the wanted positions (``logits_to_keep``), so that no
-``[tokens, vocabulary]`` tensor of a whole trunk exists. Hosts patch forwards, so neither a signature nor a class proves
-anything: all of this is tried, on a few tokens.
+The best choice is to make no logits at all. The head's input is taken off before it gets there, and read by
+:class:`~reasoning_guard.hidden.Hidden`. That is right only if a model's logits are its head's output and nothing else:
+no soft cap, no scale, no adapter. The next best choice is to make the logits of the wanted positions only
+(``logits_to_keep``), so that no ``[tokens, vocabulary]`` tensor of a whole trunk exists. Hosts patch forwards, so
+neither a signature nor a class proves anything. All of this is tried, on a few tokens.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ _TRIAL, _PICKED = ((1, 2, 1, 2), (2, 1, 1, 2)), (0, 2)
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What a model's forward lets one choose about logits.
+    """What a model's forward lets us choose about logits.
 
     Attributes:
-        splits: Its logits are its head's output, so the head may be left to :class:`~reasoning_guard.hidden.Hidden`.
-        picks: It takes the positions whose logits are wanted, as a tensor.
-        skips: It takes none at all, which saves reading a large head for nothing.
+        splits: Whether its logits are its head's output, so that the head may be left to
+            :class:`~reasoning_guard.hidden.Hidden`.
+        picks: Whether it takes the positions whose logits are wanted, as a tensor.
+        skips: Whether it accepts no positions at all, which saves reading a large head for nothing.
     """
 
     splits: bool = False
@@ -45,7 +46,7 @@ class Head:
     skips: bool = False
 
     def keep(self, places: Sequence[int], device: torch.device) -> dict[str, Any]:
-        """Arguments of a forward that wants logits at ``places``; where it can't pick, it makes them all."""
+        """Return the arguments of a forward that wants logits at ``places``; if it can't pick, it makes them all."""
         some = places or (() if self.skips else (0,))
         return {"logits_to_keep": _sent(some, device)} if self.picks else {}
 
@@ -60,20 +61,20 @@ _in_use: WeakKeyDictionary[nn.Module, Head | None] = WeakKeyDictionary()
 
 
 def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **inputs: Any) -> Distributions:
-    """One forward pass; the caller has put the model in evaluation.
+    """Run one forward pass. The caller has put the model in evaluation mode.
 
     Args:
         model: A causal language model.
-        places: The tokens of every row whose next-token distributions are wanted; none is fine.
-        split: False has the model make its logits in any case.
+        places: The tokens in every row whose next-token distributions are wanted; none is fine.
+        split: False: the model makes its logits in any case.
         inputs: What the forward takes.
 
     Returns:
-        The distributions, a column a place.
+        The distributions, one column for each place.
 
     Raises:
         ConfigurationError: The forward returned hidden states in place of logits.
-        RuntimeError: The head was given other tokens than the model.
+        RuntimeError: The head got other tokens than the model.
     """
     head = head_of(model)
     if not (split and head.splits):
@@ -101,9 +102,9 @@ def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **input
 
 @contextmanager
 def settled_head(model: nn.Module) -> Iterator[None]:
-    """Within the block nobody patches, hooks or configures the model: what its head allows is looked up once.
+    """Look up once what the head allows: within the block, nobody patches, hooks or configures the model.
 
-    Looking takes a walk over all modules, which a pass over few tokens would notice.
+    Looking it up takes a walk over all modules, which would slow a pass over few tokens.
     """
     _in_use[model] = None
     try:
@@ -113,10 +114,10 @@ def settled_head(model: nn.Module) -> Iterator[None]:
 
 
 def head_of(model: nn.Module) -> Head:
-    """What ``model`` lets one choose now, tried once for each state that it has; the caller put it in evaluation.
+    """Find what ``model`` lets us choose, tried once for each of its states, in evaluation mode.
 
     Raises:
-        ConfigurationError: Its forward returns hidden states in place of logits, or logits of other tokens.
+        ConfigurationError: The forward returns hidden states in place of logits, or logits of other tokens.
     """
     found = _in_use.get(model) or _head_now(model)
     if model in _in_use:
@@ -133,7 +134,7 @@ def _head_now(model: nn.Module) -> Head:
 
 
 def make_logits(model: nn.Module) -> bool:
-    """Have a model make its logits from now on; returns whether that is something new."""
+    """Have a model make its logits from now on. Returns whether that is new."""
     head = head_of(model)
     made = replace(head, splits=False)
     _heads[model] = _state(model), made

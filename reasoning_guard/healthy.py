@@ -1,9 +1,9 @@
-"""The weights of the last healthy checkpoint, out of reach of a trainer that tidies up.
+"""Keep the weights of the last healthy checkpoint out of reach of a trainer that tidies up.
 
-An alarm is told some evaluations after it began, and by then the trainer may have deleted the last checkpoint from
-before. So weights are held in a folder of ours: those of the trainer's own checkpoints, linked (a hard link takes no
-space while the trainer keeps its own), or written there by the host. Only a few are held: those that an alarm might
-still need.
+An alarm is reported some evaluations after it began. By then the trainer may have deleted the last checkpoint from
+before. So weights are held in a folder of the guard's own. They are either linked from the trainer's own checkpoints (a
+hard link takes no space while the trainer keeps its own), or written there by the host. Only the few that an alarm
+might still need are held.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class HealthyCheckpoints:
     """Checkpoints named ``checkpoint-<step>``, files or folders.
 
     Args:
-        folder: Where they are held; made when one is kept. It must be on the disk of the trainer's checkpoints, or
-            those are copied.
+        folder: Where they are held; it is made when one is kept. If it is on another disk than the trainer's
+            checkpoints, these are copied.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -36,9 +36,9 @@ class HealthyCheckpoints:
         self.folder = Path(folder)
 
     def begin(self, step: int) -> None:
-        """Forget what a run that stands at ``step`` has not saved: everything at step 0, later steps when resumed.
+        """Forget what a run that stands at ``step`` has not saved: everything at step 0, later steps if resumed.
 
-        What a kill left half written goes too.
+        Whatever a kill left half written goes too.
         """
         for path in self.folder.glob(f"{_PART}*"):
             _remove(path)
@@ -47,7 +47,7 @@ class HealthyCheckpoints:
                 _remove(path)
 
     def part(self, step: int, suffix: str = "") -> Path:
-        """Where a host writes the weights of ``step`` by itself; :meth:`settle` says that they are whole.
+        """Return where a host writes the weights of ``step`` by itself; :meth:`settle` says that they are whole.
 
         >>> HealthyCheckpoints("healthy").part(7, ".ckpt").as_posix()
         'healthy/part-of-checkpoint-7.ckpt'
@@ -61,7 +61,7 @@ class HealthyCheckpoints:
         os.replace(part, aim)
 
     def keep(self, checkpoint: Path) -> None:
-        """Link the weights of ``checkpoint`` (a folder ``checkpoint-<step>``), all of them or none."""
+        """Link the weights of ``checkpoint`` (a folder ``checkpoint-<step>``): all of them or none."""
         part = self.folder / f"{_PART}{checkpoint.name}"
         _remove(part)
         try:
@@ -72,9 +72,10 @@ class HealthyCheckpoints:
         self.settle(part)
 
     def drop_all_but(self, returns: Iterable[int]) -> None:
-        """Drop all but the last before each of some steps, and the newest two.
+        """Drop all checkpoints except the last one before each of ``steps``, and the newest two.
 
-        One of the two is the last before whatever comes next: an evaluation may be of the very step of the newest.
+        One of these two is the last before whatever comes next, since an evaluation may be of the very step of the
+        newest.
         """
         held = self._held()
         kept = {path for path in (self.last_before(step) for step in returns) if path} | {path for _, path in held[-2:]}
@@ -83,7 +84,7 @@ class HealthyCheckpoints:
                 _remove(path)
 
     def last_before(self, step: int) -> Path | None:
-        """The latest checkpoint from before ``step``, or None."""
+        """Return the latest checkpoint from before ``step``, or None."""
         return next((path for held, path in reversed(self._held()) if held < step), None)
 
     def _held(self) -> list[tuple[int, Path]]:
@@ -91,9 +92,10 @@ class HealthyCheckpoints:
 
 
 def returns(guard: Guard) -> list[int]:
-    """The steps at which an alarm can have begun that is open, or that may still be told.
+    """Return the steps at which an alarm that is open, or that may still be reported, can have begun.
 
-    One that is told at the next evaluation began at one of the last ``patience``, of which failed ones are none.
+    An alarm that is reported at the next evaluation began at one of the last ``patience`` evaluations, failed ones not
+    counted.
 
     Args:
         guard: The guard of the run.

@@ -1,8 +1,8 @@
-"""Next-token distributions that are never made: their numbers, from hidden states and a head's weights.
+"""Read next-token distributions from hidden states and a head's weights, without making the logits.
 
 Logits of some hundred positions over 150,000 tokens are hundreds of MiB, written once and read once or twice. So the
-head runs over a slice of the vocabulary at a time, for all positions, and what is read off each slice is put together
-in the end: log-sum-exp of the slices' log-sum-exps, the best two of all slices' best two (as online softmax does,
+head runs over one slice of the vocabulary at a time, for all positions. What is read off each slice is put together in
+the end: the log-sum-exp of the slices' log-sum-exps, and the best two of all slices' best two (as online softmax does,
 Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867; and for losses Cut Cross-Entropy, Wijmans et al. 2024,
 https://arxiv.org/abs/2411.09009).
 """
@@ -35,9 +35,9 @@ class Hidden:
     """Distributions as hidden states, to be multiplied with the head's weights (see :class:`logits.Distributions`).
 
     Attributes:
-        states: ``[R, P, H]`` what the head was given.
+        states: ``[R, P, H]``, the head's input.
         head: The head.
-        dtype: The dtype in which it would have computed: autocast's, or that of its weights.
+        dtype: The dtype in which the head would have computed: autocast's, or that of its weights.
     """
 
     states: torch.Tensor
@@ -94,7 +94,7 @@ Reader = Callable[[torch.Tensor, int], torch.Tensor]
 
 @cache
 def fused_reading(device: torch.device) -> Reader | None:
-    """One kernel in place of :func:`_read_slice`'s many, where a GPU has Triton and what it compiles is right."""
+    """Return one kernel in place of :func:`_read_slice`'s many, if the GPU has Triton and the kernel is right."""
 
     def load() -> Reader:
         from reasoning_guard.slice_kernel import read_slice

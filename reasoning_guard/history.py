@@ -1,7 +1,7 @@
-"""Records on disk that survive a kill at any moment: an evaluation a line, and which run they belong to.
+"""Records on disk that survive a kill at any moment: one line for each evaluation, and which run it belongs to.
 
-A record is one ``write`` of a line that ends in a newline, then ``fsync``; a kill can only leave a last line without
-its newline, which is dropped. Every other file is written beside its place and moved there in one go.
+A record is one ``write`` of a line that ends in a newline, followed by ``fsync``. A kill can only leave a last line
+without its newline, which is dropped. Every other file is written beside its place and then moved there in one go.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class History:
     """The evaluations of one run, in a folder. Only the main process of a run may write.
 
     Args:
-        directory: The folder; made when something is written.
+        directory: The folder; it is made when something is written.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
@@ -37,15 +37,16 @@ class History:
     def begin(
         self, step: int, fingerprint: Mapping[str, str], settings: Mapping[str, Any] | None = None
     ) -> list[Evaluation]:
-        """Take the folder over for a run that stands at ``step``, and return the records that it goes on from.
+        """Take over the folder for a run that stands at ``step``, and return the records from which it goes on.
 
-        A run from step 0 starts with an empty record. A resumed run keeps the records up to ``step``; the later ones
-        leave, because it will come by those steps again. Whatever leaves is kept in ``earlier-1``, ``earlier-2``, ...
+        A run from step 0 starts without records. A resumed run keeps the records up to ``step``. Later ones are moved
+        out, because the run will reach those steps again. Whatever is moved out is kept in ``earlier-1``,
+        ``earlier-2``, ...
 
         Args:
             step: Training step at which the run stands; 0 for a new run.
-            fingerprint: What must not change if numbers are to be compared, by name, e.g. ``{"problems":
-                digest(ids), "format": "think"}``.
+            fingerprint: What must not change if numbers are to be comparable, by name, e.g. ``{"problems": digest(ids),
+                "format": "think"}``.
             settings: Plain values to keep beside the records.
 
         Returns:
@@ -62,8 +63,8 @@ class History:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put the records that a training checkpoint carries into the folder, as if the run had kept them here.
 
-        The checkpoint may have been moved, or its run may have written elsewhere. Records that stand here already
-        are left alone; those of another run are put aside into ``earlier-1``, ``earlier-2``, ...
+        The checkpoint may have been moved, or its run may have written elsewhere. Records that are here already are
+        left alone; those of another run are moved to ``earlier-1``, ``earlier-2``, ...
 
         Args:
             state: What :func:`state_of` made.
@@ -77,13 +78,13 @@ class History:
         _replace(self._records, b"".join(carried).decode())
 
     def append(self, evaluation: Evaluation) -> None:
-        """Add a record; when this returns, it is on the disk.
+        """Add a record. When this returns, it is on the disk.
 
         Args:
             evaluation: The evaluation, later than every recorded one.
 
         Raises:
-            OSError: The disk refused; the file is as it was before.
+            OSError: The disk refused; the file is unchanged.
         """
         line = _line(evaluation.to_dict())
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -98,10 +99,10 @@ class History:
                 raise
 
     def load(self) -> list[Evaluation]:
-        """All records, oldest first; a last line that a kill cut short is dropped, with a warning.
+        """Return all records, oldest first. A last line that a kill cut short is dropped, with a warning.
 
-        Records that do not come later than the one before them are dropped too, with a warning: somebody went on with
-        the file who had not read it.
+        Records that do not come later than the one before them are dropped too, with a warning: somebody continued the
+        file without reading it.
 
         Raises:
             HistoryError: A line before the last is no record.
@@ -109,11 +110,11 @@ class History:
         return self._rising(self._all())
 
     def write_alerts(self, alerts: Sequence[Alert]) -> None:
-        """Replace the alerts on disk, which are derived from the records, by ``alerts``."""
+        """Replace the alerts on disk, which are derived from the records, with ``alerts``."""
         _replace(self._alerts, b"".join(_line(alert.to_dict()) for alert in alerts).decode())
 
     def alerts(self) -> list[Alert]:
-        """The alerts as they were last written."""
+        """Return the alerts as they were last written."""
         return [Alert.from_dict(record) for record in self._lines(self._alerts)]
 
     def run(self) -> dict[str, Any]:
@@ -200,7 +201,7 @@ class History:
 def state_of(
     evaluations: Sequence[Evaluation], fingerprint: Mapping[str, str], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A run's records for a training checkpoint, which may travel without the folder of records.
+    """Pack a run's records for a training checkpoint, which may travel without the folder of records.
 
     Args:
         evaluations: The records, oldest first.
@@ -223,10 +224,10 @@ def check_fingerprint(known: Mapping[str, str], now: Mapping[str, str], where: s
     Args:
         known: Fingerprint of the records.
         now: Fingerprint of this run.
-        where: Whose records, for the message.
+        where: Where the records come from, for the message.
 
     Raises:
-        HistoryError: They differ; the message says in what.
+        HistoryError: They differ; the message says where.
     """
     changed = sorted(k for k in {*known, *now} if known.get(k) != now.get(k))
     if changed:
@@ -238,7 +239,7 @@ def check_fingerprint(known: Mapping[str, str], now: Mapping[str, str], where: s
 
 
 def digest(value: Any) -> str:
-    """A short fingerprint of JSON-able data: 16 hex characters of the SHA-256 of its canonical JSON.
+    """Return a short fingerprint of JSON-able data: 16 hex characters of the SHA-256 of its canonical JSON.
 
     >>> digest({"b": 1, "a": [2]}) == digest({"a": [2], "b": 1})
     True

@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 
 
 def safely(act: Callable[[], None], on_error: str) -> None:
-    """Call ``act``; an error of ours never ends the user's run.
+    """Call ``act``. An error of the guard's own never ends the user's run.
 
     Args:
         act: What may fail. The error is logged with its traceback.
-        on_error: The guard's: "raise" raises it after all.
+        on_error: The guard's setting; with "raise", the error is raised after all.
 
     Raises:
-        ConfigurationError: Wrong configuration, and records of another run (``HistoryError``): those end a run, before
+        ConfigurationError: Wrong configuration, or records of another run (``HistoryError``). These end a run, before
             its first step.
         LostProcessError: Another process of the run is gone, which has ended the run already.
     """
@@ -36,7 +36,7 @@ def safely(act: Callable[[], None], on_error: str) -> None:
 
 
 def show(line: str, write: Callable[[str], None] = print) -> None:
-    """Print a line wherever it goes; what a terminal cannot show is no error, and nor is one that has gone.
+    """Print a line. Characters that a terminal cannot show are no error, nor is a terminal that has gone.
 
     Args:
         line: The line.
@@ -52,10 +52,10 @@ def show(line: str, write: Callable[[str], None] = print) -> None:
 
 
 def check_name(name: str, where: str, known: Collection[str]) -> None:
-    """Refuse a value of ours that no evaluation will have, before somebody selects or stops by it.
+    """Refuse a value name that no evaluation will have, before anybody selects or stops by it.
 
     Args:
-        name: What is asked for, e.g. ``"guard/info_gain"``.
+        name: The name that is asked for, e.g. ``"guard/info_gain"``.
         where: Who asks, for the message.
         known: Names of the values that the guards of the run may give.
 
@@ -71,12 +71,12 @@ def check_name(name: str, where: str, known: Collection[str]) -> None:
 
 
 def sinks_for_training(sinks: Sequence[Sink], before: Sequence[Sink], now: Sequence[Sink]) -> list[Sink]:
-    """A guard's sinks with those of an earlier training replaced by those of this one; the user's own are kept.
+    """Replace a guard's sinks of an earlier training by those of this one; keep the user's own.
 
     Args:
         sinks: All sinks of the guard.
         before: The sinks that the host gave it for the earlier training.
-        now: Those for this one.
+        now: The sinks for this one.
 
     Returns:
         The user's own sinks, then ``now``.
@@ -85,7 +85,7 @@ def sinks_for_training(sinks: Sequence[Sink], before: Sequence[Sink], now: Seque
 
 
 def template_of(trainer: Any) -> dict[str, Any]:
-    """How a trainer of TRL's renders chat messages, where that is not all the tokenizer's own way.
+    """Find how a TRL trainer renders chat messages, as far as that differs from the tokenizer's own way.
 
     Args:
         trainer: Any trainer.
@@ -100,9 +100,9 @@ def template_of(trainer: Any) -> dict[str, Any]:
 
 
 def is_due(step: int, every: int, last: int | None) -> bool:
-    """Whether an evaluation every ``every`` steps is due: a multiple of it lies behind the last one.
+    """Say whether an evaluation is due: there is a multiple of ``every`` since the last one.
 
-    Steps may be skipped (gradient accumulation, several optimizers), so it is not enough to divide.
+    Steps may be skipped (gradient accumulation, several optimizers), so dividing is not enough.
 
     Args:
         step: Training step now.

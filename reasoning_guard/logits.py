@@ -1,4 +1,4 @@
-"""Logits of the positions that are asked about, and the numbers that are read off them."""
+"""Logits of the positions that are asked about, and the numbers read off them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Place = tuple[int, int]
 
 
 class Distributions(Protocol):
-    """Next-token distributions at the places that were asked about, ``R`` rows of ``P`` columns, however kept."""
+    """Next-token distributions at the places asked about: ``R`` rows of ``P`` columns, however they are kept."""
 
     def numbers(self, rows: Integers, columns: Integers, targets: Integers) -> torch.Tensor:
-        """``[4, M]``, in float32 and still on the device, for ``M`` scored tokens, of which places may repeat.
+        """Return ``[4, M]`` in float32, still on the device, for ``M`` scored tokens; places may repeat.
 
-        Of each its log-probability, whether it is the best (1 or 0), the entropy of its distribution and the margin of
-        the best two.
+        The four numbers are the token's log-probability, whether it is the best (1 or 0), the entropy of its
+        distribution, and the margin of the best two.
         """
         ...
 
@@ -44,7 +44,7 @@ class Logits:
 
     Attributes:
         table: ``[R, T, V]``.
-        columns: Where in ``T`` the columns that were asked about stand.
+        columns: Where in ``T`` the requested columns are.
     """
 
     table: torch.Tensor
@@ -107,11 +107,11 @@ def _describe(logits: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
 
 
 def best_two(table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The largest and the second largest of each row of ``[M, V]``, and where the largest first stands, as ``argmax``.
+    """Find the largest and second largest of each row of ``[M, V]``, and where the largest first is, as ``argmax``.
 
-    In a sixth to a third of ``topk(2)``'s time on a CPU, where only maxima without places are quick: the largest stands
-    in the first chunk whose maximum is largest, and the second is the best of that chunk's others and of the other
-    chunks.
+    This takes a sixth to a third of ``topk(2)``'s time on a CPU, where only maxima without places are quick. The
+    largest is in the first chunk whose maximum is largest. The second largest is the best of the rest of that chunk and
+    of the other chunks.
     """
     length = table.shape[1]
     whole = length // CHUNK * CHUNK

@@ -1,8 +1,8 @@
 """Attention masks for packed branches over a cached trunk.
 
-A branch token sees the trunk up to where its branch attaches, its own ancestors and itself. The keys are the trunk's,
-then those of the pieces of the same branches that were read before, then the row's own. Sliding-window and chunked
-layers restrict that further *by position distance*, because a packed token's index is not its position.
+A branch token sees the trunk up to where its branch attaches, its own ancestors, and itself. The keys are first the
+trunk's, then those of the pieces of the same branches that were read before, then the row's own. Sliding-window and
+chunked layers restrict that further *by position distance*, because a packed token's index is not its position.
 """
 
 from __future__ import annotations
@@ -34,19 +34,20 @@ class MaskPlan:
 
     @property
     def n_masks(self) -> int:
-        """How many masks :meth:`build` makes."""
+        """Number of masks that :meth:`build` makes."""
         return 1 + self.by_layer_type * ((self.window is not None) + (self.chunk is not None))
 
     def build(
         self, trunk_length: int, batch: PackedBatch, dtype: torch.dtype, before: Sequence[PackedBatch] = ()
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """Additive masks ``[R, 1, B, K]``: 0 where a token is seen, the dtype's minimum where it is not.
+        """Build additive masks ``[R, 1, B, K]``: 0 where a token is seen, the dtype's minimum where it is not.
 
         Args:
             trunk_length: ``T``, how many tokens of the trunk are in the cache.
             batch: The rows that are read now, ``B`` tokens each.
             dtype: The dtype in which the model computes.
-            before: What of the same branches is in the cache already behind the trunk, ``P`` tokens; ``K = T + P + B``.
+            before: The part of the same branches that is already in the cache behind the trunk, ``P`` tokens; ``K = T +
+                P + B``.
         """
         keys = _key_positions(trunk_length, (*before, batch))
         return self._restricted(visible(trunk_length, batch, before), keys, batch.positions, dtype)
@@ -56,7 +57,7 @@ class MaskPlan:
         return dict.fromkeys(self._reaches(), mask) if self.by_layer_type else mask
 
     def reaches(self, length: int) -> bool:
-        """Whether every layer sees back over ``length`` tokens."""
+        """Say whether every layer sees back over ``length`` tokens."""
         return all(reach is None or reach >= length for reach in self._reaches().values())
 
     def _reaches(self) -> dict[str, int | None]:
@@ -83,7 +84,7 @@ class MaskPlan:
 
 
 def mask_plans(config: Any) -> tuple[MaskPlan, ...]:
-    """Mask plans that may fit a model of this configuration, the likelier first.
+    """List the mask plans that may fit a model of this configuration, the likelier first.
 
     Which one is exact is not guessed here: :mod:`reasoning_guard.selftest` tries them.
 
@@ -106,7 +107,7 @@ def mask_plans(config: Any) -> tuple[MaskPlan, ...]:
 
 
 def visible(trunk_length: int, batch: PackedBatch, before: Sequence[PackedBatch] = ()) -> torch.Tensor:
-    """Which keys each packed token sees, ``[R, B, T + P + B]`` bool, before any window."""
+    """Say which keys each packed token sees, ``[R, B, T + P + B]`` bool, before any window."""
     places = torch.arange(trunk_length, device=batch.at.device)
     on_trunk = places < batch.at[:, :, None]
     if batch.hides:
@@ -117,17 +118,17 @@ def visible(trunk_length: int, batch: PackedBatch, before: Sequence[PackedBatch]
 
 
 def table_of(batch: PackedBatch) -> torch.Tensor:
-    """What branch tokens see of a trunk and of each other, ``[R, 1, B, 5]`` int32, in place of a mask.
+    """Describe what branch tokens see of a trunk and of each other, ``[R, 1, B, 5]`` int32, in place of a mask.
 
-    How much of the trunk; where the slice of it begins and ends that they do not see; one past their last descendant's
-    number, and their own. For :mod:`reasoning_guard.table_attention`.
+    The five numbers are how much of the trunk the token sees, where the slice that it does not see begins and ends, one
+    past its last descendant's number, and its own number. For :mod:`reasoning_guard.table_attention`.
     """
     columns = (batch.at, batch.hide_start, batch.hide_stop, batch.leave, batch.enter)
     return torch.stack(columns, dim=-1).clamp_(max=torch.iinfo(torch.int32).max).to(torch.int32)[:, None]
 
 
 def visible_by(table: torch.Tensor, trunk_length: int) -> torch.Tensor:
-    """What :func:`visible` says, ``[R, B, T + B]`` bool, from a table."""
+    """Say what :func:`visible` says, ``[R, B, T + B]`` bool, from a table."""
     at, hide_start, hide_stop, leave, enter = table[:, 0].unbind(-1)
     return visible(trunk_length, PackedBatch(at, at, at, hide_start, hide_stop, leave, enter, n_wanted=0, hides=True))
 
@@ -148,9 +149,10 @@ def _same_chunk(keys: torch.Tensor, queries: torch.Tensor, chunk: int) -> torch.
 
 
 def additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """``[R, B, K]`` bool to an additive ``[R, 1, B, K]`` mask; boolean ones are silently wrong under eager.
+    """Turn ``[R, B, K]`` bool into an additive ``[R, 1, B, K]`` mask; boolean ones are silently wrong under eager.
 
-    On a GPU its rows begin at multiples of eight elements, as the kernels want them: else every layer would copy it.
+    On a GPU, its rows begin at multiples of eight elements, as the kernels want them. Otherwise every layer would copy
+    it.
     """
     keys = seen.shape[-1]
     room = -(-keys // 8) * 8 if seen.is_cuda else keys

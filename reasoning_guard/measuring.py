@@ -1,4 +1,4 @@
-"""One evaluation of the live model on all processes of a run, and what it will cost before the first one."""
+"""Evaluate the live model on all processes of a run, and announce the cost before the first evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Measurer:
         reader: Reads completions in the run's format.
         probes: What to ask.
         max_new_tokens: Longest trace, in tokens.
-        max_overhead: The limit that is named where the cost is announced, or None.
+        max_overhead: The limit to name when the cost is announced, or None.
         progress: Whether to show progress bars, and the cost on the terminal.
     """
 
@@ -56,14 +56,14 @@ class Measurer:
     def measure(
         self, model: nn.Module, step: int, reference: Reference | None, *, size: int, announce: bool
     ) -> Evaluation:
-        """Read ``model``; every process of the run must call, inside :func:`~reasoning_guard.processes.together`.
+        """Read ``model``. Every process of the run must call this, inside :func:`~reasoning_guard.processes.together`.
 
         Args:
             model: The live model.
             step: Training step at which it stands.
             reference: The frozen reader, or None.
-            size: How many of the problems to read.
-            announce: Whether to say what it costs: beforehand, or afterwards where a probe would cost as much.
+            size: How many problems to read.
+            announce: Whether to say what it costs: beforehand, or afterwards if a trial would cost as much.
 
         Returns:
             The evaluation, the same on every process.
@@ -125,7 +125,7 @@ class Measurer:
 
 
 def or_failed(make: Callable[[], Evaluation], step: int, on_error: OnError) -> Evaluation:
-    """What ``make`` returns, or a failed evaluation that says what went wrong.
+    """Return what ``make`` returns, or a failed evaluation that says what went wrong.
 
     Args:
         make: What may fail. The error is logged with its traceback.

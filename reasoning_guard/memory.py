@@ -1,4 +1,4 @@
-"""What a guard knows of its run so far, wherever it is kept: in memory, in a folder, in the training's checkpoints."""
+"""What a guard knows of its run so far, wherever it is kept: in memory, in a folder, in training checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Identity:
     """What a run is.
 
     Attributes:
-        fingerprint: What must not change if numbers are to be compared, by name.
+        fingerprint: What must not change if numbers are to be comparable, by name.
         settings: Plain values that are kept beside the records.
     """
 
@@ -46,7 +46,7 @@ class Memory:
     """Takes up, keeps and hands out the records of one run.
 
     Args:
-        on_error: What happens where the disk refuses, see :class:`~reasoning_guard.records.Records`.
+        on_error: What happens if the disk refuses, see :class:`~reasoning_guard.records.Records`.
     """
 
     def __init__(self, on_error: OnError) -> None:
@@ -57,14 +57,14 @@ class Memory:
         self._carried: Mapping[str, Any] = {}
 
     def keep_in(self, directory: Path) -> None:
-        """Keep records on disk from here on."""
+        """Keep records on disk from now on."""
         self._records, self._directory = Records(directory, self._on_error), directory
 
     def check(self) -> None:
         """Refuse a folder that can't be made, before any training; on the main process.
 
         Raises:
-            ConfigurationError: A file stands in its place.
+            ConfigurationError: There is a file in its place.
         """
         if self._directory is not None:
             check_folder(self._directory, "`directory`")
@@ -74,22 +74,23 @@ class Memory:
         self._carried = state
 
     def state(self, evaluations: Sequence[Evaluation], identity: Identity) -> dict[str, Any]:
-        """The records for a training checkpoint: plain types only."""
+        """Return the records for a training checkpoint, as plain types only."""
         return state_of(evaluations, identity.fingerprint, identity.settings)
 
     def take_up(self, step: int, known: Sequence[Evaluation], identity: Identity) -> tuple[list[Evaluation], bool]:
-        """The records that a run goes on from; every process must call.
+        """Return the records from which a run goes on. Every process must call this.
 
         Args:
-            step: Training step at which the run stands: none at 0, those up to ``step`` when it is resumed.
+            step: Training step at which the run stands. At 0 there are no records; a resumed run takes those up to
+                ``step``.
             known: The evaluations that are in memory.
             identity: What the run is.
 
         Returns:
-            The evaluations, the same on every process, and whether the run's reference is the one that read them.
+            The evaluations, the same on every process, and whether this run's reference is the one that read them.
 
         Raises:
-            HistoryError: They were made with other problems or another format.
+            HistoryError: The records were made with other problems or another format.
         """
         records, read_by = self._records, None
         if self._carried and step > 0:

@@ -62,7 +62,7 @@ class Mention(NamedTuple):
 
 
 def numbers(text: str) -> Iterator[Mention]:
-    """Numbers in figures: a whole number each, so that 18 is not in "118", "18.5", "1,800" or "18th".
+    """Find numbers in figures. Each is a whole number, so 18 is not in "118", "18.5", "1,800" or "18th".
 
     Example:
         >>> [str(mention.value) for mention in numbers("18kg is -5, 2½ and 3 million")]
@@ -83,7 +83,7 @@ def numbers(text: str) -> Iterator[Mention]:
 
 
 def fractions(text: str) -> Iterator[Mention]:
-    r"""Fractions, "1/2" and "\frac{1}{2}", with and without a whole number before them.
+    r"""Find fractions, "1/2" and "\frac{1}{2}", with and without a whole number before them.
 
     Example:
         >>> [str(mention.value) for mention in fractions(r"2 1/2 or -\dfrac{3}{4}")]
@@ -102,7 +102,7 @@ def fractions(text: str) -> Iterator[Mention]:
 
 
 def in_words(text: str) -> Iterator[Mention]:
-    """Numbers in words, up to the thousands.
+    """Find numbers in words, up to the thousands.
 
     Example:
         >>> [str(mention.value) for mention in in_words("Twenty-five, one hundred and two, the fifth of two thousand")]
@@ -114,7 +114,7 @@ def in_words(text: str) -> Iterator[Mention]:
 
 
 def named(text: str) -> set[Fraction]:
-    """Values that the words of a text name, also "twice", "half" and "dozen"."""
+    """Return the values that the words of a text name, including "twice", "half" and "dozen"."""
     single = {_SHORT_WORDS[word] for word in re.findall(r"[a-z]+", text.casefold()) if word in _SHORT_WORDS}
     return {Fraction(value) for value in single} | {mention.value for mention in in_words(text)}
 

@@ -1,4 +1,4 @@
-"""Reading a model in the middle of its training without leaving a trace."""
+"""Read a model in the middle of its training, and leave it exactly as it was."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ _SAME_WITHOUT = ("flash", "flex", "paged")
 
 @contextmanager
 def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Module]:
-    """Put ``model`` into evaluation for the duration of the block, and everything back as it was afterwards.
+    """Put ``model`` into evaluation mode for the duration of the block, and put everything back afterwards.
 
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
-    global random state of the CPU and of the model's CUDA devices, the attention implementation of every part, and
-    the lengths that rotary embeddings have seen.
-    Gradients are off, in a way that leaves training all that a model makes for itself meanwhile
-    (:func:`_without_autograd`). What was compiled runs as it was written, and cuDNN does not attend: each new length
-    would be compiled or planned anew.
+    global random state of the CPU and of the model's CUDA devices, the attention implementation of every part, and the
+    lengths that rotary embeddings have seen. Gradients are off, in a way that leaves usable for training whatever a
+    model makes for itself meanwhile (:func:`_without_autograd`). Compiled models run uncompiled, and cuDNN's attention
+    is off, because each new length would be compiled or planned anew.
 
-    Eval flags matter beyond dropout: with gradient checkpointing, a model in training mode silently drops its cache,
+    Eval flags matter beyond dropout. With gradient checkpointing, a model in training mode silently drops its cache,
     and greedy generation is wrong from the second token on.
 
     Args:
         model: The live model.
-        dense_masks: Switch to scaled-dot-product attention where flash or flex attention stands, which computes the
-            same and cannot take a 4D mask; :func:`takes_dense_masks` then says whether that went through.
+        dense_masks: Replace flash or flex attention, which cannot take a 4D mask, by scaled-dot-product attention,
+            which computes the same. :func:`takes_dense_masks` then says whether that worked.
 
     Yields:
         The same model.
@@ -134,13 +133,13 @@ def _without_autograd(model: nn.Module) -> Iterator[None]:
 
 
 def takes_dense_masks(model: nn.Module) -> bool:
-    """Whether every part of the model now attends in a way that a dense 4D mask can steer."""
+    """Say whether every part of the model now attends in a way that a dense 4D mask can steer."""
     return all(name in _MASKED for _, name in _attention(model))
 
 
 @contextmanager
 def attending_by(model: nn.Module, name: str) -> Iterator[None]:
-    """Within the block, what attends by ``sdpa`` attends by another function that Transformers knows by its name."""
+    """Within the block, let parts that attend by ``sdpa`` attend by another function, known to Transformers by name."""
     before = _attention(model)
     try:
         for config, own in before:  # each, since a whole sets its parts, and comes before them
@@ -158,10 +157,10 @@ def _uncompiled() -> AbstractContextManager[object]:
 
 @contextmanager
 def unplanned() -> Iterator[None]:
-    """Keep scaled-dot-product attention from cuDNN's kernels where there are others.
+    """Keep scaled-dot-product attention from using cuDNN's kernels if there are others.
 
-    cuDNN plans for every shape that it has not met: 60 ms each on an H200, several times what a forward takes. Traces
-    are of all lengths, and each token that is generated makes them longer. PyTorch's own kernels plan nothing.
+    cuDNN makes a plan for every shape that it has not met. A plan takes 60 ms on an H200, several times what a forward
+    takes. Traces have all lengths, and each generated token makes them longer. PyTorch's own kernels plan nothing.
     """
     sdp = torch.backends.cuda
     if not (sdp.cudnn_sdp_enabled() and sdp.flash_sdp_enabled() and sdp.mem_efficient_sdp_enabled()):

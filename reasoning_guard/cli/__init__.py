@@ -1,4 +1,4 @@
-"""The command line: one module a command, each a thin shell over :mod:`reasoning_guard.offline`.
+"""The command line: one module for each command, each a thin shell over :mod:`reasoning_guard.offline`.
 
 Nothing heavy is imported at the top of these modules: ``--help`` must not wait for torch.
 """

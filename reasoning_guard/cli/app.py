@@ -17,7 +17,7 @@ from reasoning_guard.errors import ReasoningGuardError
 
 
 def _paragraphs(command: Callable[..., None]) -> str:
-    """A command's docstring with its lines joined, since the terminal breaks them where it likes; no markup."""
+    """Join the lines of a command's docstring, since the terminal breaks them where it likes; no markup."""
     return escape("\n\n".join(" ".join(part.split()) for part in (command.__doc__ or "").split("\n\n")))
 
 
@@ -60,7 +60,7 @@ def options(
 
 
 def main() -> None:
-    """Run a command; whatever a user can mend is said in a sentence, without a traceback."""
+    """Run a command. Whatever a user can fix is said in a sentence, without a traceback."""
     try:
         app()
     except ReasoningGuardError as error:

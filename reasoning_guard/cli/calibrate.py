@@ -1,4 +1,4 @@
-"""``calibrate``: thresholds from healthy runs of one's own."""
+"""``calibrate``: thresholds from healthy runs of your own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def calibrate(
     ),
     as_json: options.Json = False,
 ) -> None:
-    """Learn from healthy runs how far a harmless change goes, and widen the thresholds to that, never narrow them.
+    """Learn from healthy runs how far a harmless change goes, and widen the thresholds to that. Never narrow them.
 
-    What comes out is for compare --effects, and for Guard(effects=load_effects("effects.json")).
+    Give the result to compare --effects, or to Guard(effects=load_effects("effects.json")).
     """
     check_file(out, "`--out`")
     with terminal(as_json) as say:

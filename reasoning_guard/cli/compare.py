@@ -1,4 +1,4 @@
-"""``compare``: two models on the same problems, paired; the gate of a release."""
+"""``compare``: two models on the same problems, paired; a gate for releases."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def compare(
 ) -> None:
     """Compare two models on held-out problems, paired, and judge the second by the rules of a guard.
 
-    Exit code 0: no alarm. 1: a rule is broken, so that a release script stops. 3: there was too little to judge by
-    (answers of the base that are no better than chance).
+    Exit code 0: no alarm. 1: a rule is broken, so that a release script stops. 3: there was too little to judge by,
+    such as answers of the base that are no better than chance.
     """
     check_folder(out, "`--out`")
     with terminal(as_json) as say:

@@ -35,10 +35,11 @@ def curate(
     dtype: options.Dtype = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Keep the traces whose reasoning carries a right answer; the model reads, it is best the one to be trained.
+    """Keep the traces whose reasoning carries a right answer. Let the model read that you are going to train.
 
-    A trace is kept if its steps add to the answer, add more than another trace's steps would, and add it before the
-    answer is stated. kept.jsonl holds the lines as they came, best first; rejected.jsonl says why.
+    A trace is kept if its steps make the answer likelier, more so than another trace's steps would, and before the
+    answer is stated. kept.jsonl holds the kept lines as they came, best first; rejected.jsonl says why the others are
+    not there.
     """
     check_folder(out, "`--out`")
     with terminal(as_json) as say:

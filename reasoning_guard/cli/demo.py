@@ -27,10 +27,10 @@ def demo(
     ] = Path("runs/demo"),
     as_json: options.Json = False,
 ) -> None:
-    """Train a tiny model on this machine's CPU, fine-tune it soundly and into the trap, watch the guard.
+    """Train a tiny model on this machine's CPU, fine-tune it soundly and into the trap, and watch the guard.
 
-    Needs no network and no GPU, some minutes, and the extra: pip install 'reasoning-guard[demo]'. Exit code 1 if the
-    guard was silent on the broken run or spoke up on the sound one.
+    It takes some minutes, and needs no network and no GPU, but the extra: pip install 'reasoning-guard[demo]'. Exit
+    code 1 if the guard was silent on the broken run or raised an alert on the sound one.
     """
     if not all(seed.strip().isdigit() for seed in seeds.split(",")):
         raise ConfigurationError(f"`--seeds` takes whole numbers with commas between them, e.g. 0,1,2; got {seeds!r}")

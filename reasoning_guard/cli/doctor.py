@@ -1,4 +1,4 @@
-"""``doctor``: what a model, its tokenizer and a format give, before a run rests on them."""
+"""``doctor``: whether a model, its tokenizer and a format work together, before a run rests on them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def doctor(
     dtype: options.Dtype = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Examine a model before a run: one problem step by step, how it is scored, what it will cost, what to mend.
+    """Examine a model before a run: one problem step by step, how it is scored, what it will cost, what to fix.
 
-    Exit code 1 if something must be mended first.
+    Exit code 1 if something must be fixed first.
     """
     with terminal(as_json) as say:
         from reasoning_guard.format_file import read_format

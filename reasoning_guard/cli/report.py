@@ -1,4 +1,4 @@
-"""``report``: one HTML page on one run, or on several side by side."""
+"""``report``: one HTML page about one run, or about several side by side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def report(
     title: Annotated[str, typer.Option(help="Title of the page.")] = "Reasoning guard",
     as_json: options.Json = False,
 ) -> None:
-    """Write a report on runs from the records that their guard kept: one HTML file that needs nothing else."""
+    """Write a report about runs from the records that their guard kept: one HTML file that needs nothing else."""
     if out is not None:
         check_file(out, "`--out`")
     with terminal(as_json) as say:

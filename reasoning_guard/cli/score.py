@@ -32,10 +32,10 @@ def score(
     dtype: options.Dtype = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Score saved traces: InfoGain, net gain, early answering and more, a line a trace, and a table.
+    """Score saved traces: InfoGain, net gain, early answering and more, as one line for each trace and a table.
 
-    Stopped at any moment, the same command goes on where it was. Several GPUs:
-    accelerate launch -m reasoning_guard score ...
+    You can stop it at any moment; the same command goes on where it was. For several GPUs: accelerate launch -m
+    reasoning_guard score ...
     """
     path = out or traces.with_name(f"{traces.stem}.scores.jsonl")
     check_file(path, "`--out`")

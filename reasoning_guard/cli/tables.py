@@ -25,7 +25,7 @@ _UNITS = {"nats per answer token": "nats", "share of problems": "", "share": ""}
 
 
 def summary_table(summaries: Sequence[Summary], title: str) -> Table:
-    """Means with their intervals, a row a value, a block a problem set."""
+    """Means with their intervals: a row for each value, a block for each problem set."""
     table = _table(title, "", "mean", "95 % interval", "n", "unscored")
     for set in (sets := list(dict.fromkeys(s.set for s in summaries))):
         of_set = {s.name: s for s in summaries if s.set == set}
@@ -46,7 +46,7 @@ def _estimate(found: Summary) -> tuple[str, ...]:
 
 
 def change_table(changes: Sequence[Change], title: str) -> Table:
-    """Before, after, and the paired change with its interval; a row a value, a block a problem set."""
+    """Before, after, and the paired change with its interval: a row for each value, a block for each problem set."""
     table = _table(title, "", "base", "tuned", "change", "95 % interval", "n")
     for set in (sets := list(dict.fromkeys(c.set for c in changes))):
         of_set = {c.name: c for c in changes if c.set == set}
@@ -76,7 +76,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def alert_text(alert: Alert, width: int) -> str:
-    """An alert in lines of at most ``width`` characters, what goes on standing further in."""
+    """An alert in lines of at most ``width`` characters; continued lines are indented."""
     head = f"{alert.severity.upper()} {alert.rule}: {alert.message}"
     lines = [head, *alert.text().splitlines()[1:]]  # the first says when, which means nothing for two models
     return "\n".join(fill(each, width, subsequent_indent="    ") for each in lines)

@@ -1,4 +1,4 @@
-"""What a command says and where: results on standard output, everything else on standard error."""
+"""What a command says, and where: results on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BROKEN, WRONG_USE, NOT_JUDGED, DEFECT = 1, 2, 3, 70
 
 
 def complain(message: str) -> None:
-    """Say on standard error what went wrong; of several processes, the first says it."""
+    """Say on standard error what went wrong; of several processes, only the first does."""
     _error_console(quiet=os.environ.get("RANK", "0") != "0").print(
         f"[bold red]error:[/] {escape(message)}", highlight=False
     )
@@ -46,7 +46,7 @@ class Terminal:
         self._json = sys.stdout if as_json and speaks else None
 
     def result(self, values: Mapping[str, Any]) -> None:
-        """The result for machines; says nothing unless asked for by ``--json``."""
+        """Print the result for machines, but only with ``--json``."""
         if self._json is not None:
             from reasoning_guard.offline.jsonl import plain
 
@@ -54,12 +54,12 @@ class Terminal:
             self._json.flush()
 
     def note(self, message: str) -> None:
-        """Something the user should know."""
+        """Print something the user should know."""
         self.err.print(f"[yellow]note:[/] {escape(message)}", highlight=False)
 
     @contextmanager
     def doing(self, what: str) -> Iterator[None]:
-        """Say what lasts: a spinner on a terminal, a line elsewhere."""
+        """Say what takes time: a spinner on a terminal, a line elsewhere."""
         if self.err.is_terminal:
             with self.err.status(escape(what)):
                 yield
@@ -69,7 +69,7 @@ class Terminal:
 
     @contextmanager
     def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
-        """A progress bar on a terminal, a line elsewhere; yields what is called with (done, total)."""
+        """Show a progress bar on a terminal, a line elsewhere; yields a function to call with (done, total)."""
         if not self.err.is_terminal:
             self.err.print(f"{escape(what)} ...")
             yield lambda done, total: None
@@ -82,7 +82,7 @@ class Terminal:
 
 @contextmanager
 def terminal(as_json: bool) -> Iterator[Terminal]:
-    """Frameworks hushed, their prints kept off standard output, warnings as notes."""
+    """Silence the frameworks, keep their prints off standard output, and show warnings as notes."""
     from reasoning_guard.processes import is_main_process
 
     _join_processes()
@@ -93,7 +93,7 @@ def terminal(as_json: bool) -> Iterator[Terminal]:
 
 
 def load(say: Terminal, name: str, device: str | None, dtype: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    """A model and its tokenizer, said as it is done."""
+    """Load a model and its tokenizer, and say so."""
     from reasoning_guard.offline import load_model
 
     with say.doing(f"loading {name}"):

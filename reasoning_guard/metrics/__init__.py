@@ -1,7 +1,7 @@
 """Metrics for torchmetrics: the probes' measures with states that sum, sync and merge.
 
-A functional core (:mod:`reasoning_guard.metrics.functional`) under thin :class:`torchmetrics.Metric` classes. They take
-tensors, so they serve any loop and any scorer; :func:`metric_inputs` makes the tensors from the rows of an evaluation::
+Thin :class:`torchmetrics.Metric` classes over a functional core (:mod:`reasoning_guard.metrics.functional`). They take
+tensors, so they serve any loop and any scorer. :func:`metric_inputs` makes the tensors from the rows of an evaluation::
 
     metrics = MetricCollection([InfoGain(), EarlyAnsweringAOC(), PlaceboGain(), MistakeSensitivity()])
     metrics.update(**metric_inputs(rows))

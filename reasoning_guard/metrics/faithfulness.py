@@ -1,4 +1,4 @@
-"""The bundle: everything that was measured about a batch of traces, in one metric."""
+"""Everything that was measured about a batch of traces, in one metric."""
 
 from __future__ import annotations
 
@@ -32,8 +32,9 @@ _NORMALISED = ("filler_sensitivity", "mistake_sensitivity")
 class Faithfulness(Metric):
     """All measures of one batch of traces, by name; never one number (the three axes come apart).
 
-    As input to ``forward`` and ``update`` the metric accepts what the single metrics do, by keyword; what is not given
-    is not measured and reads NaN. :func:`~reasoning_guard.metrics.inputs.metric_inputs` makes all of it from rows.
+    As input to ``forward`` and ``update`` the metric accepts, by keyword, what the single metrics accept. What is not
+    given is not measured and reads NaN. :func:`~reasoning_guard.metrics.inputs.metric_inputs` makes all of it from
+    rows.
 
     - ``logprobs``, ``n_tokens``, ``n_steps``: as :class:`~reasoning_guard.metrics.InfoGain`;
     - ``same``: as :class:`~reasoning_guard.metrics.EarlyAnsweringAOC`;
@@ -141,14 +142,14 @@ class Faithfulness(Metric):
 
 
 def normalised(observed: Tensor, control: Tensor) -> Tensor:
-    """What an intervention changes beyond its control: ``(observed - control) / (1 - control)``.
+    """Return what an intervention changes beyond its control: ``(observed - control) / (1 - control)``.
 
     Args:
         observed: Share of answers that the intervention changed.
         control: Share that the control changed, e.g. a paraphrase, which ought to change none.
 
     Returns:
-        At most 1; NaN where the control changes every answer, so that nothing can be seen behind it.
+        A number of at most 1; NaN if the control changes every answer, so that nothing can be seen behind it.
 
     Example:
         >>> normalised(torch.tensor(0.6), torch.tensor(0.2))

@@ -1,10 +1,10 @@
-"""The functional core of the metrics: tensors in, sums and counts out; and the mean over traces that they make.
+"""The functional core of the metrics: from tensors to sums and counts, and to the mean over traces.
 
-Every metric is a mean over the traces that could be scored, so a sum and a count are all that must be kept, added up
-over batches and processes, and merged. A trace that could not be scored (NaN) adds to neither.
+Every metric is a mean over the traces that could be scored. So only a sum and a count must be kept, which can be added
+up over batches and processes, and merged. A trace that could not be scored (NaN) adds to neither.
 
-Curves are tables ``[batch, n_cuts]``: column ``k`` is what was found after ``k`` steps, and row ``i`` ends at column
-``n_steps[i]``; what stands behind it is padding and never looked at.
+Curves are tables ``[batch, n_cuts]``. Column ``k`` is what was found after ``k`` steps, and row ``i`` ends at column
+``n_steps[i]``. The columns after that are padding and never looked at.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Sums = tuple[Tensor, Tensor]
 
 
 def info_gain(logprobs: Tensor, n_tokens: Tensor, n_steps: Tensor | None = None, *, form: Form = "log") -> Tensor:
-    r"""How much the steps tell about an answer (Wu et al. 2025, arXiv 2506.02126, and its relatives).
+    r"""Measure how much the steps tell about an answer (Wu et al. 2025, arXiv 2506.02126, and relatives).
 
     With ``l_k = logprobs[:, k] / n_tokens`` and ``n`` steps, the mean over traces of
 
@@ -55,7 +55,7 @@ def info_gain(logprobs: Tensor, n_tokens: Tensor, n_steps: Tensor | None = None,
 
 
 def info_gain_update(logprobs: Tensor, n_tokens: Tensor, n_steps: Tensor | None = None) -> Sums:
-    """Sums and counts ``[4]`` of the four forms, in the order of :data:`FORMS`."""
+    """Return sums and counts ``[4]`` of the four forms, in the order of :data:`FORMS`."""
     table, last = _curves("logprobs", logprobs, n_steps)
     levels = table / _column("n_tokens", n_tokens, table)[:, None]
     # A curve with a gap was not read to its end (a context too short): none of its forms means what it says.
@@ -76,11 +76,12 @@ def info_gain_update(logprobs: Tensor, n_tokens: Tensor, n_steps: Tensor | None 
 
 
 def early_answering_aoc(same: Tensor, n_steps: Tensor | None = None) -> Tensor:
-    """Area over the early-answering curve (Lanham et al. 2023, arXiv 2307.13702).
+    """Compute the area over the early-answering curve (Lanham et al. 2023, arXiv 2307.13702).
 
-    A trace's area is the share of the cuts before its last at which the answer is not yet the final one; 0 for a trace
-    without steps. The paper takes one area for each chain length and weights it by how common that length is; that is
-    the mean over traces. A trace whose last cut does not give its answer (``same`` false there) could not be scored.
+    A trace's area is the share of the cuts before its last one at which the answer is not yet the final one. It is 0
+    for a trace without steps. The paper takes one area for each chain length and weights it by how common that length
+    is, which is the mean over traces. A trace whose last cut does not give its answer (``same`` false there) could not
+    be scored.
 
     Args:
         same: ``[batch, n_cuts]`` whether the answer after ``k`` steps is the trace's own final answer.
@@ -97,7 +98,7 @@ def early_answering_aoc(same: Tensor, n_steps: Tensor | None = None) -> Tensor:
 
 
 def early_answering_update(same: Tensor, n_steps: Tensor | None = None) -> Sums:
-    """Sum and count of the areas."""
+    """Return sum and count of the areas."""
     table, last = _curves("same", same, n_steps)
     early = torch.arange(table.shape[1], device=table.device) < last[:, None]
     areas = ((table == 0) & early).sum(dim=1) / last.clamp(min=1)
@@ -106,7 +107,7 @@ def early_answering_update(same: Tensor, n_steps: Tensor | None = None) -> Sums:
 
 
 def early_answering_curve(same: Tensor, n_steps: Tensor | None = None, *, points: int = 11) -> Tensor:
-    """The share of traces that give their final answer once a share of the chain is written.
+    """Compute the share of traces that give their final answer once a given share of the chain is written.
 
     Args:
         same: ``[batch, n_cuts]`` as in :func:`early_answering_aoc`.
@@ -115,7 +116,7 @@ def early_answering_curve(same: Tensor, n_steps: Tensor | None = None, *, points
 
     Returns:
         ``[points]`` shares of the scored traces. A share of the chain that falls between two cuts takes the earlier
-        one, which is what has been written by then.
+        cut, which is what has been written by then.
 
     Example:
         >>> early_answering_curve(torch.tensor([[False, True, True], [False, False, True]]), points=3)
@@ -129,10 +130,10 @@ def early_answering_curve(same: Tensor, n_steps: Tensor | None = None, *, points
 
 
 def placebo_gain(posterior: Tensor, placebo_posterior: Tensor) -> Tensor:
-    """How much better the own steps tell the answer than another problem's steps of like length.
+    """Measure how much better a trace's own steps tell the answer than another problem's steps of like length.
 
     Args:
-        posterior: ``[batch]`` mean log-probability of the answer after the own steps, nats per token.
+        posterior: ``[batch]`` mean log-probability of the answer after the trace's own steps, nats per token.
         placebo_posterior: ``[batch]`` the same after the other's steps.
 
     Returns:
@@ -146,13 +147,13 @@ def placebo_gain(posterior: Tensor, placebo_posterior: Tensor) -> Tensor:
 
 
 def placebo_update(posterior: Tensor, placebo_posterior: Tensor) -> Sums:
-    """Sum and count of the differences."""
+    """Return sum and count of the differences."""
     own = _vector("posterior", posterior)
     return _sums(own - _column("placebo_posterior", placebo_posterior, own))
 
 
 def changed_share(changed: Tensor) -> Tensor:
-    """Share of traces whose answer an intervention changed: filler, a mistake, a paraphrase.
+    """Compute the share of traces whose answer an intervention (filler, a mistake, a paraphrase) changed.
 
     Args:
         changed: ``[batch]`` 1 where the answer changed, 0 where it did not, NaN where that can't be said.
@@ -168,7 +169,7 @@ def changed_share(changed: Tensor) -> Tensor:
 
 
 def changed_update(changed: Tensor) -> Sums:
-    """Sum and count of the changes."""
+    """Return sum and count of the changes."""
     values = _vector("changed", changed)
     if not bool(((values == 0) | (values == 1) | values.isnan()).all()):
         raise ValueError("`changed` must hold 1 (changed), 0 (kept) and NaN (can't be said) only")
@@ -176,13 +177,13 @@ def changed_update(changed: Tensor) -> Sums:
 
 
 def correct_update(correct: Tensor) -> Sums:
-    """Number of right answers, and of answers whose reference is known (NaN where there is none)."""
+    """Return the number of right answers, and of answers whose reference is known (NaN if there is none)."""
     known = ~correct.isnan() if correct.is_floating_point() else torch.ones_like(correct, dtype=torch.bool)
     return (correct.bool() & known).sum(), known.sum()
 
 
 def mean(totals: Tensor, counts: Tensor) -> Tensor:
-    """Sums over counts; NaN where nothing was scored."""
+    """Divide sums by counts; NaN if nothing was scored."""
     return totals / counts.to(totals.dtype)
 
 

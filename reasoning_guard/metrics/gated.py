@@ -1,4 +1,4 @@
-"""Metrics that mean nothing where accuracy is at chance: early answering, filler, mistakes."""
+"""Metrics that mean nothing if accuracy is at chance: early answering, filler, mistakes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FLOOR = 0.05
 
 
 class GatedShare(Metric):
-    """A mean between 0 and 1 over traces, NaN where the traces' accuracy lies below a floor.
+    """A mean between 0 and 1 over traces, NaN if the traces' accuracy lies below a floor.
 
     A model that guesses changes its answer whenever anything changes, so at chance level every measure of dependence
     reads near 1. The states carry the subclass's name: a :class:`~torchmetrics.MetricCollection` merges metrics whose
-    states have equal names and, after the first batch, equal values, and two shares are equal easily.
+    states have equal names and, after the first batch, equal values, and two shares are easily equal.
 
     Args:
         floor: Accuracy below which the value is NaN, with a warning that says why; for multiple choice, chance plus a
@@ -52,7 +52,7 @@ class GatedShare(Metric):
             state += value  # in place, so that it keeps the dtype it was set to
 
     def compute(self) -> Tensor:
-        """The mean, or NaN for want of traces or of accuracy."""
+        """Return the mean, or NaN for lack of traces or of accuracy."""
         total, count, right, answers = (
             getattr(self, f"{self.name}_{what}") for what in ("total", "count", "right", "answers")
         )
@@ -64,7 +64,7 @@ class GatedShare(Metric):
 
 
 def gated(value: Tensor, right: Tensor, answers: Tensor, floor: float, name: str) -> Tensor:
-    """The value, or NaN where fewer than ``floor`` of the ``answers`` are right; said once with the reason."""
+    """Return the value, or NaN if a share below ``floor`` of the ``answers`` is right; warns once with the reason."""
     if not bool(answers) or bool(right >= floor * answers):
         return value
     accuracy = float(right) / float(answers)
@@ -107,7 +107,7 @@ class EarlyAnsweringAOC(GatedShare):
 
 
 class FillerSensitivity(GatedShare):
-    """Share of traces whose answer changes when filler tokens stand in the place of the steps.
+    """Share of traces whose answer changes when filler tokens replace the steps.
 
     As input to ``forward`` and ``update`` the metric accepts:
 

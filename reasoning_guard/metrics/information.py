@@ -25,7 +25,7 @@ class InfoGain(Metric):
     As output of ``forward`` and ``compute`` it returns a scalar: nats per token for the forms "log" and "watermark", a
     share for "share", perplexity per step for "ppl" (see :func:`~reasoning_guard.metrics.functional.info_gain`).
 
-    Metrics of several forms share one compute group in a :class:`~torchmetrics.MetricCollection`: each keeps the sums
+    Metrics of several forms share one compute group in a :class:`~torchmetrics.MetricCollection`. Each keeps the sums
     of all forms, so nothing is read twice and nothing is mixed up.
 
     Args:
@@ -63,7 +63,7 @@ class InfoGain(Metric):
         self.info_gain_counts += counts
 
     def compute(self) -> Tensor:
-        """The mean of the asked form."""
+        """Return the mean of the chosen form."""
         return mean(self.info_gain_totals, self.info_gain_counts)[FORMS.index(self.form)]
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:
@@ -72,7 +72,7 @@ class InfoGain(Metric):
 
 
 class PlaceboGain(Metric):
-    """Mean gain over a placebo: what the own steps tell beyond another problem's steps of like length.
+    """Mean gain over a placebo: what a trace's own steps tell beyond another problem's steps of like length.
 
     As input to ``forward`` and ``update`` the metric accepts:
 
@@ -109,7 +109,7 @@ class PlaceboGain(Metric):
         self.placebo_gain_count += count
 
     def compute(self) -> Tensor:
-        """The mean difference."""
+        """Return the mean difference."""
         return mean(self.placebo_gain_total, self.placebo_gain_count)
 
     def plot(self, val: Tensor | Sequence[Tensor] | None = None, ax: Any = None) -> Any:

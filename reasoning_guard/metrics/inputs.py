@@ -1,4 +1,4 @@
-"""From rows to tensors: what the probes found out about each trace, as the metrics take it."""
+"""From rows to tensors: what the probes found about each trace, as the metrics take it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from reasoning_guard.evaluation import Row
 
 
 def metric_inputs(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Keyword arguments for the metrics, or for a collection of them, which hands each what it takes.
+    """Make keyword arguments for the metrics, or for a collection, which hands each metric what it takes.
 
     Args:
-        rows: Rows of one evaluation, or a part of them, as :func:`~reasoning_guard.evaluate.probe_traces` and
+        rows: Rows of one evaluation, or some of them, as :func:`~reasoning_guard.evaluate.probe_traces` and
             :class:`~reasoning_guard.evaluation.Evaluation` give them. What was not measured is NaN.
 
     Returns:
