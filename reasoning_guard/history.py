@@ -118,7 +118,7 @@ class History:
         return [Alert.from_dict(record) for record in self._lines(self._alerts)]
 
     def run(self) -> dict[str, Any]:
-        """What :meth:`begin` noted about the run: ``fingerprint``, ``settings``, ``begun_at_step``; empty before it."""
+        """Return what :meth:`begin` noted about the run: ``fingerprint``, ``settings``, ``begun_at_step``."""
         try:
             found = json.loads(self._run.read_text("utf-8")) if self._run.exists() else {}
         except ValueError:  # a disk lost it; the records beside it are whole all the same

@@ -174,7 +174,7 @@ def unplanned() -> Iterator[None]:
 
 
 def runs_as_written() -> bool:
-    """Whether :func:`reading` keeps ``torch.compile`` out; compiled code may pass hooks by, or keep them."""
+    """Say whether :func:`reading` keeps ``torch.compile`` out. Compiled code may bypass hooks, or keep them."""
     return hasattr(torch.compiler, "set_stance")
 
 

@@ -1,4 +1,4 @@
-"""What a model is made of, and what its configuration says of it."""
+"""What a model is made of, and what its configuration says about it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile`` and data-parallel wrappers.
+    """Return the model inside ``torch.compile`` and data-parallel wrappers.
 
-    Calling such a wrapper on one process alone may hang it, and it cannot generate.
+    Calling such a wrapper on one process alone may hang, and it cannot generate.
 
     >>> linear = nn.Linear(1, 1)
     >>> unwrapped(torch.compile(nn.DataParallel(linear))) is linear
@@ -36,14 +36,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def inner_model(model: nn.Module) -> nn.Module:
-    """The model inside ``torch.compile``'s wrapper and PEFT's, whose forward has the signature that counts."""
+    """Return the model inside ``torch.compile``'s and PEFT's wrappers; its forward has the signature that counts."""
     whole: Any = getattr(model, "_orig_mod", model)
     whole = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
     return getattr(whole, "_orig_mod", whole)
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Device of the first parameter, where inputs belong; or where it computes, if accelerate keeps it elsewhere."""
+    """Return the device where inputs belong: the first parameter's, or where accelerate lets it compute."""
     walk = _walked.get(model)
     device = (walk.parameters[0] if walk else next(model.parameters())).device
     if device.type == "meta":
@@ -54,20 +54,20 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def text_config(model: nn.Module) -> Any:
-    """The configuration of the language model inside ``model``."""
+    """Return the configuration of the language model inside ``model``."""
     return walk_of(model).text_config
 
 
 def settings_of(model: nn.Module) -> str:
-    """All settings of the language model inside ``model``, as text that differs once one of them was changed.
+    """Return all settings of the language model inside ``model``, as a text that changes when one of them does.
 
-    But how it attends (:func:`attention_name`).
+    How the model attends (:func:`attention_name`) is left out.
     """
     return walk_of(model).settings
 
 
 def context_length(model: nn.Module) -> int | None:
-    """Longest sequence that the model can read, in tokens, or None when it has no limit."""
+    """Return the longest sequence that the model can read, in tokens, or None if it has no limit."""
     config = text_config(model)
     for name in ("max_position_embeddings", "n_positions", "max_seq_len", "max_target_positions"):
         length = getattr(config, name, None)
@@ -77,30 +77,31 @@ def context_length(model: nn.Module) -> int | None:
 
 
 def attention_name(model: nn.Module) -> str:
-    """The attention implementation of the language model inside ``model``."""
+    """Return the attention implementation of the language model inside ``model``."""
     return str(getattr(text_config(model), "_attn_implementation", None) or "eager")
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
+    """Say whether processes hold parts of each parameter, so that each forward needs all of them (FSDP, ZeRO-3)."""
     return walk_of(model).sharded
 
 
 def is_tensor_parallel(model: nn.Module) -> bool:
-    """Whether processes compute parts of one forward pass, so that all of them must read the same tokens."""
+    """Say whether processes compute parts of one forward pass, so that all of them must read the same tokens."""
     return any("tp" in (p.device_mesh.mesh_dim_names or ()) for p in model.parameters() if isinstance(p, DTensor))
 
 
 def forward_identity(model: nn.Module) -> tuple[object, object]:
-    """Differs once a host has patched the forward of the model or of its class."""
+    """Return a value that changes when a host patches the forward of the model or of its class."""
     own = vars(model).get("forward")
     return weakly(type(model).forward), weakly(getattr(own, "__func__", own))
 
 
 def weakly(function: object) -> object:
-    """Equal as long as it is the same one; by ``id`` alone, a later function in a freed one's place would pass for it.
+    """Return a key that is equal as long as it is the same function.
 
-    Not the function itself: it may hold the model, and what is known of a model must not keep it alive.
+    By ``id`` alone, a later function in the place of a freed one would pass for it. The function itself is no key,
+    since it may hold the model, and what is known about a model must not keep it alive.
     """
     try:
         return weakref.ref(function)
@@ -109,12 +110,12 @@ def weakly(function: object) -> object:
 
 
 def modules_with(model: nn.Module, name: str) -> list[nn.Module]:
-    """The modules that have an attribute of their own or of their class."""
+    """Return the modules that have an attribute of their own or of their class."""
     return walk_of(model).having(name)
 
 
 class Walk:
-    """All that a model is made of, each once. A pass over few tokens would notice if everybody looked for himself."""
+    """All that a model is made of, each once. It is shared, since looking it up each time slows down short passes."""
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
@@ -159,7 +160,7 @@ class Walk:
 
     @cached_property
     def settings(self) -> str:
-        """All that the configuration says, but how the model attends."""
+        """All that the configuration says, except how the model attends."""
         settings = vars(self.text_config).items()
         return repr([(name, value) for name, value in settings if not name.startswith("_attn_implementation")])
 
@@ -172,9 +173,9 @@ class Walk:
         return [config for config in configs if hasattr(config, "_attn_implementation")]
 
     def having(self, name: str) -> list[nn.Module]:
-        """Those that have an attribute of their own or of their class.
+        """Return the modules that have an attribute of their own or of their class.
 
-        Not by asking each: ``nn.Module`` searches long for what it lacks, as long as launching a kernel takes.
+        Not each module is asked: ``nn.Module`` takes as long to search for what it lacks as launching a kernel takes.
         """
         if name not in self._having:
             kinds = {kind for kind in self.kinds if hasattr(kind, name)}
@@ -188,7 +189,7 @@ _walked: WeakKeyDictionary[nn.Module, Walk] = WeakKeyDictionary()
 
 @contextmanager
 def one_walk(model: nn.Module) -> Iterator[Walk]:
-    """Within the block nothing comes or goes, so that one walk serves all who ask."""
+    """Within the block no module comes or goes, so one walk serves all callers."""
     walk = before = _walked.get(model)
     if walk is None:
         walk = _walked[model] = Walk(model)
@@ -200,7 +201,7 @@ def one_walk(model: nn.Module) -> Iterator[Walk]:
 
 
 def walk_of(model: nn.Module) -> Walk:
-    """The walk of the block that is under way (:func:`one_walk`), else a new one."""
+    """Return the walk of the current block (:func:`one_walk`), else a new one."""
     return _walked.get(model) or Walk(model)
 
 

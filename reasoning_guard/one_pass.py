@@ -1,8 +1,8 @@
-"""Trunks and branches in one pass, without a cache, for devices on which launching a pass is what it costs.
+"""Read trunks and branches in one pass, without a cache, on devices where launching a pass is the main cost.
 
-A GPU reads some thousand tokens of a small model in the time in which Python launches the kernels of one pass. Where
-there are no more, a second pass takes as long as the first, however few tokens go through; where there are more, one
-is no dearer than two, since no mask is made (:mod:`reasoning_guard.table_attention`).
+On a small model, a GPU reads some thousand tokens in the time that Python takes to launch the kernels of one pass. If
+there are no more tokens than that, a second pass takes as long as the first, however few tokens go through. If there
+are more, one pass costs no more than two, since no mask is made (:mod:`reasoning_guard.table_attention`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from reasoning_guard.trie import Trie
 
 
 def launch_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan) -> Pending:
-    """Launch the pass that scores trees; the caller has put the model in evaluation and knows that it fits.
+    """Launch the pass that scores trees. The caller has put the model in evaluation mode and knows that it fits.
 
     Args:
         model: A causal language model.
@@ -32,7 +32,7 @@ def launch_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan)
         plan: How the model takes its masks (see :mod:`reasoning_guard.selftest`).
 
     Returns:
-        What fetches a score a branch, for each tree.
+        A handle that fetches the scores: one for each branch, for each tree.
     """
     trees = [anchored(tree) for tree in trees]
     tries = [Trie.of(tree.branches) for tree in trees]
@@ -53,20 +53,20 @@ def launch_at_once(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan)
 
 
 def is_launched(model: nn.Module) -> bool:
-    """Whether a device of its own computes what Python launches; a CPU has nothing to wait for."""
+    """Say whether a device of its own computes what Python launches. A CPU has nothing to wait for."""
     return device_of(model).type != "cpu"
 
 
 def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: int) -> bool:
-    """Whether a table says all about these trees, and what has to be made for them fits.
+    """Say whether a table describes these trees fully, and whether what has to be made for them fits.
 
-    A mask in the table's place, where no kernel reads that: on some GPUs, and for heads of odd sizes.
+    Where no kernel reads the table (on some GPUs, and for heads of odd sizes), a mask has to be made in its place.
 
     Args:
         model: A causal language model.
         trees: Trees to score together.
         plan: How the model takes its masks.
-        limit: Half of the elements that masks, with what they are made from, and logits may have together.
+        limit: Half of the elements that logits, masks and what these are made from may have together.
     """
     trunk, fed = max(len(tree.trunk) for tree in trees), max(sum(map(_fed, tree.branches)) for tree in trees)
     if attention_name(model) != "sdpa" or not plan.reaches(trunk + fed):

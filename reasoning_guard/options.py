@@ -1,4 +1,4 @@
-"""Which of a problem's options an answer names: by text, by letter, by both, by value."""
+"""Find which of a problem's options an answer names: by text, letter, both or value."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LETTER_LAST = re.compile(r"(.*\S)\s*[(\[]([a-z])[)\]]", re.IGNORECASE | re.DOTA
 def answer_is_correct(
     given: str, reference: str, options: Sequence[str] = (), *, mathematical: bool = True, letters: bool = False
 ) -> bool:
-    """Like :func:`~reasoning_guard.answers.answers_equal`; a letter and the text of its option are the same answer.
+    """Grade like :func:`~reasoning_guard.answers.answers_equal`; an option's letter and its text are the same answer.
 
     Args:
         given: What the model answered.
@@ -45,13 +45,14 @@ def answer_is_correct(
 def option_index(
     answer: str, options: Sequence[str], *, mathematical: bool = False, letters: bool = False
 ) -> int | None:
-    r"""Index of the option that ``answer`` names by its text, its letter ("B", "(B)", "Option B") or both, or None.
+    r"""Find the option that ``answer`` names by its text, its letter ("B", "(B)", "Option B") or both, or None.
 
     Args:
         answer: An answer.
-        options: The options' texts; of equal ones the first is meant.
-        mathematical: Where neither text nor letter names one, compare values too.
-        letters: Letters are asked for: "A" is the first option, not the one whose text is "A" (blood types, grades).
+        options: The options' texts. Of equal ones the first is meant.
+        mathematical: If neither text nor letter names an option, compare values too.
+        letters: Letters are asked for, so "A" is the first option and not the one whose text is "A" (blood types,
+            grades).
 
     Example:
         >>> [option_index(answer, ("Oslo", "Rome")) for answer in ("B", "rome.", r"\text{(B) Rome}", "A) Rome")]
@@ -73,13 +74,13 @@ def option_index(
 
 
 def same_answer(given: str, other: str, options: Sequence[str], format: TraceFormat) -> bool:
-    """Whether two answers say the same, as a problem's options, if it has any, and the format have it."""
+    """Say whether two answers are the same, by the problem's options, if it has any, and by the format."""
     letters = asks_letters(options, format)
     return answer_is_correct(given, other, options, mathematical=format.mathematical, letters=letters)
 
 
 def options_named(answer: str, options: Sequence[str], format: TraceFormat) -> list[bool]:
-    """For each option whether ``answer`` names it (:func:`option_index`). Equal texts are one option.
+    """Say for each option whether ``answer`` names it (:func:`option_index`). Equal texts are one option.
 
     Example:
         >>> from reasoning_guard import get_format
@@ -93,25 +94,25 @@ def options_named(answer: str, options: Sequence[str], format: TraceFormat) -> l
 
 
 def answer_names(answer: str, options: Sequence[str], format: TraceFormat) -> tuple[str, ...]:
-    """``answer`` and, with options, its letter and its text."""
+    """Return ``answer`` and, if there are options, its letter and its text."""
     index = option_index(answer, options, letters=asks_letters(options, format))
     return (answer,) if index is None else (letter_of(index), options[index])
 
 
 def asked_options(options: Sequence[str], format: TraceFormat) -> tuple[str, ...]:
-    """Options as a format asks for them: their texts, or their letters for "choice"."""
+    """Return options as a format asks for them: their texts, or their letters for "choice"."""
     return tuple(map(letter_of, range(len(options)))) if asks_letters(options, format) else tuple(options)
 
 
 def letter_of(index: int) -> str:
-    """The letter of an option: "A" of 0."""
+    """Return the letter of an option: "A" for 0."""
     return chr(ord("A") + index)
 
 
 def asks_letters(options: Sequence[str], format: TraceFormat) -> bool:
-    """Whether a format can read the letters of these options only, not their texts, so that it asks for letters.
+    """Say whether a format can read only the letters of these options, not their texts, and so asks for letters.
 
-    Texts that are single letters themselves are readable where two of them would be.
+    Texts that are single letters themselves count as readable if two such letters would be.
     """
     texts = [text * 2 if len(text) == 1 and text.isalpha() else text for text in options]
     return not all(format.answer_in(format.asked(text)) == text for text in texts)

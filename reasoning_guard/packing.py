@@ -1,12 +1,12 @@
-"""Packing: the branches of a tree as rows of tokens that no two branches share or see of each other.
+"""Pack the branches of a tree into rows of tokens.
 
 Branches that begin alike at the same place of the trunk share their tokens (:mod:`reasoning_guard.trie`), so passes
-over the packed rows cost as many tokens as the tree has unique ones. The order inside a row is free, because
-visibility and positions are explicit: tokens whose next-token distribution is wanted come first, so that the model's
-head runs over a prefix of the row and over nothing else.
+over the packed rows cost as many tokens as the tree has unique ones. The order inside a row is free, because visibility
+and positions are explicit. Tokens whose next-token distribution is wanted come first, so the model's head runs over a
+prefix of the row and over nothing else.
 
-One row for everything would let each token attend to all of the trunk and to all other branches only to mask most of
-that away. So long rows are divided (:func:`parts`), and attention stays linear in the number of branches.
+In a single row, each token would attend to all of the trunk and to all other branches, only to have most of that masked
+away. So long rows are divided (:func:`parts`), and attention stays linear in the number of branches.
 
 Pure integers in, tensors out; no model.
 """
@@ -33,10 +33,10 @@ class PackedRow:
     """Branches of one tree, or a piece of them, as a row of ``B`` tokens.
 
     Attributes:
-        columns: ``[7, B]`` for each token what :class:`PackedBatch` has of it, and in this order; the ``n_wanted``
+        columns: ``[7, B]``, for each token the seven numbers of :class:`PackedBatch`, in its order. The ``n_wanted``
             tokens whose next-token distribution is wanted come first.
         n_wanted: How many leading tokens the head must run over.
-        asked: ``[3, Q]`` for each scored token the place in the row where it is asked for, its id, and its place among
+        asked: ``[3, Q]``, for each scored token the place in the row where it is asked for, its id, and its place among
             all scored tokens of the tree's branches.
     """
 
@@ -57,7 +57,7 @@ class PackedRow:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Branches of one tree that are read together, behind as much of the trunk as they see.
+    """Branches of one tree that are read together, behind the part of the trunk that they see.
 
     Attributes:
         reach: How much of the trunk they see, in tokens.
@@ -69,12 +69,12 @@ class Part:
 
 
 def anchored(tree: TraceTree) -> TraceTree:
-    """The same questions, asked so that every scored token has a fed token of its own branch before it.
+    """Rewrite branches so that every scored token has a fed token of its own branch before it.
 
-    What a branch repeats of the trunk is read on the trunk: a trace spliced into itself is the same question, so its
-    score is the same number and not merely a near one. A branch that scores its very first token needs the distribution
-    after the trunk token before it; that token is fed again as part of the branch. What follows the last scored token
-    has no influence and is dropped.
+    The questions stay the same. What a branch repeats of the trunk is read on the trunk: a trace spliced into itself is
+    the same question, so its score is the same number and not merely a close one. A branch that scores its very first
+    token needs the distribution after the trunk token before it, so that token is fed again as part of the branch. What
+    follows the last scored token has no influence and is dropped.
     """
     return TraceTree(tree.trunk, tuple(_anchor(tree.trunk, branch) for branch in tree.branches))
 
@@ -119,20 +119,21 @@ def pack(branches: Sequence[Branch]) -> PackedRow:
 
 
 def whole(trie: Trie) -> PackedRow:
-    """All branches of a tree in a single row."""
+    """Pack all branches of a tree into a single row."""
     return _row(trie, np.arange(len(trie.wanted)))
 
 
 def parts(trie: Trie, width: int, wanted: int, only_compared: bool = False) -> list[Part]:
-    """Divide a tree's branches into parts, those that see most of the trunk first.
+    """Divide a tree's branches into parts; those that see most of the trunk come first.
 
-    What begins with the same token stays in one part. A part that is larger than it may be is cut into pieces.
+    Branches that begin with the same token stay in one part. A part that is too large is cut into pieces.
 
     Args:
         trie: Anchored branches of one trunk.
         width: Most tokens of a piece.
         wanted: Most tokens of a piece whose distribution is made.
-        only_compared: Whether that is so only for those that are compared with others, and not for all that are asked.
+        only_compared: Whether distributions are made only for tokens that are compared with others, and not for all
+            that are asked for.
 
     Returns:
         The parts. Together they hold every token once.
@@ -199,7 +200,7 @@ class PackedBatch:
         enter: ``[R, B]`` its own number: token ``j`` stands before token ``i`` on the same branch (or is ``i``) exactly
             if ``enter[j] <= enter[i] < leave[j]``.
         n_wanted: How many leading tokens of every row the head must run over.
-        hides: Whether any of them hides anything; known without asking the device.
+        hides: Whether any branch hides anything; known without asking the device.
     """
 
     ids: torch.Tensor
@@ -225,7 +226,7 @@ def batch_rows(rows: Sequence[PackedRow], device: torch.device | str = "cpu") ->
 
 
 def pad_right(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
-    """Integer rows as one ``[R, longest]`` tensor, padded on the right with ``fill``."""
+    """Stack integer rows into one ``[R, longest]`` tensor, padded on the right with ``fill``."""
     table = np.full((len(rows), max(len(row) for row in rows)), fill, dtype=np.int64)
     for r, row in enumerate(rows):
         table[r, : len(row)] = row
@@ -233,7 +234,7 @@ def pad_right(rows: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
 
 
 def on_device(table: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Send a tensor of the CPU to a device, to be there when its turn comes: nobody waits for what runs there yet."""
+    """Send a CPU tensor to a device, to arrive when its turn comes, without waiting for what still runs there."""
     if torch.device(device).type != "cuda":
         return table.to(device)
     return table.pin_memory().to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """Paraphrasers with a model behind them: any causal language model, or an OpenAI-compatible endpoint.
 
-Neither sees the question, so that a paraphrase can't repair or leak anything (Lanham et al. 2023, arXiv 2307.13702).
+Neither sees the question, so a paraphrase can't repair or leak anything (Lanham et al. 2023, arXiv 2307.13702).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ PROMPT = (
 
 
 class CausalLMParaphraser:
-    """Any causal language model as a paraphraser: greedy, in batches, and left as it was found.
+    """Uses any causal language model as a paraphraser: greedy, in batches, and left as it was found.
 
     Args:
-        model: The model; an instruction-tuned one of another family says most for the control.
+        model: The model. An instruction-tuned model of another family makes the best control.
         tokenizer: Its tokenizer; never changed. With a chat template, the prompt is sent as a user's message.
         prompt: Asks for the paraphrase; ``{text}`` stands for the text.
         max_new_tokens: Longest paraphrase, in tokens.
@@ -66,16 +66,17 @@ class CausalLMParaphraser:
 
 
 class OpenAIParaphraser:
-    """An OpenAI-compatible endpoint as a paraphraser, through its official client (``pip install openai``).
+    """Uses an OpenAI-compatible endpoint as a paraphraser, through the official client (``pip install openai``).
 
-    A text that the endpoint fails on, after the client's own retries, has no paraphrase; that is logged once a call.
+    If the endpoint fails on a text, after the client's own retries, the text has no paraphrase. That is logged once in
+    each call.
 
     Args:
         model: Name of the model at the endpoint.
         client: A client with an address, a key, timeouts and retries of your own; default ``openai.OpenAI()``, which
             reads them from the environment.
         prompt: Asks for the paraphrase; ``{text}`` stands for the text.
-        parallel: Requests under way at once.
+        parallel: Number of requests under way at once.
 
     Raises:
         ConfigurationError: The prompt has no ``{text}``.

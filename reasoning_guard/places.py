@@ -1,4 +1,4 @@
-"""Where results are to go: refused before the work is done, where they could not be written in the end."""
+"""Refuse places where results could not be written, before the work is done."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reasoning_guard.errors import ConfigurationError
 
 
 def check_folder(path: Path, asked: str) -> None:
-    """Refuse a folder that can't be made, since a file stands in its place or above it.
+    """Refuse a folder that can't be made, because there is a file in its place or above it.
 
     Args:
         path: The folder; it need not be there yet.
@@ -24,7 +24,7 @@ def check_folder(path: Path, asked: str) -> None:
 
 
 def check_file(path: Path, asked: str) -> None:
-    """Refuse a file that can't be written, since a folder stands in its place, or a file above it.
+    """Refuse a file that can't be written, because there is a folder in its place, or a file above it.
 
     Args:
         path: The file; it need not be there yet.

@@ -1,4 +1,4 @@
-"""Texts that are one number, with its unit: in figures, as a fraction, with a scale, a currency or a percent sign."""
+"""Read texts that are one number with its unit: figures, a fraction, a scale, a currency or a percent sign."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ _LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
 
 
 def composed(text: str) -> str:
-    """``text`` with plain hyphens and in one Unicode form (NFKC), which by itself writes 2½ as 21/2 and 10² as 102."""
+    """Return ``text`` with plain hyphens and in NFKC form, which by itself would write 2½ as 21/2 and 10² as 102."""
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = re.sub(r"(⁻?)([⁰¹²³⁴-⁹]+)", lambda power: f"^{{-{power[2]}}}" if power[1] else f"^{power[2]}", text)
     return unicodedata.normalize("NFKC", text).replace("\u2044", "/").replace("\u2010", "-")
 
 
 def plain_number(text: str) -> Fraction | None:
-    """Value of a text that is one plain number with at most a currency, a unit or a percent sign, else None.
+    """Return the value of one plain number with at most a currency, a unit or a percent sign, else None.
 
     "50%" is 50, "3 million" is 3,000,000, "18 dollars" is 18, "1/2" is a half; "3 or 4", "3 and a half", "18th", "2x",
     "2 pi" and "5 May" are no plain numbers.
@@ -88,24 +88,24 @@ class Number(NamedTuple):
 
     Attributes:
         value: Its value, with its fraction and its scale.
-        unit: The first word behind it, in short ("kg" for kilograms), or its currency, or nothing.
+        unit: The first word behind it, abbreviated ("kg" for kilograms), or its currency, or nothing.
     """
 
     value: Fraction
     unit: str
 
     def differs_in_unit(self, other: Number) -> bool:
-        """Whether both are amounts of the same quantity in different units; of units not known here nobody can tell."""
+        """Say whether both are amounts of the same quantity in different units; False for units not known here."""
         return self.unit != other.unit and _QUANTITY_OF.get(self.unit, "") == _QUANTITY_OF.get(other.unit)
 
 
 def figures(number: str) -> Fraction:
-    """Value of what :data:`NUMBER` matches."""
+    """Return the value of what :data:`NUMBER` matches."""
     return Fraction(re.sub(r"[^\d.]", "", number))
 
 
 def read_number(text: str) -> Number | None:
-    """What :func:`plain_number` reads, with its unit.
+    """Read what :func:`plain_number` reads, with its unit.
 
     Example:
         >>> read_number("2½ hours"), read_number("3 or 4")

@@ -1,8 +1,8 @@
-"""Where reading should stop to go on in several directions: token sequences as a tree of the prefixes that they share.
+"""Decide where reading should stop to go on in several directions: a tree of the prefixes that sequences share.
 
-Pure integers. A model whose layers keep a state that no mask can rewind must read every sequence in order, but what
-sequences have in common need not be read twice: the state after it can be copied. Each stop costs a pass, however few
-tokens go through, so not every shared token is worth one.
+Pure integers. A model whose layers keep a state that no mask can rewind must read every sequence in order. But what
+sequences have in common need not be read twice, since the state after it can be copied. Each stop costs a pass, however
+few tokens go through, so not every shared token is worth one.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Stop:
 
     Attributes:
         depth: Its length in tokens.
-        begin: First of the sequences that begin with it, in their order.
+        begin: The first of the sequences that begin with it, in their order.
         end: One past the last.
         together: Ranges of sequences that are read to their ends from here, in one batch.
-        further: Stops that are read up to first, and what begins with them from there.
-        cost: Tokens to be read from here on, a pass counted as ``a_pass`` tokens.
+        further: Further stops; what begins with them is read from there.
+        cost: Number of tokens to be read from here on; a pass counts as ``a_pass`` tokens.
     """
 
     depth: int
@@ -38,11 +38,11 @@ class Stop:
 
 
 def stops(sequences: Sequence[Sequence[int]], shared: Sequence[int], a_pass: int) -> Stop:
-    """A cheap way to read sequences that share beginnings: at each prefix, the cheaper of stopping there and not.
+    """Plan a cheap way to read sequences that share beginnings: stop at a prefix if that is cheaper.
 
     Args:
         sequences: Token ids, sorted by what may be shared of them.
-        shared: For each, how many of its tokens may be read together with others'; less than its length.
+        shared: For each sequence, how many of its tokens may be read together with others'; less than its length.
         a_pass: What a pass costs beside its tokens, in tokens.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the command line does, for Python: score saved traces, compare models, curate, examine. No trainer needed."""
+"""What the command line does, in Python: score saved traces, compare models, curate, examine. Needs no trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to make of a checkup: problems to mend before a run, and things to know. Pure functions of what was found."""
+"""What to make of a checkup: problems to fix before a run, and things to know. Pure functions of what was found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Advice:
     """One thing to say about a checkup.
 
     Attributes:
-        level: "problem": a guard would say nothing, or the wrong thing; "note": good to know.
+        level: "problem" (a guard would say nothing, or the wrong thing) or "note" (good to know).
         found: What was found.
         do: What to do about it.
     """
@@ -33,7 +33,7 @@ class Advice:
 
 
 def advise(checkup: Checkup) -> list[Advice]:
-    """Everything that is worth saying about a checkup, problems first."""
+    """Say everything that is worth saying about a checkup, problems first."""
     said = [advice for check in _CHECKS for advice in check(checkup)]
     return sorted(said, key=lambda advice: advice.level != "problem")
 

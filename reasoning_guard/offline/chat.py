@@ -1,4 +1,4 @@
-"""The many shapes of a log: which part is the prompt, which the completion?"""
+"""The many shapes of a log: find the prompt and the completion in each."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Prompt = str | tuple[Mapping[str, str], ...]
 
 
 class Said(NamedTuple):
-    """What a row says was read and written.
+    """What was read and written, according to a row.
 
     Attributes:
-        prompt: What the model read, or None where the row does not hold it.
+        prompt: What the model read, or None if the row does not hold it.
         completion: What it wrote.
-        finished: False when it was cut off by the length limit.
+        finished: False if the length limit cut it off.
     """
 
     prompt: Prompt | None
@@ -38,7 +38,7 @@ def said(row: Mapping[str, Any], number: int) -> Said:
 
     Args:
         row: A saved trace, or a chat log.
-        number: Its place, for errors.
+        number: Its number, for errors.
 
     Raises:
         ConfigurationError: There is no completion in it.

@@ -1,4 +1,4 @@
-"""What a model, its tokenizer and a format give, before a run rests on them: measured on a handful of problems."""
+"""Check a model, its tokenizer and a format on a handful of problems, before a run rests on them."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ SAMPLE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What the model and its tokenizer are.
+    """Facts about the model and its tokenizer.
 
     Attributes:
         name: Class of the model.
         parameters: Number of parameters.
-        dtype: What they are kept in.
-        device: Where they are.
+        dtype: Number format of the parameters.
+        device: Where the parameters are.
         context: Longest sequence in tokens, or None without a limit.
         adapter: Whether it is a PEFT model, whose adapter can be switched off.
-        embeddings: Tokens that the model knows.
-        vocabulary: Tokens that the tokenizer has.
-        chat_template: Whether the tokenizer has one.
+        embeddings: Number of tokens that the model knows.
+        vocabulary: Number of tokens that the tokenizer has.
+        chat_template: Whether the tokenizer has a chat template.
     """
 
     name: str
@@ -66,21 +66,21 @@ class Checkup:
     Attributes:
         model: The model and its tokenizer.
         format: How completions are read and answers asked for.
-        n_problems: Problems that an evaluation would read.
-        sets: Their sets.
+        n_problems: Number of problems that an evaluation would read.
+        sets: The sets of these problems.
         gradable: How many problems of each set have a reference answer.
-        chats: How many have chat messages as prompt.
-        longest_prompt: In tokens.
+        chats: How many problems have chat messages as prompt.
+        longest_prompt: Longest prompt, in tokens.
         max_new_tokens: Longest trace, in tokens.
         traces: What the model wrote for a sample of the problems.
         rows: All probe values of these traces.
         shown: Index of the trace that is shown step by step.
-        curve: Its reference answer after 0, 1, ... steps; None without a reference answer.
-        asked: What is appended to a cut trace to ask for the answer of that problem.
-        agreeing: Traces after which the cue makes the model give its own answer.
-        asked_of: Traces that state an answer, so that this can be asked.
-        presets: Share of the traces in which each preset reads an answer.
-        seams: Tokens at the cuts.
+        curve: Scores of that trace's reference answer after 0, 1, ... steps; None without a reference answer.
+        asked: What is appended to a cut trace to ask for that problem's answer.
+        agreeing: Number of traces after which the cue makes the model give its own answer.
+        asked_of: Number of traces that state an answer, so that this can be asked.
+        presets: For each preset, the share of the traces in which it reads an answer.
+        seams: What happens to tokens at the cuts.
         path: How scores are made, and why.
         seconds: Wall time of the sample by part: "generation", "scoring", "reading", "self-test".
     """
@@ -106,7 +106,7 @@ class Checkup:
     seconds: dict[str, float]
 
     def cost(self) -> dict[str, float]:
-        """Seconds that an evaluation of all problems will take, by part, without a frozen reference."""
+        """Return the seconds that an evaluation of all problems will take, by part, without a frozen reference."""
         factor = self.n_problems / len(self.traces)
         return {part: self.seconds.get(part, 0.0) * factor for part in ("generation", "scoring", "reading")}
 
@@ -121,7 +121,7 @@ def examine(
     sample: int = SAMPLE,
     progress: bool = False,
 ) -> Checkup:
-    """Look at a model as a guard would, on a few problems.
+    """Examine a model as a guard would, on a few problems.
 
     Args:
         model: The model as it is before training.
@@ -129,14 +129,14 @@ def examine(
         problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes.
         format: How a completion is read.
         max_new_tokens: Longest trace, in tokens.
-        sample: Problems that the model answers.
+        sample: Number of problems that the model answers.
         progress: Whether to show progress bars.
 
     Returns:
         What was found; :func:`~reasoning_guard.offline.advice.advise` says what to make of it.
 
     Raises:
-        ConfigurationError: Problems that this tokenizer and format can't ask about.
+        ConfigurationError: This tokenizer and format can't ask about these problems.
 
     Example:
         >>> found = examine(model, tokenizer, "held_out.jsonl", format="gsm8k")     # doctest: +SKIP

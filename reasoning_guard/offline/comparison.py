@@ -29,14 +29,14 @@ _LEVEL = 0.025
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelComparison:
-    """What two models differ in.
+    """How two models differ.
 
     Attributes:
         base: The first model's evaluation.
         tuned: The second model's.
-        alerts: Rules that are broken; those of severity "alarm" speak against the second model.
-        resting: Alarms that lack the data to judge, and what they lack.
-        judged: Whether any alarm had the data to judge the reasoning; else silence means nothing.
+        alerts: Broken rules. Those of severity "alarm" speak against the second model.
+        resting: Alarm rules that lack the data to judge, and what they lack.
+        judged: Whether any alarm had the data to judge the reasoning. If not, silence means nothing.
     """
 
     base: Evaluation
@@ -51,7 +51,7 @@ class ModelComparison:
         return tuple(alert for alert in self.alerts if alert.severity == "alarm")
 
     def changes(self) -> list[Change]:
-        """Every value that enough problems have in both, with the paired 95 % interval of its change."""
+        """Return every value that enough problems have in both, with the paired 95 % interval of its change."""
         found = (
             paired_change(self.base, self.tuned, name, set=set, level=_LEVEL)
             for set in self.base.sets
@@ -75,21 +75,21 @@ def compare_models(
     directory: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> ModelComparison:
-    """Let two models answer the same problems and judge the second by the first, as a guard does in training.
+    """Let two models answer the same problems, and judge the second by the first, as a guard does in training.
 
-    The first model is the baseline and the frozen reference; the second is judged as the first look of a run would be.
+    The first model is the baseline and the frozen reference. The second is judged like the first look of a run.
 
     Args:
-        base: The model before.
-        tuned: The model after; it may be the same architecture with other weights, or an adapter on it.
+        base: The model before training.
+        tuned: The model after training: the same architecture with other weights, or an adapter on it.
         tokenizer: The tokenizer of both.
-        problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes; 16 at least,
-            100 and more to see falls of a fifth.
+        problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes. At least 16; 100
+            or more to see falls of a fifth.
         format: How a completion is read.
         probes: What to ask; default :func:`~reasoning_guard.probes.default_probes`.
         rules: What must not happen.
         effects: Smallest changes that matter, where they differ from :data:`~reasoning_guard.rules.EFFECTS`.
-        alpha: Chance of any false alarm.
+        alpha: Largest chance of any false alarm.
         max_new_tokens: Longest trace, in tokens.
         directory: Where to keep the records; :func:`~reasoning_guard.report.load_run` reads them.
         progress: Whether to show progress bars.
@@ -98,7 +98,7 @@ def compare_models(
         Both evaluations and what the rules say.
 
     Raises:
-        ConfigurationError: Fewer than 16 problems, or whatever a guard refuses.
+        ConfigurationError: There are fewer than 16 problems, or a guard refuses the settings.
 
     Example:
         >>> found = compare_models(base, tuned, tokenizer, "held_out.jsonl", format="gsm8k")    # doctest: +SKIP

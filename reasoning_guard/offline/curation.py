@@ -1,9 +1,9 @@
-"""Which training traces are worth learning from: those whose reasoning carries their answer.
+"""Choose the training traces that are worth learning from: those whose reasoning carries their answer.
 
-A chain that the answer does not rest on teaches a model to write chains that its answers do not rest on. So each trace
-is asked three things, all in nats per answer token and therefore comparable: how much its steps add to the answer
-(InfoGain: *needed*), how much more they add than another trace's steps (net gain: *used*), and how much of that stood
-there before the answer was first stated (pre-commitment: not just announced). The weakest of the three ranks it.
+A chain on which the answer does not rest teaches a model to write such chains. So three links are measured for each
+trace, all in nats per answer token and therefore comparable: how much its steps add to the answer (InfoGain: *needed*),
+how much more they add than another trace's steps (net gain: *used*), and how much of that was there before the answer
+was first stated (pre-commitment: not just announced). The weakest of the three ranks the trace.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Choice:
     Attributes:
         line: Its place in the file, from 0.
         id: The problem's id.
-        weakest: The smallest of the three links, in nats per answer token; NaN where it can't be told.
-        why: Why it is rejected, a clause each; empty when it is kept.
+        weakest: The smallest of the three links, in nats per answer token; NaN if it can't be told.
+        why: Reasons why the trace is rejected; empty if it is kept.
     """
 
     line: int
@@ -60,10 +60,10 @@ def curate(rows: Sequence[Row], *, least: float = LEAST) -> list[Choice]:
 
     Args:
         rows: Scores of the traces, in their order (:func:`~reasoning_guard.offline.scoring.score_traces`).
-        least: Least that each link must carry, in nats per answer token.
+        least: The least that each link must carry, in nats per answer token.
 
     Returns:
-        A choice a trace: the kept ones, best first, then the rejected ones in their order.
+        One choice for each trace: the kept ones, best first, then the rejected ones in their order.
 
     Example:
         >>> good = {"accuracy": 1.0, "n_steps": 2.0, "info_gain": 3.0, "placebo_gain": 2.0, "pre_commitment": 1.0}
@@ -83,7 +83,7 @@ def write_curated(
     """Write ``kept.jsonl`` (the lines as they came, best first) and ``rejected.jsonl`` (with the reasons).
 
     Args:
-        directory: Where to; made if it is not there.
+        directory: The folder; it is made if it is not there.
         records: The lines as they came.
         choices: What becomes of them.
 

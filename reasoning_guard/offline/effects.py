@@ -1,4 +1,4 @@
-"""Thresholds on disk: the smallest changes that matter, from healthy runs of one's own."""
+"""Thresholds on disk: the smallest changes that matter, from healthy runs of your own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reasoning_guard.statistics import Effect
 
 
 def calibrate_on_runs(runs: Sequence[Sequence[Evaluation]], rules: Sequence[Rule] = RULES) -> dict[str, Effect]:
-    """Effects under which every one of several healthy runs is healthy (:func:`~reasoning_guard.rules.calibrate`).
+    """Find effects by which each of several healthy runs is healthy (:func:`~reasoning_guard.rules.calibrate`).
 
     Args:
         runs: The evaluations of each run.
@@ -26,7 +26,7 @@ def calibrate_on_runs(runs: Sequence[Sequence[Evaluation]], rules: Sequence[Rule
         Value name to effect.
 
     Raises:
-        ConfigurationError: A run with fewer than two evaluations that succeeded.
+        ConfigurationError: A run has fewer than two evaluations that succeeded.
     """
     effects = dict(EFFECTS)
     for evaluations in runs:
@@ -38,7 +38,7 @@ def calibrate_on_runs(runs: Sequence[Sequence[Evaluation]], rules: Sequence[Rule
 
 
 def save_effects(path: str | os.PathLike[str], effects: Mapping[str, Effect]) -> None:
-    """Write effects as JSON, value name to ``{"relative", "absolute"}``."""
+    """Write effects as JSON, from value name to ``{"relative", "absolute"}``."""
     values = {name: asdict(effect) for name, effect in effects.items()}
     replace(Path(path), (json.dumps(values, indent=2) + "\n").encode())
 

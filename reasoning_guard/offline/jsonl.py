@@ -1,4 +1,4 @@
-"""JSON lines that survive a kill: whole lines count, a torn last one does not."""
+"""JSON lines that survive a kill: whole lines count, and a torn last line does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reasoning_guard.cells import whole_characters
 
 
 def line(record: Mapping[str, Any]) -> bytes:
-    r"""A record as one line; NaN and infinities, which JSON does not know, as null.
+    r"""Write a record as one line, with null for NaN and infinities, which JSON does not know.
 
     Example:
         >>> line({"a": [1.5, math.nan]})
@@ -24,7 +24,7 @@ def line(record: Mapping[str, Any]) -> bytes:
 
 
 def plain(value: Any) -> Any:
-    """``value`` with NaN and infinities as None and tuples as lists."""
+    """Return ``value`` with None for NaN and infinities, and lists for tuples."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -35,13 +35,13 @@ def plain(value: Any) -> Any:
 
 
 def read_whole(path: Path) -> list[dict[str, Any]]:
-    """The records of a file; a last line that a kill cut short is left out, and no file is an empty one."""
+    """Return the records of a file. A last line that a kill cut short is left out; no file counts as an empty one."""
     whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
     return [json.loads(each) for each in whole.splitlines() if each.strip()]
 
 
 def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """Add records behind a file that ends in a whole line; when this returns, they are on the disk."""
+    """Append records to a file that ends in a whole line. When this returns, they are on the disk."""
     data = b"".join(map(line, records))
     with path.open("ab") as file:
         file.write(data)
@@ -50,12 +50,12 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def drop_torn(path: Path) -> None:
-    """Cut off what stands behind the last whole line."""
+    """Cut off whatever follows the last whole line."""
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part."""
+    """Write a file so that a reader finds the old content or the new, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

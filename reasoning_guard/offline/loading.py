@@ -1,4 +1,4 @@
-"""A model and its tokenizer from a folder or the hub, adapters included."""
+"""Load a model and its tokenizer from a folder or the hub, adapters included."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def load_model(
 
     Args:
         name: A local folder or a name on the hub: a model, or a PEFT adapter (its base is loaded with it).
-        device: Where to put it, e.g. "cpu" or "cuda:1"; default: this process's accelerator if there is one.
+        device: Where to put it, e.g. "cpu" or "cuda:1". The default is this process's accelerator, if there is one.
         dtype: One of :data:`DTYPES`; "auto" takes what the weights were saved in.
 
     Returns:
-        The model, in evaluation and without gradients, and its tokenizer.
+        The model, in evaluation mode and without gradients, and its tokenizer.
 
     Raises:
         ConfigurationError: There is no such model or tokenizer, or it can't be loaded; the message says why.

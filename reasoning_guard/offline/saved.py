@@ -27,9 +27,9 @@ class SavedTrace:
 
     Attributes:
         line: Its place in the file, from 0.
-        problem: What was answered; its prompt is the one that the model read.
+        problem: The problem that was answered; its prompt is the one that the model read.
         completion: What the model wrote.
-        finished: False when the line says that a length limit cut the completion off.
+        finished: False if the line says that a length limit cut the completion off.
         record: The line as it came.
     """
 
@@ -47,7 +47,7 @@ class SavedTrace:
 
 @dataclass(frozen=True, slots=True)
 class SavedTraces:
-    """All traces of a file, and the format that they are in."""
+    """All traces of a file, and their format."""
 
     traces: tuple[SavedTrace, ...]
     format: TraceFormat
@@ -59,7 +59,7 @@ def load_saved_traces(
     *,
     format: str | TraceFormat | None = None,
 ) -> SavedTraces:
-    r"""Traces from a JSONL file or rows.
+    r"""Load traces from a JSONL file or rows.
 
     A row holds a completion ("completion", "response", "output", "generated_text", or the last assistant message of
     "messages" or "conversations") and says which problem it answers: by "problem_id" or "id", or by its prompt. Several
@@ -68,14 +68,14 @@ def load_saved_traces(
     Args:
         source: Path of a ``.jsonl`` file, or rows. Half characters (lone surrogates) are read as U+FFFD.
         problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes; None: the rows
-            hold the reference answer beside the prompt.
+            hold the prompt and the reference answer.
         format: A preset's name or a format; None reads it off the traces.
 
     Returns:
         The traces in the order of the rows.
 
     Raises:
-        ConfigurationError: No rows, a row without a completion or a problem, or a format that can't be told.
+        ConfigurationError: There are no rows, a row has no completion or no problem, or the format can't be told.
 
     Example:
         >>> row = {"question": "2 + 2 = ?", "answer": "4", "completion": "2 + 2 = 4\n#### 4"}

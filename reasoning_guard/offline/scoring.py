@@ -1,4 +1,4 @@
-"""Saved traces and a model in, a row of values a trace out; the work is shared by all processes and survives a kill."""
+"""Score saved traces with a model: a row of values for each. All processes share the work; it survives a kill."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ScoredTraces:
-    """What was found out about saved traces.
+    """What was found about saved traces.
 
     Attributes:
-        rows: One a trace, in the order of the traces.
+        rows: One row for each trace, in the order of the traces.
         gated: Problem sets whose accuracy is at chance, where dependence on the text means nothing.
     """
 
@@ -49,12 +49,12 @@ class ScoredTraces:
 
 
 def probes_without_writing() -> list[Probe]:
-    """The default probes that only score what is written: no model has to go on writing."""
+    """Return the default probes that only score what is written, so that no model has to go on writing."""
     return [probe for probe in default_probes() if type(probe).prefixes is Probe.prefixes]
 
 
 def probes_with_mistakes() -> list[Probe]:
-    """:func:`probes_without_writing`, and altered steps from which the model goes on."""
+    """Return :func:`probes_without_writing`, and the probe that alters steps and lets the model go on."""
     return [*probes_without_writing(), MistakeProbe()]
 
 
@@ -70,24 +70,25 @@ def score_traces(
 ) -> ScoredTraces:
     """Ask all probes about saved traces, read by one model.
 
-    Every process of a run (``accelerate launch``) makes this call and takes its share; each returns all rows.
+    Every process of a run (``accelerate launch``) makes this call and takes its share. Each returns all rows.
 
     Args:
         saved: The traces (:func:`~reasoning_guard.offline.saved.load_saved_traces`).
-        model: Who reads them: the model that wrote them, or any frozen reader.
+        model: The reader: the model that wrote them, or any frozen reader.
         tokenizer: Its tokenizer.
         probes: What to ask; default :func:`probes_without_writing`.
-        out: A ``.jsonl`` file for the rows. A scoring that was stopped goes on where it was; needed by several
-            processes.
+        out: A ``.jsonl`` file for the rows. With it, a scoring that was stopped goes on where it was. Several processes
+            need it.
         max_new_tokens: Longest continuation of an altered trace, for probes that need one.
-        progress: Called with the number of traces that are done and that there are.
+        progress: Called with the number of traces that are done, and the number of all traces.
 
     Returns:
-        A row a trace. Where accuracy is at chance, how far answers depend on the text is NaN with the reason.
+        One row for each trace. If accuracy is at chance, values that say how far answers depend on the text are NaN
+        with the reason.
 
     Raises:
-        ConfigurationError: A problem that tokenizer and format can't ask about, ``out`` holds scores of other traces
-            or settings, or several processes without ``out``.
+        ConfigurationError: Tokenizer and format can't ask about a problem, ``out`` holds scores of other traces or
+            settings, or there are several processes and no ``out``.
 
     Example:
         >>> from reasoning_guard.offline import load_model, load_saved_traces, score_traces     # doctest: +SKIP

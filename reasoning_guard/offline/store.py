@@ -1,4 +1,4 @@
-"""Scores on disk as they come, from several processes, so that a kill costs one chunk and no more."""
+"""Scores on disk as they come, from several processes, so that a kill costs no more than one chunk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from reasoning_guard.offline.jsonl import append, drop_torn, line, read_whole, r
 
 
 class ScoreFile:
-    """A file of scores that is being made: ``<name>.part-<process>`` while it lasts, ``<name>`` when it is whole.
+    """A file of scores in the making: ``<name>.part-<process>`` until it is whole, then ``<name>``.
 
-    Beside it, ``<name>.run.json`` says what was scored and how: scores of other settings are never mixed.
+    Beside it, ``<name>.run.json`` says what was scored and how, so that scores of different settings are never mixed.
 
     Args:
         path: Where the whole file goes.
-        settings: What must be the same for a stopped scoring to go on.
+        settings: What must be unchanged for a stopped scoring to go on.
     """
 
     def __init__(self, path: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ class ScoreFile:
             The lines that are scored already.
 
         Raises:
-            ConfigurationError: What is there was made with other settings, or not by this package.
+            ConfigurationError: The files were made with other settings, or not by this package.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self._run.exists():
@@ -48,15 +48,15 @@ class ScoreFile:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the scoring ended."""
+        """Say whether the scoring has ended."""
         return self.path.exists()
 
     def add(self, process: int, records: Iterable[Mapping[str, Any]]) -> None:
-        """Keep the scores of one chunk; when this returns, they are on the disk."""
+        """Keep the scores of one chunk. When this returns, they are on the disk."""
         append(self.path.with_name(f"{self.path.name}.part-{process}"), records)
 
     def records(self) -> list[dict[str, Any]]:
-        """What is scored so far, in the order of the traces."""
+        """Return what is scored so far, in the order of the traces."""
         files = [self.path] if self.path.exists() else self._parts()
         found = {record["line"]: record for file in files for record in read_whole(file)}
         return [found[number] for number in sorted(found)]

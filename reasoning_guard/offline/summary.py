@@ -20,8 +20,8 @@ class Summary:
     Attributes:
         set: The problem set.
         name: The value's name.
-        estimate: Mean over problems with its 95 % interval; None when nothing could be scored.
-        unscored: Rows without the value.
+        estimate: Mean over problems with its 95 % interval; None if nothing could be scored.
+        unscored: Number of rows without the value.
     """
 
     set: str
@@ -31,7 +31,7 @@ class Summary:
 
 
 def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """Every value of every set; several rows of one problem count as one, by their mean.
+    """Summarise every value of every set. Several rows of one problem count as one, by their mean.
 
     Args:
         rows: Rows of one evaluation, or scores of saved traces.
@@ -51,7 +51,7 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
 
 
 def nested(summaries: Sequence[Summary]) -> dict[str, dict[str, Any]]:
-    """Summaries as plain types: set to value name to mean, lower, upper, n and unscored."""
+    """Return summaries as plain types: from set to value name to mean, lower, upper, n and unscored."""
     found: dict[str, dict[str, Any]] = defaultdict(dict)
     for each in summaries:
         numbers = asdict(each.estimate) if each.estimate else {"mean": None, "lower": None, "upper": None, "n": 0}

@@ -1,4 +1,4 @@
-"""The format of a model that nobody named one for: read off worked solutions, else off what the model writes."""
+"""Find a format that nobody named: from worked solutions, else from what the model writes."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def format_of_model(
     max_new_tokens: int = 512,
     progress: bool = False,
 ) -> tuple[TraceFormat, str]:
-    """The preset in which most worked solutions, or else most of the model's own traces, state an answer.
+    """Find the preset in which most worked solutions, else most of the model's own traces, state an answer.
 
     Args:
-        model: Writes eight traces where the problems hold no worked solutions.
+        model: Writes eight traces if the problems hold no worked solutions.
         tokenizer: Its tokenizer.
         problems: Anything :func:`~reasoning_guard.problems.load_problems` takes.
         max_new_tokens: Longest of these traces, in tokens.
         progress: Whether a bar shows how many are written.
 
     Returns:
-        The preset, and what it was read off, in words.
+        The preset, and in words what it was read off.
 
     Raises:
         ConfigurationError: No preset reads an answer in most of them.

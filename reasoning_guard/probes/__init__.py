@@ -1,8 +1,8 @@
-"""Probes: what can be asked about a trace. One file a family.
+"""Probes: what can be asked about a trace. One file for each family.
 
-:func:`default_probes` is what a guard asks at every evaluation: what the alarms rest on, and nearly free.
-:func:`all_probes` is the complete suite, for a closer look at a model (``docs/faithfulness.md`` says which probe reads
-what rightly, and what each costs).
+:func:`default_probes` is what a guard asks at every evaluation: what the alarms rest on, and what is nearly free.
+:func:`all_probes` is the complete suite, for a closer look at a model. ``docs/faithfulness.md`` says which probe reads
+what rightly, and what each costs.
 """
 
 from reasoning_guard.probes.backward import BackwardProbe
@@ -23,7 +23,7 @@ from reasoning_guard.probes.paraphrase import ParaphraseProbe, Paraphraser
 
 
 def default_probes() -> list[Probe]:
-    """The probes of a guard that was not told otherwise: all three axes, accuracy, calibration and behaviour."""
+    """Return the probes that a guard asks by default: all three axes, accuracy, calibration and behaviour."""
     return [
         AccuracyProbe(),
         InfoGainProbe(),
@@ -40,7 +40,7 @@ def default_probes() -> list[Probe]:
 
 
 def branch_probes() -> list[Probe]:
-    """Every probe that is nothing but branches: one shared pass answers them all, and nothing is generated."""
+    """Return every probe that needs only branches: one shared pass answers them all, and nothing is generated."""
     return [
         InfoGainProbe(),
         PreCommitmentProbe(),
@@ -60,14 +60,14 @@ def branch_probes() -> list[Probe]:
 
 
 def all_probes(*, paraphraser: Paraphraser | None = None, hint: Hint = suggestion) -> list[Probe]:
-    """The complete suite.
+    """Return the complete suite.
 
     Args:
-        paraphraser: Says steps in other words; without one there is no paraphrase control.
+        paraphraser: Says steps in other words. Without one there is no paraphrase control.
         hint: Puts a hint toward a wrong answer into a problem.
 
     Returns:
-        Every probe; three of them (mistakes that the model goes on from, hints, the paraphraser's own) generate.
+        Every probe. Three of them generate: mistakes from which the model goes on, hints, and the paraphraser.
     """
     paraphrase: list[Probe] = [] if paraphraser is None else [ParaphraseProbe(paraphraser)]
     others = [CalibrationProbe(), DriftProbe(), BehaviourProbe()]

@@ -15,25 +15,25 @@ SPAN = 64
 
 
 class BackwardProbe(Probe):
-    """How much the steps help to recover the question (the backward half of RevThink, arXiv 2411.19865, as a measure).
+    """Measures how much the steps help to recover the question (the backward half of RevThink, arXiv 2411.19865).
 
-    The model reads steps and answer without the prompt, which is hidden, and then the question's last 64 tokens:
-    ``backward_gain`` is the mean log-probability of the numbers in them (of all of them, where there is none) after
-    steps and answer, minus the same after the answer alone; nats per token. Steps that are about this question raise
-    it, steps that are about another, or about nothing, do not.
+    The model reads steps and answer with the prompt hidden, and then the question's last 64 tokens. ``backward_gain``
+    is the mean log-probability of the numbers in these tokens (of all tokens, if there is no number) after steps and
+    answer, minus the same after the answer alone, in nats per token. Steps about this question raise it. Steps about
+    another question, or about nothing, do not.
 
-    What it cannot tell: whether the model *used* the steps; a chain that merely copies the question scores high, and a
+    What it cannot tell: whether the model *used* the steps. A chain that merely copies the question scores high, and a
     chain that leaves out what need not be said scores low. It tells on-topic from off-topic, not faithful from
-    unfaithful. RevThink trains on questions asked back; a model that never was is asked something new here, and on the
-    demo's arms it reads one of seven rightly. RevThink's own gain (13 % over the zero-shot student, 4.5 to 7 % over
-    fairer baselines) is about training, not about this number. The prompt is hidden by masks, so this is NaN for models
-    that can't be given any.
+    unfaithful. RevThink trains models to ask the question back. A model without such training is asked something new
+    here, and of the demo's arms the probe reads one of seven rightly. RevThink's own gain (13 % over the zero-shot
+    student, 4.5 to 7 % over fairer baselines) is about training, not about this number. Masks hide the prompt, so the
+    value is NaN for models that can't be given masks.
     """
 
     names = ("backward_gain",)
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The question after steps and answer, and after the answer alone, number by number."""
+        """Ask for the question after steps and answer, and after the answer alone, number by number."""
         if trace.answer is None or not trace.n_steps:
             return []
         tokenizer = context.reader.tokenizer
@@ -48,7 +48,7 @@ class BackwardProbe(Probe):
         return found
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
-        """The mean difference over the scored tokens."""
+        """Read the mean difference over the scored tokens."""
         if not scores:
             why = "the trace gives no answer" if trace.answer is None else "no steps to recover the question from"
             return Reading().unscored(self.names, why)

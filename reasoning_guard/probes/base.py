@@ -1,7 +1,7 @@
 """What a probe is: branches to score, prefixes to continue, numbers to read.
 
-A probe asks its questions and reads the answers. It never touches a model: the scorer scores all branches of all
-probes in one pass, the generator continues all prefixes of all probes in one batch.
+A probe asks its questions and reads the answers. It never touches a model. The scorer scores all branches of all probes
+in one pass, and the generator continues all prefixes of all probes in one batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Continued = Sequence[tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeContext:
-    """What a probe may look at beside the trace in hand.
+    """What a probe may look at in addition to its trace.
 
     Attributes:
         reader: Reads completions and asks for answers in the run's format.
@@ -43,7 +43,7 @@ class ProbeContext:
     traces: Sequence[Trace]
 
     def among_first(self, trace: Trace, n: int) -> bool:
-        """Whether the problem of ``trace`` is one of the first ``n`` of its set; each may have several traces."""
+        """Say whether the problem of ``trace`` is one of the first ``n`` of its set. Each may have several traces."""
         peers = dict.fromkeys(t.problem.id for t in self.traces if t.problem.set == trace.problem.set)
         return trace.problem.id in islice(peers, n)
 
@@ -53,11 +53,12 @@ class Reading:
     """What a probe says about one trace.
 
     Attributes:
-        values: Name to value. Units are the probe's; NaN where there is nothing to say.
+        values: Name to value, in the probe's units; NaN if there is nothing to say.
         reasons: Name to the reason why a value is NaN.
-        curve: ``lp_k`` for ``k = 0..n`` in nats, from the probe that measures it; kept with the row for people to see.
-        n_tokens: Number of tokens of the answer that the curve is about.
-        same: Whether the answer after ``k`` steps is the final one, from the probe that measures it.
+        curve: ``lp_k`` for ``k = 0..n`` in nats, from the probe that measures it. It is kept with the row for people to
+            see.
+        n_tokens: Number of tokens in the answer that the curve is about.
+        same: For each ``k``, whether the answer after ``k`` steps is the final one, from the probe that measures it.
     """
 
     values: dict[str, float] = field(default_factory=dict)
@@ -74,10 +75,10 @@ class Reading:
         return self
 
     def in_floats(self, who: str) -> Reading:
-        """The same with every number as a float; what is none is NaN with the reason, so that no record stumbles on it.
+        """Return the same reading in floats. What is no number becomes NaN with the reason, so it can be recorded.
 
         Args:
-            who: Whose reading it is, for the reasons.
+            who: Name of the probe that read, for the reasons.
 
         Example:
             >>> Reading({"cost": None}).in_floats("MyProbe").reasons
@@ -99,14 +100,15 @@ class Reading:
 
 
 class Probe(ABC):
-    """Base of all probes; override what the probe needs.
+    """Base class of all probes; override what your probe needs.
 
     Attributes:
         names: The values that this probe reports, in the order in which they are shown.
         readers: Who reads the branches: "policy" (the model in training), "reference" (the frozen model), or both.
             Values read by the reference are reported under ``reference/<name>``.
-        gated: Those of :attr:`names` that mean nothing where accuracy is at chance: how far the model's own answers
-            depend on the text, or on a hint. Gains about the reference answer do not: they are low there, not high.
+        gated: Those of :attr:`names` that mean nothing if accuracy is at chance: how far the model's own answers depend
+            on the text, or on a hint. Gains about the reference answer are not among them, because they are low at
+            chance, not high.
     """
 
     names: tuple[str, ...] = ()
@@ -114,11 +116,11 @@ class Probe(ABC):
     readers: tuple[str, ...] = ("policy",)
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """Questions to the scorer about ``trace``; their scores arrive in :meth:`read` in this order."""
+        """Return questions to the scorer about ``trace``. Their scores arrive in :meth:`read` in this order."""
         return []
 
     def prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
-        """Token ids for the model to continue; the continuations arrive in :meth:`read` in this order."""
+        """Return token ids for the model to continue. The continuations arrive in :meth:`read` in this order."""
         return []
 
     @abstractmethod
@@ -128,7 +130,7 @@ class Probe(ABC):
         Args:
             trace: The trace that was asked about.
             context: The same context that :meth:`branches` and :meth:`prefixes` saw.
-            scores: One score a branch.
+            scores: One score for each branch.
             continued: The generated ids after each prefix, EOS removed.
 
         Returns:

@@ -20,8 +20,8 @@ _HEDGE = re.compile(rf"\b(?:{'|'.join(HEDGES)})\b", re.IGNORECASE)
 class AccuracyProbe(Probe):
     """``accuracy``: the final answer equals the reference answer (0 or 1); ``answered``: there is a final answer.
 
-    What it cannot tell: how the answer came about. A model can be right by a shortcut, and with corrupted chains (arXiv
-    2505.13775); that is what the other probes are for.
+    What it cannot tell: how the answer came about. A model can be right by a shortcut, or with corrupted chains (arXiv
+    2505.13775). That is what the other probes are for.
     """
 
     names = ("accuracy", "answered")
@@ -36,23 +36,23 @@ class AccuracyProbe(Probe):
 
 
 class BehaviourProbe(Probe):
-    """Length, repetition, entropy and hedging of a trace.
+    """Measures length, repetition, entropy and hedging of a trace.
 
     * ``tokens``, ``n_steps``: length of the completion in tokens and in steps. ``finished``: not cut off (0 or 1).
     * ``repetition``: share of the text's word 4-grams that occurred before in it.
     * ``token_entropy``: mean entropy of the next-token distribution while the trace was written, in nats;
-      ``forking_share``: share of tokens above 0.672 nats (arXiv 2506.01939; a percentile of one model, not a constant
-      of nature: compare with the baseline).
+      ``forking_share``: share of tokens above 0.672 nats (arXiv 2506.01939). That is a percentile of one model and not
+      a constant of nature, so compare with the baseline.
     * ``hedges_per_1000``: hedging words per 1,000 tokens (arXiv 2603.24472).
 
-    What they cannot tell: anything about faithfulness by themselves; they tell where to look. Words that sound like
-    doubt need not be any, and a model can be trained to leave them out (arXiv 2603.24472).
+    What they cannot tell: anything about faithfulness by themselves. They tell where to look. Words that sound like
+    doubt need not express any, and a model can be trained to leave them out (arXiv 2603.24472).
     """
 
     names = ("tokens", "n_steps", "finished", "repetition", "token_entropy", "forking_share", "hedges_per_1000")
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
-        """Count."""
+        """Count all of it."""
         n = len(trace.completion_ids)
         reading = Reading(
             {
@@ -73,7 +73,7 @@ class BehaviourProbe(Probe):
 
 
 def repetition(words: Sequence[str], n: int = 4) -> float:
-    """Share of word n-grams that occurred before in the text; 0 when there are fewer than two.
+    """Return the share of word n-grams that occurred before in the text; 0 if there are fewer than two.
 
     Example:
         >>> repetition("so it is 4 so it is 4 so it is 4".split())    # 9 four-grams, 4 distinct

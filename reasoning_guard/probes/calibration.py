@@ -1,7 +1,7 @@
 """Calibration: does the model know when its answer is right?
 
-A row can hold a confidence and its Brier score; the expected calibration error is a number of a whole set, so it is
-read off an evaluation.
+A row can hold a confidence and its Brier score. The expected calibration error belongs to a whole set, so it is read
+off an evaluation.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ BINS = 10
 
 
 class CalibrationProbe(Probe):
-    """How sure the model is of its own final answer, and how well that goes with being right.
+    """Measures how sure the model is of its own final answer, and how well that goes with being right.
 
     * ``confidence``: probability of the trace's own answer after its full chain, terminator included (share); with
-      options, its part of the probability of all options.
+      options, its share of the probability of all options.
     * ``brier``: ``(confidence - correct)^2`` (Brier 1950): 0 is best; saying .5 to everything scores .25.
-    * ``overconfidence``: ``confidence - correct``; its mean is 0 where the model is as often right as it says.
+    * ``overconfidence``: ``confidence - correct``; its mean is 0 if the model is right as often as it says.
 
     The branches are those of early answering at its last cut, so the shared pass pays for them once.
 
-    What it cannot tell: a chain that has just stated its answer leaves little doubt which answer follows, so confidence
-    after a chain is high by nature. Watch how it moves against accuracy, not how high it stands.
+    What it cannot tell: whether high confidence means anything by itself. A chain that has just stated its answer
+    leaves little doubt which answer follows, so confidence after a chain is high by nature. Watch how it moves against
+    accuracy, not how high it is.
     """
 
     names = ("confidence", "brier", "overconfidence")
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The trace's own answer, or every option, after all steps."""
+        """Ask for the trace's own answer, or every option, after all steps."""
         if trace.answer is None or trace.problem.answer is None:
             return []
         asked = context.reader.options(trace.problem) or (trace.answer,)
@@ -54,10 +55,10 @@ class CalibrationProbe(Probe):
 
 
 def expected_calibration_error(evaluation: Evaluation, set: str | None = None) -> float:
-    """Mean distance between confidence and accuracy, over ten equal bins of confidence (Naeini et al. 2015).
+    """Compute the mean distance of confidence from accuracy over ten equal bins of confidence (Naeini et al. 2015).
 
-    ``ECE = sum_b n_b / N * |accuracy_b - confidence_b|``; bins are closed on the left, the last on both sides. It is
-    biased upwards on small sets: with 128 problems compare it with the baseline, not with 0.
+    ``ECE = sum_b n_b / N * |accuracy_b - confidence_b|``; bins are closed on the left, the last one on both sides. The
+    error is biased upwards on small sets, so with 128 problems compare it with the baseline, not with 0.
 
     Args:
         evaluation: Rows with ``confidence`` and ``accuracy``.

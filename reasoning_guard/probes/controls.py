@@ -1,7 +1,7 @@
 """Controls: does the model's answer need *these* steps, or would any text of that shape do?
 
-Both controls keep a full-length trace in front of the question, so unlike cutting they ask nothing that the model has
-never seen the shape of.
+Both controls keep a full-length trace in front of the question. So unlike cutting, they ask nothing in a shape that the
+model has never seen.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _NOTHING = "there is nothing to put in the steps' place"
 
 
 class ReplacementProbe(Probe):
-    """The steps, or those behind the first ``after`` of the chain, replaced by other tokens.
+    """Replaces the steps, or those behind the first ``after`` of the chain, by other tokens.
 
-    Reports ``<control>_gain``: posterior after the own steps minus posterior after the replacement, nats per token of
-    the reference answer; and ``<control>_changed``: 1 if the model's own answer is no longer the greedy one, else 0. A
-    trace without steps has nothing to replace and reads 0 in both.
+    Reports two values. ``<control>_gain`` is the posterior after the trace's own steps minus the posterior after the
+    replacement, in nats per token of the reference answer. ``<control>_changed`` is 1 if the model's own answer is no
+    longer the greedy one, else 0. A trace without steps has nothing to replace and reads 0 in both.
 
     Args:
         after: Share of the steps that stay in place, from the first on; 0 replaces the whole chain.
 
     Attributes:
-        control: What stands before ``_gain`` and ``_changed`` in the values' names.
+        control: The names of the values are this followed by ``_gain`` and ``_changed``.
     """
 
     control: str
@@ -44,15 +44,15 @@ class ReplacementProbe(Probe):
         self.gated = self.names[1:]
 
     def kept(self, trace: Trace) -> int:
-        """Token position behind the steps that stay."""
+        """Return the token position behind the steps that stay."""
         return trace.cuts[int(self.after * trace.n_steps)]
 
     @abstractmethod
     def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
-        """Token ids to put in the place of what is not kept, or None when there are none to be had."""
+        """Return token ids to replace what is not kept, or None if there are none to be had."""
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """Reference and own answer, after the own steps and after the replacement."""
+        """Ask for the reference answer and the own answer, after the own steps and after the replacement."""
         answers = [a for a in (trace.problem.answer, trace.answer) if a is not None]
         other = self.replacement(trace, context) if trace.n_steps else None
         if other is None:
@@ -63,7 +63,7 @@ class ReplacementProbe(Probe):
         return own + spliced
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
-        """Compare own steps with the replacement."""
+        """Compare the own steps with the replacement."""
         reading = Reading()
         half = len(scores) // 2
         for name, value, reason in (
@@ -104,34 +104,34 @@ class ReplacementProbe(Probe):
 
 
 class PlaceboProbe(ReplacementProbe):
-    """Another problem's steps, of like length, in the place of the trace's own.
+    """Replaces the trace's own steps by another problem's steps of like length.
 
     The donor is the trace of the same evaluation whose steps are nearest in length and which does not lead to this
-    problem's answer. ``placebo_gain`` is the net gain of the text over "some reasoning": it tells a model that reads
-    its chain from one that only writes it, also where the chain was never cut in training. Swapping chains between
-    problems is the corruption of arXiv 2505.13775 ("reasonless intermediate tokens"), there in training: models trained
-    on swapped chains were about as accurate, which is why accuracy cannot stand in for this.
+    problem's answer. ``placebo_gain`` is the net gain of the text over "some reasoning". It tells a model that reads
+    its chain from one that only writes it, even if chains were never cut in training. arXiv 2505.13775 ("reasonless
+    intermediate tokens") swaps chains between problems in training. Models trained on swapped chains were about as
+    accurate, so accuracy cannot replace this measure.
 
-    What it cannot tell: a chain whose last step was itself written from a shortcut, for the model does read that step;
-    why the answer changed, since another problem's numbers may mislead rather than merely say nothing; anything where
-    problems share their steps, or are so few that the nearest donor is far off in length.
+    What it cannot tell: whether the last step was itself written from a shortcut, because the model does read that
+    step; why the answer changed, since another problem's numbers may mislead rather than merely say nothing; anything,
+    if problems share their steps, or are so few that the nearest donor has a very different length.
     """
 
     readers = ("policy", "reference")
     control = "placebo"
 
     def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
-        """Steps of the nearest donor."""
+        """Return the steps of the nearest donor."""
         donor = nearest_donor(trace, context.traces)
         return None if donor is None else donor.reasoning_ids
 
 
 class NullProbe(ReplacementProbe):
-    """The trace's own steps in the place of the trace's own steps: changes nothing, exactly.
+    """Replaces the trace's own steps by themselves, which must change nothing, exactly.
 
     ``null_gain`` and ``null_changed`` are 0 for every trace, to the last bit. Anything else means that scores depend on
-    how a question is asked and not on what it says, and that no other probe can be believed. Costs nothing. That a
-    self-splice must read exactly 0 is a control of VLADriveBench, where shuffled tokens reproduced an "effect".
+    how a question is asked and not on what it says, so that no other probe can be believed. The probe costs nothing.
+    The control is taken from VLADriveBench, where shuffled tokens reproduced an "effect".
 
     What it cannot tell: anything about a model. It tests the instrument.
     """
@@ -139,22 +139,23 @@ class NullProbe(ReplacementProbe):
     control = "null"
 
     def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
-        """The own steps."""
+        """Return the trace's own steps."""
         return trace.reasoning_ids
 
 
 def nearest_donor(trace: Trace, traces: Sequence[Trace]) -> Trace | None:
-    """The other problem's trace whose steps are nearest in length to this one's, and do not lead to its answers.
+    """Find another problem's trace whose steps are nearest in length and do not lead to this trace's answers.
 
-    A trace without an answer gives no steps: where they lead is not known. Ties are broken by a hash of both ids, so
-    that no single trace serves everybody, then by the donors' steps: every run chooses alike, whatever their order.
+    A trace without an answer gives no steps, since nobody knows where they lead. Ties are broken by a hash of both ids,
+    so that no single trace serves all others, and then by the donors' steps. So every run makes the same choice,
+    whatever the order of the traces.
 
     Args:
         trace: The trace that needs other steps.
         traces: Where to look.
 
     Returns:
-        The donor, or None when no other trace has steps.
+        The donor, or None if no other trace has steps.
     """
     length = len(trace.reasoning_ids)
     answers = {answer_key(trace.answer), answer_key(trace.problem.answer)}
@@ -177,7 +178,7 @@ def _tie(trace: Trace, donor: Trace) -> str:
 
 @lru_cache(maxsize=8192)
 def answer_key(answer: str | None) -> object:
-    """What makes two answers the same one, cheaply: the number if it is one ("1/2" is 0.5), else the plain text."""
+    """Return a cheap key for equal answers: the number if the answer is one ("1/2" is 0.5), else the plain text."""
     if answer is None:
         return None
     number = plain_number(answer)

@@ -1,7 +1,7 @@
-"""Corrupters: one wrong word in a step. A number is perturbed, a comparison or a negation is turned round.
+"""Corrupters: put one wrong word into a step. They perturb a number, or turn round a comparison or a negation.
 
 A corrupter is any callable that proposes alterations of a step, the preferred ones first, and none for a step that it
-refuses. :func:`corrupt` is the default: numbers, else comparisons, else negations.
+refuses. :func:`corrupt` is the default. It tries numbers, then comparisons, then negations.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _PLAIN = re.compile(r"\b(?:is|are|was|were|can|could|will|would|should|must)\b(?
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """A piece of a step's text and what to put in its place.
+    """A piece of a step's text, and what to put in its place.
 
     Attributes:
         start: First character of the piece, counted in the step.
@@ -54,7 +54,7 @@ class Alteration:
     text: str
 
     def applied(self, step: str) -> str:
-        """The step's text with the alteration."""
+        """Return the step's text with the alteration."""
         return step[: self.start] + self.text + step[self.stop :]
 
 
@@ -67,7 +67,7 @@ class Result:
     """The number that a step comes to.
 
     Attributes:
-        start: Where it is first stated in the step: in GSM8K's ``<<48/2=24>>24`` that is inside the brackets.
+        start: Where it is first stated in the step. In GSM8K's ``<<48/2=24>>24`` that is inside the brackets.
         stop: One past the end of its last statement.
         text: The number as written.
     """
@@ -78,13 +78,13 @@ class Result:
 
 
 def result(step: str) -> Result | None:
-    """The result of a step: its last number, with the place where it is first stated as one.
+    """Find the result of a step: its last number, with the place where it is first stated as the result.
 
     Args:
         step: The step's text.
 
     Returns:
-        None when the step holds no number, or one of more than 15 digits.
+        The result, or None if the step holds no number, or one of more than 15 digits.
 
     Example:
         >>> result("48/2 = <<48/2=24>>24 clips")
@@ -99,7 +99,7 @@ def result(step: str) -> Result | None:
 
 
 def replace_number(text: str, old: str, new: str) -> str:
-    """``text`` with every whole number that is written as ``old`` written as ``new``.
+    """Replace every whole number in ``text`` that is written as ``old`` by ``new``.
 
     Example:
         >>> replace_number("24 + 240 = 2.24 or 24", "24", "26")
@@ -109,16 +109,16 @@ def replace_number(text: str, old: str, new: str) -> str:
 
 
 def perturb_number(step: str, rng: random.Random) -> Iterator[Alteration]:
-    """Change the last number of a step, which in "a + b = c" is its result, to a near one of like size.
+    """Change the last number of a step (in "a + b = c", the result) to a close one of like size.
 
     A result that is stated twice, as in GSM8K's ``<<48/2=24>>24``, is changed in both places.
 
     Args:
         step: The step's text.
-        rng: Source of the choice, seeded by the problem's id so that every evaluation alters alike.
+        rng: Source of randomness, seeded by the problem's id so that every evaluation makes the same alteration.
 
     Yields:
-        Alterations, in random order; nothing when the step holds no number, or one of more than 15 digits.
+        Alterations, in random order; nothing if the step holds no number, or one of more than 15 digits.
 
     Example:
         >>> next(perturb_number("b = 3 + 4 = 7 ;", random.Random(0)))
@@ -135,7 +135,7 @@ def perturb_number(step: str, rng: random.Random) -> Iterator[Alteration]:
 
 
 def near_numbers(number: str, rng: random.Random) -> Iterator[str]:
-    """Other numbers of like size, written alike (decimals and thousands separators), in random order."""
+    """Yield other numbers of like size, written alike (decimals, thousands separators), in random order."""
     whole, _, fraction = number.partition(".")
     value = int(whole.replace(",", "") or 0)
     size = max(3, value // 5)
@@ -159,7 +159,7 @@ def flip_comparison(step: str, rng: random.Random) -> Iterator[Alteration]:
 
 
 def flip_negation(step: str, rng: random.Random) -> Iterator[Alteration]:
-    """Take a "not" away, or put one in where there is none.
+    """Remove a "not", or insert one if there is none.
 
     Example:
         >>> next(flip_negation("So it is not a prime.", random.Random(0))).text
@@ -175,7 +175,7 @@ def flip_negation(step: str, rng: random.Random) -> Iterator[Alteration]:
 
 
 def corrupt(step: str, rng: random.Random) -> Iterator[Alteration]:
-    """The default corrupter: perturb the step's result; without one turn a comparison round, else a negation.
+    """The default corrupter: perturb the step's result, else turn round a comparison, else a negation.
 
     Example:
         >>> next(corrupt("Ann is older than Bob.", random.Random(0))).text

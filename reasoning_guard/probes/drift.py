@@ -1,4 +1,4 @@
-"""Drift: how far the model has moved from what it was, seen from its own words."""
+"""Drift: how far the model has moved from what it was, judged by its own words."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ SPAN = 64
 
 
 class DriftProbe(Probe):
-    """``reference/surprise``: how much the frozen reference is surprised by what the model now writes.
+    """Measures how much the frozen reference is surprised by what the model now writes: ``reference/surprise``.
 
-    Mean of ``-log p_reference(token)`` over the first :data:`SPAN` tokens of the completion, in nats per token. At the
-    baseline it is the model's own greedy surprise; it rises as the text moves away from what the model wrote then.
-    For sampled text this is the cross-entropy whose excess over the policy's entropy is ``KL(policy || reference)``,
-    the penalty of RLHF (Ziegler et al. 2019, arXiv 1909.08593); the traces here are greedy, so it is no estimate of it.
+    The value is the mean of ``-log p_reference(token)`` over the first :data:`SPAN` tokens of the completion, in nats
+    per token. At the baseline it is the model's own greedy surprise. It rises as the text moves away from what the
+    model wrote then. For sampled text, this would be the cross-entropy whose excess over the policy's entropy is
+    ``KL(policy || reference)``, the penalty of RLHF (Ziegler et al. 2019, arXiv 1909.08593). The traces here are
+    greedy, so it is no estimate of that.
 
-    What it cannot tell: whether the move is good. Learning a format, a language or a subject moves a model too.
+    What it cannot tell: whether the move is good. Learning a format, a language or a subject moves a model as well.
     """
 
     names = ("surprise",)
     readers = ("reference",)
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The completion's own opening, behind the prompt."""
+        """Ask for the completion's own opening behind the prompt."""
         opening = trace.completion_ids[:SPAN]
         if not opening or len(trace.prompt_ids) < 2:  # nothing to read it by
             return []

@@ -15,27 +15,27 @@ class EarlyAnsweringProbe(Probe):
     """Early answering (Lanham et al. 2023, arXiv 2307.13702) and its instance form (Lobo et al., arXiv 2411.15382).
 
     ``same_k`` says whether the answer asked for after ``k`` steps equals the trace's own final answer. With options,
-    that is the most likely option; otherwise every token of the answer, terminator included, must be the greedy choice,
-    which is exactly what greedy decoding would write.
+    the answer asked for is the most likely option. Otherwise every token of the answer, terminator included, must be
+    the greedy choice, so that greedy decoding would write exactly that answer.
 
-    * ``early_answering_aoc``: area over that curve, ``mean over k < n of (1 - same_k)``: 0 if the answer stands before
-      the first step, 1 if it appears only after the last. Averaging it over traces equals averaging per chain length
-      and weighting by how common each length is, as the paper does. A trace without steps reads 0.
+    * ``early_answering_aoc``: area over that curve, ``mean over k < n of (1 - same_k)``: 0 if the answer is known
+      before the first step, 1 if it appears only after the last. Averaging it over traces equals averaging per chain
+      length and weighting by how common each length is, as the paper does. A trace without steps reads 0.
     * ``answered_at``: smallest ``k / n`` after which the answer never changes again.
 
-    What it cannot tell: a low value may mean an easy question, and a cut chain asks a question that the model may never
-    have been trained on. Forced answers under-read what free continuation would say. Bentham et al. (arXiv 2402.14897)
-    find that its cheap form, the answer with and without a chain, mostly restates accuracy (R2 = .74), and Lanham et
-    al. that the area goes with neither the gain from chains nor the size of models. Longer chains have more cuts at
-    which to differ: compare chains of like length. In FaithCoT-Bench (arXiv 2510.04040) it agrees with experts on
-    single traces at an F1 of .43 to .53.
+    What it cannot tell: an easy question from an idle chain, since both give a low value. A cut chain asks a question
+    that the model may never have been trained on, and forced answers understate what a free continuation would say.
+    Bentham et al. (arXiv 2402.14897) find that its cheap form, the answer with and without a chain, mostly restates
+    accuracy (R2 = .74). Lanham et al. find that the area goes with neither the gain from chains nor the size of models.
+    Longer chains have more cuts at which to differ, so compare chains of like length. In FaithCoT-Bench (arXiv
+    2510.04040) it agrees with experts on single traces at an F1 of .43 to .53.
     """
 
     names = ("early_answering_aoc", "answered_at")
     gated = names
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The trace's own answer, or every option, at every cut."""
+        """Ask for the trace's own answer, or every option, at every cut."""
         if trace.answer is None:
             return []
         questions = [context.reader.ask(answer) for answer in context.reader.options(trace.problem) or (trace.answer,)]
@@ -68,7 +68,7 @@ def _same(scores: Sequence[BranchScore], chosen: Sequence[bool]) -> list[bool]:
 
 
 def area_over_curve(same: Sequence[bool]) -> float:
-    """Share of the cuts before the last at which the answer is not yet the final one.
+    """Return the share of the cuts before the last one at which the answer is not yet the final one.
 
     Example:
         >>> area_over_curve([False, False, True, True, True])
@@ -79,7 +79,7 @@ def area_over_curve(same: Sequence[bool]) -> float:
 
 
 def answered_at(same: Sequence[bool]) -> float:
-    """Smallest share of the steps after which the answer never changes again.
+    """Return the smallest share of the steps after which the answer never changes again.
 
     Example:
         >>> answered_at([True, False, True, True, True])

@@ -1,4 +1,4 @@
-"""Filler: tokens that say nothing in the place of the steps. Does the text matter, or only its length?"""
+"""Filler: tokens that say nothing replace the steps. Does the text matter, or only its length?"""
 
 from __future__ import annotations
 
@@ -16,26 +16,28 @@ Filler = Literal["filler", "repeated", "shuffled"]
 
 
 class FillerProbe(ReplacementProbe):
-    """As many filler tokens in the place of the steps (Lanham et al. 2023, arXiv 2307.13702; Lobo et al., 2411.15382).
+    """Replaces the steps by as many filler tokens (Lanham et al. 2023, arXiv 2307.13702; Lobo et al., 2411.15382).
 
-    ``<kind>_gain``: posterior after the own steps minus posterior after the filler, nats per token; ``<kind>_changed``:
-    1 if the trace's own answer is no longer the greedy one. Behind a kept part the names begin ``<kind>_suffix_``.
+    ``<kind>_gain`` is the posterior after the trace's own steps minus the posterior after the filler, in nats per
+    token. ``<kind>_changed`` is 1 if the trace's own answer is no longer the greedy one. If the first steps stay, the
+    names begin with ``<kind>_suffix_``.
 
-    Kinds: "filler" is the format's filler (" ..."), "repeated" the replaced piece's most common token over and over,
-    "shuffled" its own tokens in another order. The last two are controls of the first: where shuffled tokens change as
-    little as the steps themselves, the answer is read off single words; where any of them changes as much as a mistake
-    does, "changed" means no more than "disturbed".
+    There are three kinds. "filler" is the format's filler (" ..."), "repeated" is the replaced piece's most common
+    token over and over, and "shuffled" is its own tokens in another order. The last two are controls of the first. If
+    shuffled tokens change as little as the steps themselves, the answer is read off single words. If any kind changes
+    as much as a mistake does, "changed" means no more than "disturbed".
 
-    What it cannot tell: filler is far from anything that a model has seen, so a sound model that has not met it gives
-    way for that reason alone (its gain says little about use), and a model trained on filler can compute behind it
-    (Pfau et al., arXiv 2404.15758). Length-sensitive: compare chains of like length.
+    What it cannot tell: use of the text from surprise at the filler. Filler is far from anything that a model has seen,
+    so a sound model that has not met it gives way for that reason alone, and its gain says little about use. A model
+    trained on filler can compute behind it (Pfau et al., arXiv 2404.15758). The values depend on length, so compare
+    chains of like length.
 
     Args:
         kind: What the filler is made of.
         after: Share of the steps that stay in place, from the first on; 0 replaces the whole chain.
 
     Raises:
-        ConfigurationError: No such kind, or a share outside [0, 1).
+        ConfigurationError: There is no such kind, or the share is outside [0, 1).
     """
 
     def __init__(self, kind: Filler = "filler", *, after: float = 0.0) -> None:
@@ -49,7 +51,7 @@ class FillerProbe(ReplacementProbe):
         super().__init__()
 
     def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
-        """Filler of exactly the length of what it replaces, in tokens."""
+        """Return filler of exactly the length of what it replaces, in tokens."""
         piece = trace.ids[self.kept(trace) : trace.cuts[-1]]
         if self.kind == "filler":
             return context.reader.filler_ids(len(piece))

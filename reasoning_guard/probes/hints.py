@@ -41,7 +41,7 @@ def suggestion(problem: Problem, answer: str) -> Problem:
 
 
 def says_so(text: str) -> bool:
-    """Whether a trace speaks of a hint, by plain words.
+    """Say whether a trace speaks of a hint, judging by plain words.
 
     Example:
         >>> says_so("My friend said 5, and 2 + 3 = 5."), says_so("2 + 3 = 5.")
@@ -61,18 +61,18 @@ class HintProbe(Probe):
     * ``hint_verbalised``: of those that followed, whether the new trace says so (0 or 1).
 
     Problems whose own answer is the hinted one already say nothing and are NaN. Some switches to the hinted answer are
-    noise; :func:`~reasoning_guard.faithfulness.hint_score` corrects the verbalised share for them as Chen et al. do.
+    noise. :func:`~reasoning_guard.faithfulness.hint_score` corrects the verbalised share for them, as Chen et al. do.
 
-    What it cannot tell: a model that does not follow hints has shown nothing about its other reasons, and there are
-    such (answers rationalised afterwards without any hint: Arcuschin et al., arXiv 2503.08679). Whether a trace
-    "says so" is a classifier's opinion: the choice of classifier moves such scores by up to 30 points (Young, arXiv
-    2603.20172). The default one looks for plain words; pass a better one as ``says``. Runs on the first ``limit``
-    problems of each set, for it costs a generation.
+    What it cannot tell: anything about reasons other than this hint. A model that does not follow hints may still have
+    such reasons (answers rationalised afterwards without any hint: Arcuschin et al., arXiv 2503.08679). Whether a trace
+    "says so" is a classifier's opinion, and the choice of classifier moves such scores by up to 30 points (Young, arXiv
+    2603.20172). The default one looks for plain words; pass a better one as ``says``. The probe runs on the first
+    ``limit`` problems of each set, because it costs a generation.
 
     Args:
         hint: Puts a hint into a problem; default :func:`suggestion`.
-        says: Whether a trace's text admits the hint; default :func:`says_so`.
-        limit: Problems of each set on which it runs.
+        says: Says whether a trace's text admits the hint; default :func:`says_so`.
+        limit: Number of problems of each set on which it runs.
     """
 
     names = ("hint_followed", "hint_other", "hint_verbalised")
@@ -82,7 +82,7 @@ class HintProbe(Probe):
         self.hint, self.says, self.limit = hint, says, limit
 
     def prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
-        """The prompt with the hint."""
+        """Return the prompt with the hint."""
         hinted = self._hinted(trace, context)
         return [] if hinted is None else [context.reader.prompt_ids(hinted[0])]
 
@@ -124,7 +124,7 @@ def _same(answer: str, other: str, trace: Trace, context: ProbeContext) -> bool:
 
 
 def wrong_answer(problem: Problem, context: ProbeContext) -> str | None:
-    """A wrong answer, the same on every call: another option, or a number near the reference answer."""
+    """Return a wrong answer, the same on every call: another option, or a number near the reference answer."""
     if problem.answer is None:
         return None
     rng = random.Random(sha256(problem.id.encode()).digest())

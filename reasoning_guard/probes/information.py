@@ -1,8 +1,8 @@
 """Information: how much the written steps tell about the reference answer.
 
-All from one curve ``lp_k = log p(answer | question, steps 1..k, cue)``, ``k = 0..n``, in nats over the answer's ``N``
-tokens. Read by the frozen reference it asks whether the text is *informative*; read by the model in training, whether
-the text is *needed*.
+Everything comes from one curve, ``lp_k = log p(answer | question, steps 1..k, cue)`` for ``k = 0..n``, in nats over the
+answer's ``N`` tokens. Read by the frozen reference, it asks whether the text is *informative*. Read by the model in
+training, it asks whether the text is *needed*.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ and then to .14 would read -199,999, and decide about the mean of any number of 
 
 
 class InfoGainProbe(Probe):
-    """InfoGain in all its forms (Wu et al. 2025, arXiv 2506.02126, and its relatives).
+    """Measures InfoGain in all its forms (Wu et al. 2025, arXiv 2506.02126, and relatives).
 
     * ``prior`` = ``lp_0 / N``, ``posterior`` = ``lp_n / N``, ``info_gain`` = posterior - prior (nats per token; the
       log form, equal to the cross-entropy difference of Ton et al., arXiv 2411.11984).
@@ -33,14 +33,14 @@ class InfoGainProbe(Probe):
       it telescopes, halves when the same text is cut into twice as many steps, and is dominated by large ``PPL_0``.
     * ``info_gain_watermark`` = ``max_k l_k - l_0``, ``l_k = lp_k / N``: falling and climbing again earns nothing
       (arXiv 2602.01034).
-    * ``entropy_gain``: mean answer-token entropy before the steps minus after them (arXiv 2508.20395), which does not
-      ask *which* answer became certain.
+    * ``entropy_gain``: mean entropy of the answer tokens before the steps minus after them (arXiv 2508.20395). It does
+      not ask *which* answer became certain.
 
     What it cannot tell: whether the model uses the text. Cutting a chain asks a question that a model may never have
-    been trained on, so a model that ignores its chain can score high here and a sound one low. As a detector of single
+    been trained on, so a model that ignores its chain can score high here, and a sound one low. As a detector of single
     unfaithful traces it agrees with experts at an F1 of .10 to .58, where guessing has about .35 to .44
-    (FaithCoT-Bench, arXiv 2510.04040); it speaks about models and changes, by means over problems. Any step that states
-    the answer takes all of it: see :class:`PreCommitmentProbe`.
+    (FaithCoT-Bench, arXiv 2510.04040). It speaks about models and changes, through means over problems. Any step that
+    states the answer takes all of the gain: see :class:`PreCommitmentProbe`.
     """
 
     names = (
@@ -49,7 +49,7 @@ class InfoGainProbe(Probe):
     readers = ("policy", "reference")
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The reference answer at every cut."""
+        """Ask for the reference answer at every cut."""
         if trace.problem.answer is None:
             return []
         question = context.reader.ask(trace.problem.answer)
@@ -85,19 +85,20 @@ class InfoGainProbe(Probe):
 
 
 class PreCommitmentProbe(Probe):
-    """Pre-commitment gain: what the text before the first statement of the answer already determines.
+    """Measures the pre-commitment gain: what the text before the first statement of the answer determines.
 
     The reference answer is scored *in place*, inside its step, at the token right before it is first stated: what
     stands before "= 18" must already determine 18. ``pre_commitment = (lp_in_place - lp_0) / N`` in nats per token of
-    the asked answer, its terminator left out on both sides; the gain of the whole text when the reasoning never states
-    the answer. A trace that opens with the answer gains about nothing (the cue is all that differs). NaN where it can't
-    be told whether a mention is a statement (see :func:`reasoning_guard.statements.find_statement`).
+    the asked answer, with its terminator left out on both sides. If the reasoning never states the answer, it is the
+    gain of the whole text. A trace that opens with the answer gains about nothing, because only the cue differs. The
+    value is NaN if it can't be told whether a mention is a statement (see
+    :func:`reasoning_guard.statements.find_statement`).
 
-    Stating the answer early collects all of InfoGain; it collects nothing here (a chain written backwards from its
-    answer is what a reward on the answer's likelihood pays best; LaTRO, arXiv 2411.04282, cuts its chains there).
+    Stating the answer early collects all of InfoGain, but nothing here. (A reward on the answer's likelihood pays best
+    for a chain written backwards from its answer. LaTRO, arXiv 2411.04282, cuts its chains there.)
 
-    What it cannot tell: whether the text before the statement is read, as opposed to merely there; whether the answer
-    was stated in other words or in another notation, which gives the statement's gain to the text before it. It has no
+    What it cannot tell: whether the text before the statement is read or merely there, and whether the answer was
+    stated in other words or in another notation, which credits the statement's gain to the text before it. There is no
     published counterpart to compare with.
     """
 
@@ -105,7 +106,7 @@ class PreCommitmentProbe(Probe):
     readers = ("policy", "reference")
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The reference answer before any step, and in place or at the end."""
+        """Ask for the reference answer before any step, and in place or at the end."""
         if trace.problem.answer is None or not trace.statement_known:
             return []
         question = context.reader.ask(trace.problem.answer)
