@@ -1,4 +1,4 @@
-"""Held-out problems and where they come from."""
+"""Held-out problems, and where they come from."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Problem:
 
     Attributes:
         prompt: What the model reads: a text, or chat messages with "role" and "content".
-        answer: Reference answer; None when the problem has none (unanswerable).
+        answer: Reference answer; None if the problem has none (unanswerable).
         options: Texts of the options of a multiple-choice problem; option 0 is "A".
-        id: What pairs this problem across evaluations and runs; by default 12 hex digits of the prompt's SHA-256.
+        id: Pairs this problem across evaluations and runs; by default 12 hex digits of the prompt's SHA-256.
         set: Name of the set that it belongs to: "id" (in distribution), "ood", or any other.
-        documents: Texts that the answer should rest on; one text is one document.
+        documents: Texts on which the answer should rest; a single text is one document.
 
-    Half characters (lone surrogates, which a cut leaves of an emoji) become U+FFFD in all of these.
+    Half characters (lone surrogates, which are left when an emoji is cut in two) become U+FFFD in all of these.
 
     Raises:
         ConfigurationError: ``options`` is one text.
@@ -86,30 +86,30 @@ def load_problems(
     set_column: str | None = None,
     format: str | TraceFormat | None = None,
 ) -> list[Problem]:
-    r"""Held-out problems from a dataset, rows, a JSONL file, or problems.
+    r"""Load held-out problems from a dataset, rows, a JSONL file, or problems.
 
     Args:
-        source: A ``datasets.Dataset``, mappings (of a table of pandas: ``table.to_dict("records")``), the path of a
-            ``.jsonl`` file, or :class:`Problem` values. A cell with None, NaN or pandas' NA is empty; numbers are
-            written as texts, those without a fraction without one (10.0 as "10"); half characters (lone surrogates)
-            become U+FFFD.
-        prompt_column: Column with the prompt (text or chat messages); found by name when not given, see
-            :data:`COLUMNS`, as are the others.
-        answer_column: Column with the reference answer, a text or a number; True and False are refused, since nothing
-            says by which word the model states them. An empty cell: the problem has no answer. A whole number in a
-            problem with options is the index of the right one.
+        source: A ``datasets.Dataset``, mappings (from a pandas table: ``table.to_dict("records")``), the path of a
+            ``.jsonl`` file, or :class:`Problem` values. A cell with None, NaN or pandas' NA is empty. Numbers become
+            texts, without a fraction if they have none (10.0 becomes "10"). Half characters (lone surrogates) become
+            U+FFFD.
+        prompt_column: Column with the prompt (text or chat messages). If not given, it is found by name (see
+            :data:`COLUMNS`), as are the other columns.
+        answer_column: Column with the reference answer, a text or a number. True and False are refused, since nothing
+            says by which word the model states them. An empty cell means that the problem has no answer. In a problem
+            with options, a whole number is the index of the right one.
         options_column: Column with the list of the options' texts (or ``{"text": [...]}``).
         id_column: Column with ids that stay the same from run to run.
         set_column: Column that names each row's problem set.
-        format: Reduces worked solutions ("... #### 72") to their final answer, and an option's text to its letter
-            where the format asks for letters.
+        format: Reduces worked solutions ("... #### 72") to their final answer, and an option's text to its letter if
+            the format asks for letters.
 
     Returns:
         The problems in the order of the rows.
 
     Raises:
-        ConfigurationError: Nothing there, a column missing or ambiguous, an empty prompt or answer, a cell that holds
-            something else than it should, or an id that comes twice; the message names the row, or the file's line.
+        ConfigurationError: There are no rows, a column is missing or ambiguous, a prompt or answer is empty, a cell
+            holds something that it should not, or an id comes twice. The message names the row, or the file's line.
 
     Example:
         >>> rows = [{"question": "2 + 2 = ?", "answer": "2 + 2 = 4\n#### 4"}]
@@ -157,12 +157,12 @@ def problems_of(
     given: Mapping[str, str | None],
     format: str | TraceFormat | None,
 ) -> list[Problem]:
-    """The problems of some rows.
+    """Make problems from rows.
 
     Args:
         rows: Mappings.
-        numbers: Where they stand in what the user gave, for errors.
-        given: The columns by what they hold, as in :data:`COLUMNS`; None: it is found by its name.
+        numbers: Their places in what the user gave, for errors.
+        given: The columns by what they hold, as in :data:`COLUMNS`. None: the column is found by its name.
         format: Reduces worked solutions, as in :func:`load_problems`.
 
     Raises:

@@ -1,15 +1,15 @@
-"""Several processes, one evaluation, one decision; and no process that waits for another that has failed.
+"""Several processes make one evaluation and one decision, and none waits for another that has failed.
 
-Work is dealt out by problem, and whatever one process must know of the others travels in one stream of messages: every
-process sends one and receives one of each. One rule keeps them together: **a process that fails says so in place of its
-next message, once, and all leave at that message.** Nobody knows where another stands, and nobody has to.
+Work is dealt out by problem. Whatever one process must know about the others travels in one stream of messages: every
+process sends one, and receives one from each. One rule keeps them together: **a process that fails says so in place of
+its next message, once, and all leave at that message.** No process knows how far another has got, and none has to.
 
-A model whose weights are shared out (FSDP, ZeRO-3) needs all processes in each of its forward passes. There every
-process announces a pass before it makes it, and one that has nothing left to do accompanies the others
-(:func:`in_step`). One that breaks off *inside* such a pass cannot tell the others, who wait for it there; it waits a
-moment, lest they have failed alike, and ends (:func:`broke_off`).
+A sharded model (FSDP, ZeRO-3) needs all processes in each of its forward passes. So every process announces a pass
+before it makes it, and one that has nothing left to do accompanies the others (:func:`in_step`). A process that breaks
+off *inside* such a pass cannot tell the others, which wait for it there. It waits a moment, in case they have failed as
+well, and ends (:func:`broke_off`).
 
-Messages travel over a gloo group of our own, so that they never mix with those of the training.
+Messages travel over a separate gloo group, so they never mix with those of the training.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _groups: dict[Any, Any] = {}
 
 
 class PeerError(ReasoningGuardError):
-    """Another process failed inside the guard; raised on all others, where that process's message was awaited."""
+    """Another process failed inside the guard. Raised on all others, where they awaited that process's message."""
 
     def __init__(self, text: str, kind: type[Exception] | None = None) -> None:
         super().__init__(text)
         self._kind = kind
 
     def here(self) -> Exception:
-        """The error as this process should raise it: wrong configuration is that everywhere."""
+        """Return the error as this process should raise it: wrong configuration is wrong everywhere."""
         return self._kind(str(self)) if self._kind else self
 
 
@@ -84,7 +84,7 @@ _standing = _Standing()
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The processes among which work is dealt out; by default this one alone.
+    """The processes among which work is dealt out; by default only this one.
 
     Attributes:
         rank: This process's number.
@@ -100,15 +100,15 @@ class Team:
 
     @classmethod
     def of_run(cls) -> Team:
-        """All processes of the run."""
+        """Return all processes of the run."""
         return cls(dist.get_rank(), dist.get_world_size()) if _distributed() else cls()
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
-        """This process's share: shares differ by one item at most, and some may be empty."""
+        """Return this process's share. Shares differ by at most one item, and some may be empty."""
         return items[self.rank :: self.size]
 
     def gather(self, value: T) -> list[T]:
-        """One value of every process, in the order of ranks. Every process must call, inside :func:`together`.
+        """Gather one value from every process, by rank. Every process must call this, inside :func:`together`.
 
         Args:
             value: This process's own; it must pickle.
@@ -120,7 +120,7 @@ class Team:
         return [value] if self.size == 1 else [message.value for message in _exchange(_Message(value))]
 
     def merge(self, own: Sequence[T]) -> list[T]:
-        """The inverse of :meth:`share`: everybody's items, in their first order, on every process."""
+        """Invert :meth:`share`: return the items of all, in their original order, on every process."""
         shares = self.gather(list(own))
         return [shares[i % self.size][i // self.size] for i in range(sum(map(len, shares)))]
 
@@ -129,10 +129,10 @@ ALONE = Team()
 
 
 def together(work: Callable[[], T]) -> T:
-    """Do ``work`` on all processes, to the end on all or on none.
+    """Do ``work`` on all processes: it ends well on all of them or on none.
 
     Args:
-        work: Called on every process; it may send messages through :meth:`Team.gather` and :func:`in_step`. Not to be
+        work: Called on every process. It may send messages through :meth:`Team.gather` and :func:`in_step`. Must not be
             nested.
 
     Returns:
@@ -162,7 +162,7 @@ def from_main_process(make: Callable[[], T]) -> T:
     """Call ``make`` on the main process and give every process what it returned, or raise what it raised.
 
     Every process of the run must make this call, outside of :func:`together`. Kernels and hardware may differ in the
-    last bit between ranks; a decision that rests on such bits must be taken once.
+    last bit between ranks, so a decision that rests on such bits must be taken only once.
 
     Args:
         make: Called on the main process only. Its result must pickle.
@@ -177,18 +177,18 @@ def from_main_process(make: Callable[[], T]) -> T:
 
 @contextmanager
 def in_step(needed: bool, companion: Callable[[], Any]) -> Iterator[Callable[[], None]]:
-    """Make all processes take part in each other's passes through a model whose weights are shared out among them.
+    """Make all processes take part in each other's passes through a model that is sharded over them.
 
     Call what this yields before each pass. A process that comes to the end of the block while others have passes left
-    makes one of its own beside each of theirs. How many passes each one needs, nobody has to know in advance. Only the
-    *number* of passes has to agree: what is exchanged in a pass are weights, so shapes may differ.
+    makes one of its own beside each of theirs. Nobody has to know in advance how many passes each process needs. Only
+    the *number* of passes has to agree. Shapes may differ, because what is exchanged in a pass are weights.
 
     Args:
-        needed: Whether passes need all processes; where not, nothing happens.
+        needed: Whether passes need all processes; if not, nothing happens.
         companion: Makes one small pass whose result is dropped.
 
     Yields:
-        What announces a pass.
+        A function that announces a pass.
     """
     if not needed or not _distributed():
         yield lambda: None
@@ -203,16 +203,17 @@ def in_step(needed: bool, companion: Callable[[], Any]) -> Iterator[Callable[[],
 
 
 def broke_off() -> None:
-    """Note that a pass did not come to its end here; the next message of the others is awaited for less long.
+    """Note that a pass broke off here, so that the next message of the others is awaited for less time.
 
-    If they have broken off alike (a batch too large for the memory of all), that message comes. If not, they wait
-    inside the pass for what this process will never send. No message can reach them there, only its end.
+    If they have broken off as well (a batch too large for the memory of all), that message comes. If not, they wait
+    inside the pass for what this process will never send. No message can reach them there; only the end of this process
+    can.
     """
     _standing.broke_off = _standing.passing
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks: rank 0, or the only one."""
+    """Say whether this process is the one that writes and speaks: rank 0, or the only one."""
     return not _distributed() or dist.get_rank() == 0
 
 

@@ -1,6 +1,6 @@
-"""From a model's token ids to a :class:`~reasoning_guard.traces.Trace`, and from an answer to the ids that ask for it.
+"""From token ids to a :class:`~reasoning_guard.traces.Trace`, and from an answer to the ids that ask for it.
 
-The only place that knows both a tokenizer and a :class:`~reasoning_guard.formats.TraceFormat`.
+This is the only module that knows both a tokenizer and a :class:`~reasoning_guard.formats.TraceFormat`.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class TraceReader:
         format: Name of a preset, or a :class:`~reasoning_guard.formats.TraceFormat`.
 
     Attributes:
-        template: What the tokenizer's ``apply_chat_template`` is given beside the messages; a host whose training
-            renders them in another way than by default sets it.
+        template: What the tokenizer's ``apply_chat_template`` gets in addition to the messages. A host whose training
+            does not render them in the default way sets it.
 
     Raises:
         ConfigurationError: The format ends answers with EOS and the tokenizer has none, or the cue or the filler
-            tokenise to nothing.
+            tokenises to nothing.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, format: str | TraceFormat = "plain") -> None:
@@ -75,10 +75,10 @@ class TraceReader:
                 raise ConfigurationError(f"the format's {name} {text!r} tokenises to nothing with this tokenizer")
 
     def prompt_ids(self, problem: Problem) -> Ids:
-        """Token ids of the prompt as a generation would start from them: special tokens, but no final EOS.
+        """Return the prompt's token ids as generation starts from them: with special tokens, without a final EOS.
 
         Raises:
-            ConfigurationError: Chat messages, but the tokenizer has no chat template.
+            ConfigurationError: The prompt is chat messages, but the tokenizer has no chat template.
         """
         if not isinstance(problem.prompt, str):
             ids = self.tokenizer.apply_chat_template(
@@ -91,7 +91,7 @@ class TraceReader:
         return ids
 
     def prompt_text(self, problem: Problem) -> str:
-        """The prompt as text; chat messages as the chat template writes them."""
+        """Return the prompt as text; chat messages as the chat template writes them."""
         if isinstance(problem.prompt, str):
             return problem.prompt
         text = self.tokenizer.apply_chat_template(
@@ -112,13 +112,13 @@ class TraceReader:
 
         Args:
             problem: What was answered.
-            completion_ids: Ids as generated; everything from the first EOS on and padding at the end are dropped.
+            completion_ids: Ids as generated. Everything from the first EOS on is dropped, and so is padding at the end.
             prompt_ids: Ids that the completion followed, without padding; by default :meth:`prompt_ids`.
-            finished: False when the length limit cut the completion off.
-            entropies: Next-token entropy at each completion token, in nats, where it was recorded.
+            finished: False if the length limit cut the completion off.
+            entropies: Next-token entropy at each completion token, in nats, if it was recorded.
 
         Returns:
-            The trace. Odd completions are data: they get a note, never an error.
+            The trace. Odd completions are data, so they get a note and never an error.
         """
         prompt = self.prompt_ids(problem) if prompt_ids is None else tuple(map(int, prompt_ids))
         ids = self._strip(completion_ids)
@@ -146,9 +146,9 @@ class TraceReader:
         )
 
     def read_text(self, problem: Problem, text: str) -> Trace:
-        """Read a saved completion: prompt and text are tokenised together and split where the prompt's ids end.
+        """Read a saved completion: prompt and text are tokenised together, and split where the prompt's ids end.
 
-        Where a token crosses from prompt to completion it belongs to the completion.
+        A token that crosses from prompt to completion belongs to the completion.
         """
         prompt = self.prompt_ids(problem)
         joint = self._encode(self.prompt_text(problem) + text, add_special_tokens=isinstance(problem.prompt, str))
@@ -160,20 +160,20 @@ class TraceReader:
         return self.read(problem, joint[shared:], prompt_ids=joint[:shared])
 
     def ask(self, answer: str) -> Question:
-        """Ids to append to a cut trace in order to score ``answer``; cached."""
+        """Return the ids to append to a cut trace in order to score ``answer``; cached."""
         return self._ask(answer)
 
     def filler_ids(self, n: int) -> Ids:
-        """Exactly ``n`` token ids of the format's filler, repeated."""
+        """Return exactly ``n`` token ids of the format's filler, repeated."""
         ids = self._after_anchor(self.format.filler * max(n, 1))
         return (ids * (n // len(ids) + 1))[:n]
 
     def options(self, problem: Problem) -> tuple[str, ...]:
-        """The options of ``problem`` as this format asks for them: their texts, or their letters for "choice"."""
+        """Return the options of ``problem`` as this format asks for them: texts, or letters for "choice"."""
         return asked_options(problem.options, self.format)
 
     def encode_after(self, before: str, text: str) -> Ids:
-        """Token ids of ``text`` as it would be tokenised behind ``before``."""
+        """Return the token ids of ``text`` as it would be tokenised behind ``before``."""
         for context in (before, self._anchor):
             ids = encode_after(self.tokenizer, context, text) if context else None
             if ids is not None:
@@ -181,27 +181,27 @@ class TraceReader:
         return self._encode(text)
 
     def alter(self, trace: Trace, k: int, start: int, stop: int, text: str) -> Ids | None:
-        """Token ids of step ``k`` with its characters ``start`` to ``stop`` replaced by ``text``.
+        """Return the token ids of step ``k`` with its characters ``start`` to ``stop`` replaced by ``text``.
 
         Returns:
-            What takes the place of ``ids[cuts[k]:cuts[k + 1]]``; None as :meth:`reword` says.
+            The ids that replace ``ids[cuts[k]:cuts[k + 1]]``; None in the cases that :meth:`reword` names.
         """
         return self.reword(trace, trace.cuts[k], trace.cuts[k + 1], lambda step: step[:start] + text + step[stop:])
 
     def reword(self, trace: Trace, first: int, stop: int, change: Callable[[str], str]) -> Ids | None:
-        """Token ids that say something else in the place of a stretch of the completion.
+        """Return token ids that say something else in place of a stretch of the completion.
 
-        Tokens wholly before the first word that differs stay as they are, the rest is tokenised again in its place.
+        Tokens wholly before the first word that differs stay as they are. The rest is tokenised again in its place.
 
         Args:
             trace: The trace; it is left as it is.
             first: Token position at which the stretch begins.
             stop: Token position right behind it; both must be places between characters, as cuts are.
-            change: From the stretch's text to what it is to say.
+            change: A function from the stretch's text to the new text.
 
         Returns:
-            The ids that take the place of ``ids[first:stop]``, or None when the text stays as it was, or when the new
-            one does not survive this tokenizer (a word that it lacks).
+            The ids that replace ``ids[first:stop]``. None if the text does not change, or if the new text does not
+            survive this tokenizer (a word that it lacks).
         """
         tokens, prompt = self._text(trace.completion_ids), len(trace.prompt_ids)
         begin = tokens.length(first - prompt)
@@ -220,7 +220,7 @@ class TraceReader:
         return head[first - prompt :] + ids
 
     def span(self, trace: Trace, k: int, start: int, stop: int) -> tuple[int, int]:
-        """Token positions that hold the characters ``start`` to ``stop`` of step ``k``, with the space before them."""
+        """Return the token positions of characters ``start`` to ``stop`` of step ``k``, with the space before."""
         tokens, prompt = self._text(trace.completion_ids), len(trace.prompt_ids)
         begin = tokens.length(trace.cuts[k] - prompt)
         bare = len(trace.steps[k][:start].rstrip(" "))  # some tokenizers give that space a token of its own
@@ -230,8 +230,8 @@ class TraceReader:
         """Refuse problems that this tokenizer and format can't ask about, before any model runs.
 
         Raises:
-            ConfigurationError: A prompt or a reference answer that tokenises to nothing or only to unknown tokens, or
-                an answer that the format could not read back from a completion; the message names the problem.
+            ConfigurationError: A prompt or a reference answer tokenises to nothing or only to unknown tokens, or the
+                format could not read an answer back from a completion. The message names the problem.
         """
         for problem in problems:
             where = f"problem {problem.id!r}"

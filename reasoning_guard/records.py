@@ -1,4 +1,4 @@
-"""A guard's records on disk, which are never the end of a run. Only its main process calls this."""
+"""A guard's records on disk, whose failure never ends a run. Only the main process calls this."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ logger = logging.getLogger("reasoning_guard.guard")
 
 
 class Records:
-    """Where a guard keeps what it found.
+    """The place where a guard keeps what it found.
 
     Args:
         directory: The folder.
-        on_error: "record": a record that cannot be written is lost, which is said, and the run goes on; "raise": it is
-            an error.
+        on_error: With "record", a record that cannot be written is lost, which is logged, and the run goes on. With
+            "raise", it is an error.
     """
 
     def __init__(self, directory: Path, on_error: OnError) -> None:
@@ -30,7 +30,7 @@ class Records:
         self._on_error = on_error
 
     def begin(self, step: int, fingerprint: Mapping[str, str], settings: Mapping[str, Any]) -> list[Evaluation]:
-        """Take the folder over (see :meth:`History.begin`)."""
+        """Take over the folder (see :meth:`History.begin`)."""
         return self._history.begin(step, fingerprint, settings)
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -38,7 +38,7 @@ class Records:
         self._history.restore(state)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the last run noted."""
+        """Return the settings that the last run noted."""
         return self._history.run().get("settings", {})
 
     def keep(self, evaluation: Evaluation) -> None:

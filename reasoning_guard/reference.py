@@ -1,10 +1,10 @@
 """The frozen reference: an independent reader that does not change while the model is trained.
 
-Whether a text is *informative* must not be asked of the model that is being trained: it co-adapts. The reference is
-the model as it was before the first step: the adapter switched off (PEFT), a copy (full fine-tuning, where memory
-allows), or a model that the user names. An adapter that was trained before is switched off too: the reference then
-is the base below it, not the model that training starts from. Where that base is no model that anybody trained, or is
-trained itself, a copy is made.
+The model in training must not be asked whether a text is *informative*, since it co-adapts. The reference is the model
+as it was before the first step: with the adapter switched off (PEFT), as a copy (full fine-tuning, if memory allows),
+or a model that the user names. An adapter that was trained before is switched off too. The reference is then the base
+below it, not the model from which training starts. If that base is no model that anybody trained, or is trained itself,
+a copy is made.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Reference:
                 p.requires_grad_(flag)
 
     def fingerprint(self) -> str:
-        """Changes when the reference's weights do: a digest of a sample of every parameter."""
+        """A digest of a sample of every parameter, which changes when the reference's weights do."""
         digest = hashlib.sha256()
         left_out = adapter_parameters(self._scorer.model) if self._adapter_off else frozenset[int]()
         for _, parameter in sorted(self._scorer.model.named_parameters()):
@@ -120,22 +120,22 @@ def take_reference(
     choice: str | nn.Module | None = "auto",
     device: torch.device | None = None,
 ) -> Reference | None:
-    """The frozen reader for a model that is about to be trained.
+    """Take the frozen reader for a model that is about to be trained.
 
     Args:
         model: The model before its first step.
         tokenizer: Its tokenizer.
         format: How an answer is asked for.
-        choice: "auto": the adapter off if there is one and the base below it is what training starts from and leaves
-            alone, else a copy if it takes less than 40 % of the free memory, else none; "copy": the same, whatever it
-            takes; None: no reference; or a model.
-        device: Where the model will be trained, when it is not there yet; a copy goes there now.
+        choice: Which reader to take. "auto": the model with its adapter off, if there is one and training starts from
+            the base below it and leaves that alone; else a copy, if it takes less than 40 % of the free memory; else
+            none. "copy": the same, whatever memory it takes. None: no reference. Or a model.
+        device: Where the model will be trained, if it is not there yet. A copy goes there now.
 
     Returns:
-        The reference, or None; what was chosen is logged once.
+        The reference, or None. What was chosen is logged once.
 
     Raises:
-        ConfigurationError: ``choice`` is none of these, or a model with a smaller vocabulary.
+        ConfigurationError: ``choice`` is none of these, or it is a model with a smaller vocabulary.
     """
     if choice is None:
         return None
@@ -174,16 +174,16 @@ def take_reference(
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy of a model that later training of the original cannot reach.
+    """Copy a model so that later training of the original cannot reach the copy.
 
     Hosts wrap ``model.forward`` on the instance (autocast, fused losses). A deep copy would keep a wrapper that calls
-    the *original*, so instance-level forwards are dropped from the copy.
+    the *original*. So instance-level forwards are dropped from the copy.
 
     Args:
         model: The model to copy.
 
     Returns:
-        The copy, in evaluation, without gradients.
+        The copy, in evaluation mode and without gradients.
     """
     wrapped = [(module, vars(module).pop("forward")) for module in model.modules() if "forward" in vars(module)]
     try:
@@ -195,7 +195,7 @@ def frozen_copy(model: nn.Module) -> nn.Module:
 
 
 def free_memory(device: torch.device) -> int:
-    """Free memory where ``device`` keeps its weights, in bytes."""
+    """Return the free memory where ``device`` keeps its weights, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available

@@ -132,7 +132,7 @@ class PreCommitmentProbe(Probe):
 
 
 def watermark_gain(levels: Sequence[float]) -> float:
-    """Sum over steps of how far each rises above the highest level before it, in the levels' unit.
+    """Sum, over steps, how far each rises above the highest level before it, in the levels' unit.
 
     Example:
         >>> watermark_gain([-3.0, -1.0, -2.0, -1.0])    # falling and climbing back earns nothing

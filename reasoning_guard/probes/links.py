@@ -1,4 +1,4 @@
-"""Links: does each result follow the one that it is made from, and does the answer follow the last?"""
+"""Links: does each result follow the one it is made from, and does the answer follow the last result?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from reasoning_guard.tree import Branch
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where an earlier result is used: by a later step's result, or by the answer.
+    """A place where an earlier result is used: by a later step's result, or by the answer.
 
     Attributes:
         source: Index of the step whose result is used.
@@ -28,34 +28,34 @@ class Link:
 
 
 class LinkProbe(Probe):
-    """Every link of the chain, tried by itself, without a generation.
+    """Tries every link of the chain by itself, without a generation.
 
-    A *link* is a step that uses an earlier step's result (its last number; "24" in "48/2 = 24") or restates it, or the
-    final answer, which repeats the last result. To try it, the earlier result is altered, the alteration is carried
-    through the text up to where the later result stands, and the model is asked, in place, for the result that it wrote
-    there before. A link *is followed* when that is no longer the model's greedy choice; it counts only if it was so in
-    the untouched trace. All links are branches of the shared pass.
+    A *link* is a step that uses or restates an earlier step's result (its last number; "24" in "48/2 = 24"), or the
+    final answer, which repeats the last result. To try a link, the earlier result is altered, and the alteration is
+    carried through the text up to the place of the later result. There, in place, the model is asked for the result
+    that it wrote before. A link *is followed* if that result is no longer the model's greedy choice. It counts only if
+    the result was the greedy choice in the untouched trace. All links are branches of the shared pass.
 
     * ``links_followed``: share of the trace's links that are followed.
     * ``answer_link``: whether the answer follows the last result (0 or 1).
     * ``chain_holds``: whether every link is followed, the answer's included (0 or 1). One broken link is enough for a
-      shortcut: a chain is as strong as its weakest one.
+      shortcut: a chain is as strong as its weakest link.
 
-    A trace without steps has no link and reads 0. A model that ignores its chain breaks at the answer; one that writes
-    an idle chain and patches its last step from a shortcut breaks at the link before, which no probe sees that leaves
-    the last step in place. The method is activation patching's "alter one variable of the causal graph, hold the
-    others" (Vig et al. 2020, arXiv 2004.12265) on text, and NLDD's single altered step (arXiv 2602.11201) asked inside
-    the chain.
+    A trace without steps has no link and reads 0. A model that ignores its chain breaks at the answer. A model that
+    writes an idle chain and patches its last step from a shortcut breaks at the link before, which no probe sees that
+    leaves the last step in place. The method is activation patching's "alter one variable of the causal graph, hold the
+    others" (Vig et al. 2020, arXiv 2004.12265), applied to text. It is also NLDD's single altered step (arXiv
+    2602.11201), asked inside the chain.
 
-    What it cannot tell: links that are not numbers, results that no later step repeats (NaN when the answer's own link
-    is not among those found), and whether a result that changed is the right one for the altered number. A number that
-    stands in a step by chance, too, is carried along with the result. A model that recomputes every result from the
-    question and does not trust what it wrote reads as one that does not follow; so does any model whose greedy answer
-    survives for want of attention to a small change. Longer chains have more links to fail: compare chains of like
-    length, or read ``links_followed``.
+    What it cannot tell: anything about links that are not numbers or results that no later step repeats (NaN if the
+    answer's own link is not among those found), and whether a result that changed is the right one for the altered
+    number. A number that is in a step by chance is altered along with the result. A model that recomputes every result
+    from the question, and does not trust what it wrote, reads as one that does not follow. So does any model that
+    overlooks a small change. Longer chains have more links to fail, so compare chains of like length, or read
+    ``links_followed``.
 
     Args:
-        limit: Links between steps that are tried, evenly over the chain; a bound on what long chains cost.
+        limit: Most links between steps that are tried, evenly over the chain; it bounds what long chains cost.
     """
 
     names = ("links_followed", "answer_link", "chain_holds")
@@ -65,7 +65,7 @@ class LinkProbe(Probe):
         self.limit = limit
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """For each link its target before and after the alteration; the answer's link, if any, comes last."""
+        """Ask for each link's target before and after the alteration. The answer's link, if any, comes last."""
         return [branch for _, pair in self._tried(trace, context) for branch in pair]
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
@@ -104,7 +104,7 @@ class LinkProbe(Probe):
 
 
 def find_links(trace: Trace, *, mathematical: bool = True) -> list[Link]:
-    """The links of a trace: each step with the nearest earlier one whose result it uses, and the answer's last.
+    """Find the links of a trace: each step with the nearest earlier one whose result it uses; the answer's last.
 
     Args:
         trace: A trace with an answer.

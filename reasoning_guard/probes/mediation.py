@@ -1,4 +1,4 @@
-"""Mediation: what reaches the answer through the steps, and what past them (white box)."""
+"""Mediation: what reaches the answer through the steps, and what goes past them (white box)."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ _EFFECTS = ("direct_effect", "necessity", "leakage")
 
 
 class MediationProbe(Probe):
-    """Which way the information takes: attention from the answer to the prompt, or to the steps, is cut.
+    """Measures which way information takes, by cutting attention from the answer to the prompt or to the steps.
 
     After "Faithfulness as Information Flow" (arXiv 2605.24286) and its code, with attention knockout (Geva et al. 2023,
-    arXiv 2304.14767). Cue and answer are read under four masks: *full*; *via the steps* (they do not see the prompt);
-    *without the steps*; and *without a prompt* (the steps are read again and do not see it either). Means over the
-    positions of the trace's own answer, terminator included, of divergences between full next-token distributions:
+    arXiv 2304.14767). Cue and answer are read under four masks: *full*; *via the steps* (cue and answer do not see the
+    prompt); *without the steps*; and *without a prompt* (the steps are read again and do not see the prompt either).
+    The values are divergences between full next-token distributions, averaged over the positions of the trace's own
+    answer, terminator included:
 
     * ``direct_effect`` = KL(full || via the steps), nats: small when the steps carry everything (complete mediation);
     * ``necessity`` = KL(full || without the steps): large when the steps are used;
     * ``leakage`` = KL(via the steps || without a prompt): what the steps' own states have taken over from the prompt
       beyond what their words say;
-    * ``<each>_js``: the same as Jensen-Shannon divergence over its bound, between 0 and 1. KL is unbounded and a single
+    * ``<each>_js``: the same as Jensen-Shannon divergence over its bound, between 0 and 1. KL is unbounded, so a single
       position can swamp a mean.
 
-    What it cannot tell: hiding tokens is itself an intervention that the model has never seen, and where attention has
-    nowhere to rest ("attention sinks", Xiao et al., arXiv 2309.17453) it measures damage. A leading BOS token therefore
-    stays visible. A low ``direct_effect`` with a low ``necessity`` means that the answer is known either way. The
-    steps' states hold what they read, so "via the steps" is not "through the words alone": see the leakage.
-    NaN for models that can't be given masks.
+    What it cannot tell: missing information from the shock of hidden tokens. Hiding tokens is itself an intervention
+    that the model has never seen. Where attention has nowhere to rest ("attention sinks", Xiao et al., arXiv
+    2309.17453), it measures damage, so a leading BOS token stays visible. A low ``direct_effect`` with a low
+    ``necessity`` means that the answer is known either way. The steps' states hold what they read, so "via the steps"
+    is not "through the words alone": see the leakage. The values are NaN for models that can't be given masks.
     """
 
     names = tuple(f"{name}{form}" for name in _EFFECTS for form in ("", "_js"))
     gated = names
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The own answer under each mask, compared with the mask that it is measured against."""
+        """Ask for the own answer under each mask, compared with the mask that it is measured against."""
         if trace.answer is None or not trace.n_steps:
             return []
         question = context.reader.ask(trace.answer)

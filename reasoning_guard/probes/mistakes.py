@@ -37,36 +37,39 @@ class _Altered:
 
 
 class MistakeProbe(Probe):
-    """One earlier step altered (Lanham et al. 2023, arXiv 2307.13702, "adding mistakes").
+    """Alters one earlier step (Lanham et al. 2023, arXiv 2307.13702, "adding mistakes").
 
-    A step before the last is altered (the only one, when there is but one). What follows it:
+    A step before the last is altered, or the only step if there is but one. What follows it depends on ``then``:
 
     * ``then="regenerate"``: the model writes on greedily to its answer. ``mistake_changed`` is 1 if that answer differs
       from the trace's own; ``mistake_followed`` is 1 if the model goes on from the mistake: the very next step uses the
-      altered number (the answer is it, when no step comes between). Followed and unchanged is an idle chain; neither
-      followed nor changed is a model that noticed and repaired, which is no sign of unfaithfulness.
-    * ``then="answer"``: the chain is cut there and the answer asked for; a pure branch. ``mistake_cut_changed``: the
-      trace's own answer is not the greedy one. ``mistake_cut_followed``: the greedy answer is the altered number.
+      altered number (or the answer is that number, if no step comes between). Followed and unchanged means an idle
+      chain. Neither followed nor changed means a model that noticed and repaired the mistake, which is no sign of
+      unfaithfulness.
+    * ``then="answer"``: the chain is cut there and the answer is asked for, as a pure branch. ``mistake_cut_changed``:
+      the trace's own answer is not the greedy one. ``mistake_cut_followed``: the greedy answer is the altered number.
       ``mistake_cut_drop``: how much less likely the own answer is than behind the same cut without the mistake, nats
       per token. ``mistake_cut_nldd``: the drop of the answer's log-odds from the full clean chain, as a share of it
-      (NLDD, arXiv 2602.11201, which has logits' distance in the place of the log-odds); NaN where the clean log-odds
-      are about 0, and meant for right answers only.
-    * ``then="keep"``: the later steps stay as written. The same four under ``mistake_kept_``; the drop is from the full
-      clean chain. The last step still says the old result, so an honest reader of its last step does not change.
+      (NLDD, arXiv 2602.11201, which has a distance of logits in place of the log-odds). It is NaN where the clean
+      log-odds are about 0, and meant for right answers only.
+    * ``then="keep"``: the later steps stay as written. The same four values have names with ``mistake_kept_``; the drop
+      is from the full clean chain. The last step still says the old result, so an honest reader of its last step does
+      not change.
 
-    What it cannot tell: cutting asks a question that a model may never have seen; keeping shows whether an answer rests
-    on the altered step beyond the last one; only going on shows a last step that was itself written from a shortcut,
-    and it costs a generation, so it runs on the first ``limit`` problems of each set. Altered text is unusual text: a
-    model can learn "odd trace, other answer" (see CSR, arXiv 2509.01544). In FaithCoT-Bench (arXiv 2510.04040) adding
-    mistakes agrees with experts at an F1 of .39 to .67.
+    What it cannot tell: by ``mistake_changed`` alone, an idle chain from a repaired mistake. Cutting asks a question
+    that a model may never have seen. Keeping shows only whether an answer rests on the altered step beyond the last
+    one. Only going on shows a last step that was itself written from a shortcut. That costs a generation, so it runs on
+    the first ``limit`` problems of each set. Altered text is unusual text, and a model can learn "odd trace, other
+    answer" (see CSR, arXiv 2509.01544). In FaithCoT-Bench (arXiv 2510.04040) adding mistakes agrees with experts at an
+    F1 of .39 to .67.
 
     Args:
-        limit: Problems of each set on which it runs.
+        limit: Number of problems of each set on which it runs.
         corrupter: Proposes alterations of a step; default :func:`~reasoning_guard.probes.corrupters.corrupt`.
         then: What follows the altered step.
 
     Raises:
-        ConfigurationError: No such ``then``.
+        ConfigurationError: There is no such ``then``.
     """
 
     def __init__(self, limit: int = 128, corrupter: Corrupter = corrupt, *, then: Then = "regenerate") -> None:
@@ -80,12 +83,12 @@ class MistakeProbe(Probe):
         self.gated = self.names
 
     def prefixes(self, trace: Trace, context: ProbeContext) -> list[tuple[int, ...]]:
-        """Prompt, steps up to the altered one, and the altered one."""
+        """Return the prompt, the steps before the altered one, and the altered one."""
         altered = self._altered(trace, context) if self.then == "regenerate" else None
         return [] if altered is None else [trace.ids[: trace.cuts[altered.k]] + altered.ids]
 
     def branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The own answer behind the clean chain, the clean and the altered cut; then the altered number as answer."""
+        """Ask for the own answer behind clean chain, clean cut and altered cut; then the altered number as answer."""
         altered = self._altered(trace, context) if self.then != "regenerate" else None
         if altered is None or trace.answer is None:
             return []

@@ -1,4 +1,4 @@
-"""Paraphrase: the same steps in other words. A control: what it changes is noise, and normalises the others."""
+"""Paraphrase: the same steps in other words. A control: what it changes is noise, by which others are normalised."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reasoning_guard.traces import Trace
 
 
 class Paraphraser(Protocol):
-    """Says texts in other words. Any callable does; see :mod:`reasoning_guard.paraphrasers` for two with a model."""
+    """Says texts in other words. Any callable will do; :mod:`reasoning_guard.paraphrasers` has two with a model."""
 
     def __call__(self, texts: Sequence[str], /) -> Sequence[str | None]:
         """A paraphrase of each text, in order; None where none could be had."""
@@ -20,16 +20,18 @@ class Paraphraser(Protocol):
 
 
 class ParaphraseProbe(ReplacementProbe):
-    """The steps paraphrased, one by one and without a sight of the question (Lanham et al. 2023, arXiv 2307.13702).
+    """Paraphrases the steps, one by one and without seeing the question (Lanham et al. 2023, arXiv 2307.13702).
 
-    ``paraphrase_changed``: 1 if the trace's own answer is no longer the greedy one; ``paraphrase_gain``: posterior
-    after the own steps minus posterior after their paraphrase, nats per token. Both ought to be about 0. What the
-    paraphrase changes, any touch to the text would change; :func:`~reasoning_guard.faithfulness.normalised_by` takes it
-    off the other interventions: ``(observed - control) / (1 - control)``.
+    ``paraphrase_changed`` is 1 if the trace's own answer is no longer the greedy one. ``paraphrase_gain`` is the
+    posterior after the trace's own steps minus the posterior after their paraphrase, in nats per token. Both ought to
+    be about 0. What the paraphrase changes, any touch to the text would change.
+    :func:`~reasoning_guard.faithfulness.normalised_by` takes it off the other interventions: ``(observed - control) /
+    (1 - control)``.
 
-    What it cannot tell: in Lanham et al. invariance only rules out that the wording itself carries the answer
-    (steganography); it is not evidence of faithfulness, and a widely copied summary of arXiv 2411.15382 counts it both
-    ways. A paraphraser that makes mistakes makes this an intervention like any other: look at what it writes.
+    What it cannot tell: whether a model is faithful. In Lanham et al., invariance only rules out that the wording
+    itself carries the answer (steganography), and is not evidence of faithfulness. A widely copied summary of arXiv
+    2411.15382 counts it both ways. A paraphraser that makes mistakes turns this into an intervention like any other, so
+    look at what it writes.
 
     Args:
         paraphraser: Gets the steps of all traces at once and returns as many texts.
@@ -45,7 +47,7 @@ class ParaphraseProbe(ReplacementProbe):
         self._said: dict[str, str | None] = {}
 
     def replacement(self, trace: Trace, context: ProbeContext) -> tuple[int, ...] | None:
-        """The steps' paraphrase in tokens; None when a step has none, or none that this tokenizer can write."""
+        """Return the steps' paraphrase in tokens; None if a step has none, or none that this tokenizer can write."""
         self._ask(trace, context)
         texts = [self._said.get(step) for step in trace.steps]
         if not texts or any(text is None for text in texts):

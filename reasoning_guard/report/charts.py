@@ -1,7 +1,7 @@
 """One chart: lines with interval bands over steps, labelled at their ends, with marks where something happened.
 
-A pure function from values to inline SVG. Colours are classes (``c0``, ``c1``, ...), dashes too (``d0``, ``d1``, ...);
-the style sheet fills them, so one drawing serves light, dark and print.
+A pure function from values to inline SVG. Colours are classes (``c0``, ``c1``, ...), and so are dashes (``d0``, ``d1``,
+...). The style sheet fills them in, so one drawing serves light, dark and print.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LETTER = 6.2
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A value at a step, with its interval where there is one (NaN otherwise)."""
+    """A value at a step, with its interval if there is one (NaN otherwise)."""
 
     x: float
     y: float
@@ -37,8 +37,8 @@ class Line:
     """A series; a missing value is a NaN ``y`` and leaves a gap.
 
     Attributes:
-        label: Written at the end of the line, before the value at its last step, a dash where that is missing.
-        dots: The values by rising step.
+        label: Written at the end of the line, before the value at its last step (a dash if that is missing).
+        dots: The values, by rising step.
         colour: Number of the colour class.
         dash: Number of the dash class.
     """
@@ -57,7 +57,7 @@ class Mark:
         x: The step at which it began.
         until: The last step at which it held.
         kind: "alarm", "notice" or another class of the style sheet.
-        label: Written at its head, nothing when empty.
+        label: Written at its head; nothing if empty.
     """
 
     x: float
@@ -73,7 +73,7 @@ class Frame:
     Attributes:
         width: Width of the drawing.
         height: Height of the drawing.
-        left: Room for the tick labels.
+        left: Room for tick labels.
         right: Room for the series' labels.
         top: Room for the heads of the marks.
         bottom: Room for the steps.
@@ -100,7 +100,7 @@ def chart(
     """Draw a chart.
 
     Args:
-        lines: The series; at least one with a finite value, or nothing is drawn.
+        lines: The series. Nothing is drawn unless at least one has a finite value.
         marks: What happened when.
         about: What a reader who cannot see the chart is told.
         share: Whether the values lie between 0 and 1 by nature.
@@ -131,7 +131,7 @@ def chart(
 
 
 def extent(lines: Sequence[Line], *, share: bool = False) -> tuple[float, float]:
-    """Range of all values and interval ends, with 0 in it, and 1 for shares.
+    """Return the range of all values and interval ends; it includes 0, and 1 for shares.
 
     Example:
         >>> extent([Line("a", (Dot(0, 1.5), Dot(1, 4.0, 3.0, 5.0)))])
@@ -143,7 +143,7 @@ def extent(lines: Sequence[Line], *, share: bool = False) -> tuple[float, float]
 
 
 def thinned(line: Line, most: int = MOST_POINTS) -> Line:
-    """Every so-manieth value of a long series, the first and the last always among them."""
+    """Thin out a long series evenly, keeping the first and the last value."""
     n = len(line.dots)
     if n <= most:
         return line

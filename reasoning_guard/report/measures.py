@@ -1,4 +1,4 @@
-"""What the report knows about the numbers: their names for people, their units, and which question they answer."""
+"""What the report knows about the values: names for people, units, and which question they answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Measure:
         label: What it is called on the page.
         unit: Unit on the axis.
         flag: Whether each problem's value is 0 or 1, so that the mean is a share of problems.
-        about: One clause that says how it is read.
+        about: One clause that says how to read it.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Measure:
 
     @property
     def full_label(self) -> str:
-        """The label with its reader, for places where values of both readers meet."""
+        """The label with its reader, for places that show values of both readers."""
         return f"{self.label} (reference)" if self.name.startswith("reference/") else self.label
 
     @property
@@ -207,7 +207,7 @@ _KNOWN = {m.name: m for m in (ACCURACY, *(m for group in GROUPS for m in group.m
 
 
 def measure(name: str) -> Measure:
-    """The measure called ``name``; a probe of the user's own is shown under the name it came with.
+    """Look up a measure; the value of a user's own probe is shown under its own name.
 
     Args:
         name: Key in ``Row.values``.
@@ -232,6 +232,6 @@ def measure(name: str) -> Measure:
 
 
 def own_probes(names: Iterable[str]) -> Group:
-    """The group of values that the catalogue does not know, which are those of the user's own probes."""
+    """Return the group of values that the catalogue does not know: those of the user's own probes."""
     unknown = (n for n in names if n not in _KNOWN and n.removeprefix("reference/") not in _KNOWN)
     return Group("Your own probes", "What else was measured?", "", tuple(map(measure, unknown)))

@@ -1,4 +1,4 @@
-"""Numbers as people read them: enough digits to decide, none to admire."""
+"""Format numbers for people: enough digits to decide by, and no more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NOTHING = "\N{EM DASH}"
 
 
 def number(value: float | None, *, share: bool = False) -> str:
-    """Format a value; shares lose their leading zero, large numbers their decimals.
+    """Format a value. Shares lose their leading zero, large numbers their decimals.
 
     Args:
         value: Any float; NaN, infinities and None have nothing to show.
@@ -66,7 +66,7 @@ def seconds(value: float) -> str:
 
 
 def setting(value: Any) -> str:
-    """A configuration value as text: strings as they are, the rest as JSON where JSON can say it.
+    """Format a configuration value: strings as they are, the rest as JSON if JSON can express it.
 
     Example:
         >>> setting("warn"), setting({"a": [1, 2]}), setting(0.05)

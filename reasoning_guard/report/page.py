@@ -27,7 +27,7 @@ _PACKAGE = "reasoning_guard.report"
 
 
 def write_report(path: str | os.PathLike[str], runs: Sequence[Run], *, title: str = "Reasoning guard") -> Path:
-    """Write a report on one run, or on several side by side.
+    """Write a report about one run, or about several side by side.
 
     Args:
         path: Where the HTML file goes; folders are made, an older file is replaced.
@@ -60,7 +60,7 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[Run], *, title: st
 
 
 def render(runs: Sequence[Run], *, title: str) -> str:
-    """The report as HTML; see :func:`write_report`."""
+    """Return the report as HTML; see :func:`write_report`."""
     _check(runs)
     stories = tell(runs)
     style, script = _resource("report.css"), _resource("viewer.js")

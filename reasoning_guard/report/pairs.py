@@ -1,4 +1,4 @@
-"""Which traces the page shows: problems at the baseline and at the last evaluation, the greatest losses first."""
+"""Choose the traces to show: problems at the baseline and at the last evaluation, the greatest losses first."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SHADES = (0.1, 0.5, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a trace as it is shown.
+    """A step of a trace, as shown.
 
     Attributes:
-        text: Its text, shortened if need be.
-        gain: ``lp_k - lp_{k-1}`` in nats, NaN when not scored.
+        text: Its text, shortened if necessary.
+        gain: ``lp_k - lp_{k-1}`` in nats; NaN if not scored.
     """
 
     text: str
@@ -48,10 +48,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One trace as it is shown.
+    """One trace, as shown.
 
     Attributes:
-        row: Where it comes from.
+        row: The row that it comes from.
         steps: At most ``MOST_STEPS`` steps; a trace without steps has none.
         text: The completion, shortened, for traces that have no steps.
         left_out: Number of steps that are not shown.
@@ -76,8 +76,8 @@ class Pair:
         before: The trace at the baseline.
         after: The trace at the last evaluation.
         prompt: The prompt, shortened.
-        losses: How much each value of :data:`SORTS` fell, NaN where one of the two is missing.
-        curve: The two answer curves in one chart, empty when neither was scored.
+        losses: How much each value of :data:`SORTS` fell; NaN if one of the two is missing.
+        curve: The two answer curves in one chart; empty if neither was scored.
     """
 
     before: Shown
@@ -93,15 +93,15 @@ class Pair:
 
 
 def pairs(history: Timeline, alerts: Sequence[Alert] = (), *, budget: int = BUDGET) -> list[Pair]:
-    """Choose the problems to show, those that an alert names first, then by loss of the gravest measure there is.
+    """Choose the problems to show: first those that an alert names, then by loss of the gravest measure.
 
     Args:
         history: The run; its first and last evaluations hold the traces.
-        alerts: Their worst problems are always among those shown.
-        budget: Characters of text to spend.
+        alerts: Alerts, whose worst problems are always shown.
+        budget: Most characters of text to show.
 
     Returns:
-        At most :data:`MOST_PAIRS` pairs; none with a single evaluation.
+        At most :data:`MOST_PAIRS` pairs; none if there is only one evaluation.
     """
     if history.first is None or history.last is None or history.first is history.last:
         return []
@@ -114,17 +114,17 @@ def pairs(history: Timeline, alerts: Sequence[Alert] = (), *, budget: int = BUDG
 
 
 def losses(before: Row, after: Row) -> dict[str, float]:
-    """How much each value of :data:`SORTS` fell from ``before`` to ``after``, in its own unit."""
+    """Return how much each value of :data:`SORTS` fell from ``before`` to ``after``, in its own unit."""
     return {name: before.values.get(name, math.nan) - after.values.get(name, math.nan) for name in SORTS}
 
 
 def ranking(found: Sequence[Mapping[str, float]]) -> str:
-    """The first of :data:`SORTS` that any problem has."""
+    """Return the first of :data:`SORTS` that any problem has."""
     return next((name for name in SORTS if any(math.isfinite(f[name]) for f in found)), SORTS[0])
 
 
 def sorts(shown: Sequence[Pair]) -> list[tuple[str, str]]:
-    """The ways in which the viewer can sort: value name and label."""
+    """Return the ways in which the viewer can sort: value name and label."""
     return [(n, measure(n).label) for n in SORTS if any(math.isfinite(p.losses[n]) for p in shown)]
 
 

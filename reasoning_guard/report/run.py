@@ -20,13 +20,14 @@ RECORDS = "evaluations.jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One story that a report tells.
+    """One run, as a report tells it.
 
     Attributes:
         name: Short name, written at the lines of the charts.
-        evaluations: The history; the first successful one is the baseline. May be lazy: it is read once, in order.
+        evaluations: The history. The first successful evaluation is the baseline. It may be lazy: it is read once, in
+            order.
         alerts: What the guard said.
-        settings: The configuration, name to any value that JSON can say.
+        settings: The configuration: from name to any value that JSON can express.
         description: One sentence on what was trained on what.
     """
 
@@ -38,13 +39,13 @@ class Run:
 
 
 class RecordedEvaluations(Sequence[Evaluation]):
-    """The evaluations in a history file, read one by one when they are asked for, never all at once.
+    """The evaluations of a history file, read one by one as they are asked for, never all at once.
 
-    A last line without its newline was cut short by a kill and is left out, as it is by
-    :class:`~reasoning_guard.history.History`, which reads the same file whole.
+    A last line without its newline was cut short by a kill and is left out. :class:`~reasoning_guard.history.History`,
+    which reads the whole file, does the same.
 
     Args:
-        path: A file with one evaluation a line.
+        path: A file with one evaluation on each line.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -87,7 +88,7 @@ def load_run(directory: str | os.PathLike[str], *, name: str = "", description: 
         description: One sentence on what was trained on what.
 
     Returns:
-        The run; its evaluations are read from disk when the report asks for them.
+        The run. Its evaluations are read from disk when the report asks for them.
 
     Raises:
         HistoryError: There are no records.
@@ -109,13 +110,13 @@ def load_run(directory: str | os.PathLike[str], *, name: str = "", description: 
 
 
 def distinct_names(directories: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """A name for each run in one report: its output folder's, behind the folders above that tell it from the others.
+    """Name each run of a report by its output folder, and by those folders above that tell it from the others.
 
     Args:
         directories: As :func:`load_run` takes them.
 
     Returns:
-        One name a run.
+        One name for each run.
 
     Raises:
         ConfigurationError: A run is there twice.

@@ -1,7 +1,7 @@
 """From a history to what a chart needs: means with 95 % intervals, step by step, in one pass over the evaluations.
 
-An evaluation holds every text of every problem; a chart needs a few numbers of it. The pass keeps those numbers, and
-the whole of the first and the last evaluation only, so that a long history may be read lazily from disk.
+An evaluation holds every text of every problem, but a chart needs only a few numbers of it. The pass keeps those
+numbers, and the whole of only the first and the last evaluation. So a long history may be read lazily from disk.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Estimate:
 
     Attributes:
         mean: Mean of the finite values.
-        lower: Lower bound, NaN when a single value leaves nothing to estimate.
+        lower: Lower bound; NaN if there is only one value, which leaves nothing to estimate.
         upper: Upper bound.
         n: Number of problems.
     """
@@ -44,14 +44,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What one evaluation says in numbers.
+    """One evaluation in numbers.
 
     Attributes:
         step: Training step.
         estimates: Estimate by ``(set, name)``; a value that is NaN everywhere is missing.
         unscored: Share of problems without a value, by ``(set, name)``.
         seconds: Wall time by part.
-        failure: Why there is nothing here, or None.
+        failure: Why the evaluation failed, or None.
     """
 
     step: int
@@ -66,7 +66,7 @@ class Timeline:
     """A run's history in numbers.
 
     Attributes:
-        snapshots: One an evaluation, by rising step.
+        snapshots: One snapshot for each evaluation, by rising step.
         first: The first evaluation that did not fail (the baseline), with all its traces.
         last: The last evaluation that did not fail.
     """
@@ -77,7 +77,7 @@ class Timeline:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """Problem sets of the baseline, the one that is trained for first."""
+        """Problem sets of the baseline; the one that is trained for comes first."""
         return self.first.sets if self.first else ()
 
     @property
@@ -86,7 +86,7 @@ class Timeline:
         return tuple(dict.fromkeys(name for s in self.snapshots for _, name in s.estimates))
 
     def series(self, name: str, set: str | None = None) -> list[tuple[int, Estimate | None]]:
-        """Steps with the estimate of ``name``, None where it is missing, failed evaluations left out.
+        """Return steps with the estimate of ``name`` (None if missing), without failed evaluations.
 
         Args:
             name: Value name.
@@ -96,14 +96,14 @@ class Timeline:
         return [(s.step, s.estimates.get(key)) for s in self.snapshots if s.failure is None]
 
     def ends(self, name: str, set: str | None = None) -> tuple[Estimate, Estimate] | None:
-        """Estimate of ``name`` at the baseline and at the last evaluation, None unless both are there."""
+        """Return the estimate of ``name`` at the baseline and at the last evaluation; None unless both are there."""
         found = [e for step, e in self.series(name, set) if self.first and step >= self.first.step]
         return (found[0], found[-1]) if len(found) > 1 and found[0] and found[-1] else None
 
     def difference(self, name: str, set: str | None = None) -> Estimate | None:
-        """Last evaluation minus baseline, paired by problem: mean difference with its 95 % interval.
+        """Return last evaluation minus baseline, paired by problem: mean difference with its 95 % interval.
 
-        Student's, and Newcombe's for shares of problems, which has a width also where no problem moved.
+        The interval is Student's, and Newcombe's for shares of problems, which has a width even if no problem moved.
         """
         if self.first is None or self.last is None or self.first is self.last:
             return None
@@ -138,7 +138,7 @@ def timeline(evaluations: Iterable[Evaluation]) -> Timeline:
 
 
 def snapshot(evaluation: Evaluation) -> Snapshot:
-    """Means, intervals and gaps of one evaluation, for every set and every value."""
+    """Return means, intervals and gaps of one evaluation, for every set and every value."""
     columns: dict[Key, list[float]] = defaultdict(list)
     for row in evaluation.rows:
         for name, value in row.values.items():
@@ -162,14 +162,14 @@ def _calibration_errors(evaluation: Evaluation) -> dict[Key, Estimate]:
 
 
 def estimate(values: Sequence[float], *, flag: bool) -> Estimate | None:
-    """Mean with its 95 % interval: Wilson's for shares of problems, Student's for the rest.
+    """Estimate a mean with its 95 % interval: Wilson's for shares of problems, Student's for the rest.
 
     Args:
-        values: Finite values, one a problem.
+        values: Finite values, one for each problem.
         flag: Whether they are all 0 or 1.
 
     Returns:
-        The estimate, None without values.
+        The estimate; None without values.
 
     Example:
         >>> e = estimate([1.0] * 10, flag=True)

@@ -1,4 +1,4 @@
-"""The parts of the page, as values: what the template prints, it finds here."""
+"""The parts of the page, as values: everything that the template prints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LONGEST_NAME = 12
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart with its caption; two drawings where wide and narrow columns need different ones."""
+    """A chart with its caption; two drawings if wide and narrow columns need different ones."""
 
     title: str
     unit: str
@@ -58,7 +58,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All that the page says about one run."""
+    """Everything that the page says about one run."""
 
     run: Run
     index: int
@@ -79,7 +79,7 @@ class Story:
 
     @property
     def problems(self) -> str:
-        """How many problems of which set, in words."""
+        """Number of problems in each set, in words."""
         rows = self.history.first.rows if self.history.first else ()
         counts = {s: sum(r.set == s for r in rows) for s in self.history.sets}
         return ", ".join(f"{n:,} {s}" for s, n in counts.items())
@@ -102,7 +102,7 @@ class Story:
 
 
 def tell(runs: Sequence[Run]) -> list[Story]:
-    """Read every run's history once."""
+    """Read every run's history once, and tell its story."""
     return [_story(run, index, BUDGET // len(runs)) for index, run in enumerate(runs)]
 
 
@@ -120,7 +120,7 @@ def _story(run: Run, index: int, budget: int) -> Story:
 
 
 def key_numbers(story: Story) -> list[KeyNumber]:
-    """The few values that the verdict rests on."""
+    """Return the few values on which the verdict rests."""
     wanted = [(ACCURACY, s, f"Accuracy, {s}") for s in story.history.sets[:2]]
     wanted += [(m, None, m.label) for m in (INFO_GAIN, NET_GAIN, MISTAKE)]
     found = ((m, label, story.history.ends(m.name, s)) for m, s, label in wanted)
@@ -128,7 +128,7 @@ def key_numbers(story: Story) -> list[KeyNumber]:
 
 
 def hero(stories: Sequence[Story]) -> list[list[Figure]]:
-    """Accuracy above, gains below, over the same steps; one list of figures a story, on common scales."""
+    """Draw accuracy above and gains below, over the same steps: a list of figures for each story, on common scales."""
     accuracy = [[_line(s, ACCURACY, dash, set, set) for dash, set in enumerate(s.history.sets)] for s in stories]
     gains = [
         [_line(s, m, dash, None, m.label) for dash, m in enumerate((INFO_GAIN, NET_GAIN)) if _has(s, m)]
@@ -172,7 +172,7 @@ def _hero_figure(
 
 
 def sections(stories: Sequence[Story]) -> list[Section]:
-    """The axes, behaviour, and the user's own probes, each with the charts that have something to show."""
+    """Return the axes, behaviour and the user's own probes, each with the charts that have something to show."""
     names = dict.fromkeys(name for story in stories for name in story.history.names)
     found = []
     for group in (*GROUPS, own_probes(names)):
@@ -193,7 +193,7 @@ def _small(what: Measure, stories: Sequence[Story]) -> Figure:
 
 
 def brief(name: str) -> str:
-    """A run's name short enough for the end of a line."""
+    """Shorten a run's name to fit at the end of a line."""
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 

@@ -12,7 +12,7 @@ Point = tuple[float, float]
 
 
 def tag(name: str, *children: str, **attributes: object) -> Markup:
-    """One element; every text and attribute is escaped unless it is markup already.
+    """Make one element. Every text and attribute is escaped unless it is markup already.
 
     Args:
         name: Element name.
@@ -39,7 +39,7 @@ class Scale:
 
     Attributes:
         domain: Smallest and largest value; equal ends are allowed.
-        range: Where they land.
+        range: The pixels of the two ends.
     """
 
     domain: tuple[float, float]
@@ -53,7 +53,7 @@ class Scale:
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """Round numbers between ``low`` and ``high``, at most ``most`` of them.
+    """Choose round numbers between ``low`` and ``high``, at most ``most`` of them.
 
     Example:
         >>> ticks(0, 150), ticks(-2.4, 0, 3), ticks(0, 1, 3)
@@ -76,18 +76,18 @@ def _clean(value: float) -> float:
 
 
 def path(points: Sequence[Point], *, closed: bool = False) -> str:
-    """The ``d`` attribute of a line through ``points``."""
+    """Return the ``d`` attribute of a line through ``points``."""
     body = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     return f"M{body}{'Z' if closed else ''}"
 
 
 def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move labels apart until they are ``gap`` pixels away from each other, in the order in which they came.
+    """Move labels apart until they are ``gap`` pixels away from each other, and keep their order.
 
     Args:
-        positions: Where the labels would like to stand.
+        positions: Where the labels should be.
         gap: Smallest distance.
-        low: Top of the space they have.
+        low: Top of the available space.
         high: Bottom of it.
 
     Example:

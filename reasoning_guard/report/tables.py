@@ -1,4 +1,4 @@
-"""All numbers of a run in one table, for those who want more than the charts."""
+"""All numbers of a run in one table, for readers who want more than the charts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TableRow:
 
 
 def table(history: Timeline) -> list[TableRow]:
-    """Every value of every set at the baseline and at the last evaluation, with the paired change."""
+    """Return every value of every set at the baseline and at the last evaluation, with the paired change."""
     cells = [(set, name) for set in history.sets for name in history.names]
     return [row for set, name in cells if (row := _table_row(history, set, name)) is not None]
 

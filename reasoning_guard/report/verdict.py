@@ -1,4 +1,4 @@
-"""The sentence on top: what happened to accuracy, what happened to the reasoning, and whether the guard spoke up."""
+"""The sentence at the top: what happened to accuracy and to the reasoning, and whether the guard spoke up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Verdict:
 
     Attributes:
         sentence: One sentence.
-        state: "alarm", "notice", "quiet", or "empty" when there is nothing to compare yet.
+        state: "alarm", "notice", "quiet", or "empty" if there is nothing to compare yet.
         label: The state in a few words.
     """
 
@@ -37,12 +37,12 @@ class Verdict:
 
 
 def verdict(history: Timeline, alerts: Sequence[Alert], rules: Sequence[str] = ()) -> Verdict:
-    """Say in one sentence what a run's history and alerts come to.
+    """Sum up a run's history and alerts in one sentence.
 
     Args:
         history: The run in numbers.
         alerts: What the guard said, in any order.
-        rules: Names of the rules that watched; whether rules of one's own had the data to judge is not known here.
+        rules: Names of the rules that watched. Whether a user's own rules had the data to judge is not known here.
     """
     gravest = min(alerts, key=gravity, default=None)
     if gravest is not None:
@@ -69,12 +69,12 @@ def verdict(history: Timeline, alerts: Sequence[Alert], rules: Sequence[str] = (
 
 
 def gravity(alert: Alert) -> tuple[bool, int]:
-    """Sort key: alarms before notices, earlier ones first."""
+    """Return a sort key: alarms before notices, earlier ones first."""
     return alert.severity != "alarm", alert.since
 
 
 def when(alert: Alert) -> str:
-    """The time at which an alert holds, in words."""
+    """Say in words at which time an alert holds."""
     if alert.open:
         return f"{alert.severity} since step {alert.since:,}"
     return f"{alert.severity} from step {alert.since:,} to {alert.step:,}"
@@ -150,7 +150,7 @@ def _kept(history: Timeline) -> str:
 
 
 def fallen(history: Timeline, group: Group) -> list[str]:
-    """Names in ``group`` whose paired 95 % interval from the baseline to the last evaluation lies below zero."""
+    """Return names in ``group`` whose paired 95 % interval from baseline to last evaluation lies below zero."""
     changes = ((m.name, history.difference(m.name)) for m in group.measures)
     return [name for name, change in changes if change is not None and change.upper < 0]
 

@@ -1,4 +1,4 @@
-"""Rewards for reinforcement learning on the same scorer: callables that need no trainer."""
+"""Rewards for reinforcement learning, on the same scorer: callables that need no trainer."""
 
 from __future__ import annotations
 

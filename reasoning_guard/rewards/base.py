@@ -1,4 +1,4 @@
-"""What all rewards share: being called by a trainer, finding a reader, leaving no trace in either."""
+"""What all rewards share: a trainer calls them, they find a reader, and they leave both as they were."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ class GroupScorer(Protocol):
     """Anything that scores groups of trees: the model in training, or the frozen reference."""
 
     def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
-        """For each group and tree a score a branch."""
+        """Return one score for each branch, for each tree of each group."""
         ...
 
 
 class TraceReward(ABC):
-    """Base of the rewards: a callable with the contract of TRL's reward functions, and no trainer needed.
+    """Base class of the rewards: a callable like TRL's reward functions, which needs no trainer.
 
-    Called as ``reward(prompts=..., completions=..., completion_ids=..., **columns)`` it returns a float, or None for
-    what cannot be graded, for each completion. Every argument but the first two is optional.
+    Called as ``reward(prompts=..., completions=..., completion_ids=..., **columns)``, it returns a float for each
+    completion, or None for one that cannot be graded. Every argument but the first two is optional.
 
     Args:
         answer: Column with the reference answers.
-        scorer: Who reads: "reference" (the model as it was when it was attached: the adapter off, or a frozen copy),
-            "policy" (the model in training itself), or a model, which is read as it is.
-        tokenizer: The models' tokenizer; only where nothing attaches the reward to a trainer.
+        scorer: The reader: "reference" (the model as it was when it was attached, with the adapter off or as a frozen
+            copy), "policy" (the model in training itself), or a model, which is read as it is.
+        tokenizer: The models' tokenizer; needed only if nothing attaches the reward to a trainer.
         format: How a completion is read: a preset's name or a :class:`~reasoning_guard.formats.TraceFormat`.
-        correct: Which answers are right: a reward function that gives more than 0 for them; None: those that equal
+        correct: Says which answers are right: a reward function that gives more than 0 for them. None: those that equal
             the reference answer.
 
     Raises:
@@ -86,15 +86,15 @@ class TraceReward(ABC):
             self._read_with(tokenizer, scorer if isinstance(scorer, nn.Module) else None)
 
     def attach(self, policy: nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Give the reward the model in training, before its first step; the reference is taken from it here.
+        """Give the reward the model in training, before its first step. The reference is taken from it here.
 
         Args:
-            policy: The live model; it is read and left as it was.
+            policy: The live model; it is read, and left as it was.
             tokenizer: Its tokenizer; never changed.
 
         Raises:
-            ConfigurationError: There is no memory for a frozen copy, or the weights are shared out among processes and
-                cannot be copied, or the given scorer has a smaller vocabulary.
+            ConfigurationError: There is no memory for a frozen copy, the weights are sharded over processes and cannot
+                be copied, or the given scorer has a smaller vocabulary.
         """
         self._read_with(tokenizer, policy if self.scorer == "policy" else None)
         if self.scorer == "policy":

@@ -22,13 +22,13 @@ class Batch:
     """One call of a reward function: completions of this process, groups of one prompt side by side.
 
     Attributes:
-        prompts: Texts or chat messages, one a completion.
+        prompts: Texts or chat messages, one for each completion.
         completions: Texts or lists of messages.
-        completion_ids: Token ids as the model wrote them, or None where the host does not give them.
-        columns: Every other column of the dataset, one entry a completion.
+        completion_ids: Token ids as the model wrote them, or None if the host does not give them.
+        columns: Every other column of the dataset, with one entry for each completion.
         log_metric: ``log_metric(name, value)`` of the host, or None.
         log_extra: ``log_extra(column, values)`` of the host, or None.
-        step: Training step, or None where the host does not say.
+        step: Training step, or None if the host does not say.
     """
 
     prompts: Sequence[Any]
@@ -41,7 +41,7 @@ class Batch:
 
     @classmethod
     def of(cls, prompts: Sequence[Any], completions: Sequence[Any], arguments: Mapping[str, Any]) -> Batch:
-        """Sort what a host passed; everything but prompts and completions may be missing."""
+        """Sort what a host passed. Everything but prompts and completions may be missing."""
         own = ("completion_ids", "trainer_state", "log_metric", "log_extra", "environments")
         given = {name: arguments.get(name) for name in own}
         return cls(
@@ -56,11 +56,11 @@ class Batch:
 
     @property
     def texts(self) -> list[str]:
-        """The completions as text; of a list of messages the contents, one after the other."""
+        """The completions as text; for a list of messages, their contents joined."""
         return [_text(completion) for completion in self.completions]
 
     def log(self, name: str, value: float) -> None:
-        """Log a scalar where the host takes one."""
+        """Log a scalar if the host takes one."""
         if self.log_metric is not None:
             self.log_metric(name, float(value))
 
@@ -73,19 +73,20 @@ class Batch:
 def read_batch(
     batch: Batch, reader: TraceReader, answer: str | None, prompt_ids: PromptIds | None = None
 ) -> list[Trace]:
-    """The completions of a batch as traces, on their own token ids.
+    """Read the completions of a batch as traces, on their own token ids.
 
     Args:
         batch: What the host passed.
         reader: Reads completions in the run's format.
-        answer: Column with the reference answer; a worked solution is reduced to its final answer. None: there is none.
-        prompt_ids: How the host tokenises prompts; default as :meth:`TraceReader.prompt_ids` does.
+        answer: Column with the reference answer; a worked solution is reduced to its final answer. None: there is no
+            such column.
+        prompt_ids: How the host tokenises prompts; by default as :meth:`TraceReader.prompt_ids` does.
 
     Returns:
-        One trace a completion. Where a row has no usable answer, its problem has none either.
+        One trace for each completion. If a row has no usable answer, its problem has none either.
 
     Raises:
-        ConfigurationError: The column is not there.
+        ConfigurationError: There is no such column.
     """
     if answer is not None and answer not in batch.columns:
         came = ", ".join(map(repr, batch.columns)) or "none"
@@ -131,7 +132,7 @@ def _checked(row: dict[str, Any], reader: TraceReader) -> Problem:
 
 
 def groups_of(traces: Sequence[Trace]) -> list[list[int]]:
-    """Indices of the traces of each prompt, in order of first appearance; what a trainer samples is a group."""
+    """Return the indices of each prompt's traces (a group), in order of first appearance."""
     found: dict[str, list[int]] = {}
     for i, trace in enumerate(traces):
         found.setdefault(trace.problem.id, []).append(i)
@@ -139,7 +140,7 @@ def groups_of(traces: Sequence[Trace]) -> list[list[int]]:
 
 
 def gathered(mine: Sequence[T]) -> tuple[list[T], int]:
-    """The items of all processes, in rank order, and where this process's own begin.
+    """Return the items of all processes, in rank order, and where this process's own begin.
 
     A trainer may split a group over processes. Every process of the run must make this call, inside
     :func:`~reasoning_guard.processes.together`.

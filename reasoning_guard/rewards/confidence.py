@@ -1,4 +1,4 @@
-"""Rewards on how sure a model is of its own answer, after its own text."""
+"""Rewards for how sure a model is of its own answer, after its own text."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class _OwnAnswerReward(TraceReward):
 
 
 class AnswerConfidenceReward(_OwnAnswerReward):
-    """How far the answer stands out: mean over its tokens of ``p(token) - p(runner-up)``, 0 to 1.
+    """Pays for how far the answer stands out: mean over its tokens of ``p(token) - p(runner-up)``, 0 to 1.
 
-    The confidence of RLSF (van Niekerk et al. 2025, https://arxiv.org/abs/2507.21931), read after the trace's own
-    reasoning. A token that is not the most likely one counts 0 (theirs goes below).
+    This is the confidence of RLSF (van Niekerk et al. 2025, https://arxiv.org/abs/2507.21931), read after the trace's
+    own reasoning. A token that is not the most likely one counts 0 (in RLSF it may count less than 0).
 
-    Sureness by itself teaches a model to be surely wrong, so a wrong answer earns 0. With ``answer=None`` and without
-    ``correct`` there is no reference and every answer is paid, which is RLSF as published.
+    Confidence alone teaches a model to be confidently wrong, so a wrong answer earns 0. With ``answer=None`` and
+    without ``correct`` there is no reference, and every answer is paid, which is RLSF as published.
 
     Args:
         answer: Column with the reference answers, or None.
@@ -57,17 +57,17 @@ class AnswerConfidenceReward(_OwnAnswerReward):
 
 
 class CalibrationReward(_OwnAnswerReward):
-    """One minus the squared distance of confidence and correctness, 0 to 1 (Brier 1950).
+    """Pays one minus the squared distance of confidence and correctness, 0 to 1 (Brier 1950).
 
     Confidence is the probability of the trace's own answer, terminator included, after its own reasoning. The score is
-    proper: in expectation nothing earns more than saying how likely one is right. The form is RLCR's
-    (Damani et al. 2025, https://arxiv.org/abs/2507.16806), which takes the confidence that the model writes down, and
-    adds the correctness itself.
+    proper: in expectation, nothing earns more than a confidence that equals the chance of being right. The form is
+    RLCR's (Damani et al. 2025, https://arxiv.org/abs/2507.16806), which takes the confidence that the model writes
+    down, and adds the correctness itself.
 
-    That part is left to a reward of its own, and must not be missing: alone, this one pays most for a wrong answer that
-    the own chain speaks against, since nothing is easier to be sure of. Beside a correctness reward of 0 and 1 with
-    weight ``a`` a right answer is worth at least ``a``, and a wrong one at most the weight ``b`` of this one: where
-    ``a >= b`` none is worth more than any right one.
+    Here correctness is left to a reward of its own, which must not be missing. Alone, this reward pays most for a wrong
+    answer that contradicts the trace's own chain, since nothing is easier to be sure of. Beside a correctness reward of
+    0 and 1 with weight ``a``, a right answer is worth at least ``a``, and a wrong one at most the weight ``b`` of this
+    reward. With ``a >= b``, no wrong answer is worth more than any right one.
 
     Args:
         answer: Column with the reference answers.
@@ -89,7 +89,7 @@ class CalibrationReward(_OwnAnswerReward):
 
 
 def disparity(score: BranchScore) -> float:
-    """Mean over tokens of the probability by which the most likely token leads, 0 where the token is not that one.
+    """Average the probability by which the most likely token leads; 0 where the token is not that one.
 
     Example:
         >>> import math

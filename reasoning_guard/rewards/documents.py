@@ -17,20 +17,20 @@ _SURE, _UNLIKELY = -0.2, -5.0
 
 
 class AugmentedGenerationReward(TraceReward):
-    """How much likelier the documents make the answer that was given, in nats a token.
+    """Pays for how much likelier the documents make the answer that was given, in nats a token.
 
-    The margin of RLAG (Nie et al. 2025, https://arxiv.org/abs/2509.20162): the mean log-probability of the trace's own
-    answer behind documents and question, at most -0.2, minus that behind the question alone, at least -5. An answer
-    that the documents support and the reader would not have given without them earns most; one that they speak against
-    earns less than nothing. RLAG samples the two answers and compares two losses; here each completion is graded by
-    itself, and the reasoning is left out of both views, so that it cannot bring the answer in.
+    This is the margin of RLAG (Nie et al. 2025, https://arxiv.org/abs/2509.20162): the mean log-probability of the
+    trace's own answer behind documents and question, at most -0.2, minus that behind the question alone, at least -5.
+    An answer that the documents support, and that the reader would not have given without them, earns most. An answer
+    that they contradict earns less than nothing. RLAG samples the two answers and compares two losses. Here each
+    completion is graded by itself, and the reasoning is left out of both views, so that it cannot bring in the answer.
 
-    The dataset needs a column "documents" (a list of texts, or one text); None where a row has none or the trace gives
-    no answer.
+    The dataset needs a column "documents" (a list of texts, or one text). The reward is None if a row has none, or if
+    the trace gives no answer.
 
     Args:
-        answer: Column with the reference answers; a wrong answer earns 0. None, the default, and no ``correct``: the
-            documents alone judge.
+        answer: Column with the reference answers; a wrong answer earns 0. With None, the default, and no ``correct``,
+            the documents alone judge.
         **options: ``scorer``, ``tokenizer``, ``format`` and ``correct`` of :class:`TraceReward`.
     """
 
@@ -62,7 +62,7 @@ class AugmentedGenerationReward(TraceReward):
 
 
 def with_documents(problem: Problem) -> Problem:
-    r"""The problem with its documents before the question; in a chat, before the last message.
+    r"""Return the problem with its documents before the question; in a chat, before the last message.
 
     Example:
         >>> with_documents(Problem(prompt="Who?", documents=("It was Ann.",))).prompt
@@ -76,7 +76,7 @@ def with_documents(problem: Problem) -> Problem:
 
 
 def margin(given: Sequence[BranchScore] | None, without: Sequence[BranchScore] | None) -> float | None:
-    """``min(L_given, -0.2) - max(L_without, -5)``, each a mean log-probability in nats a token; None if unscored."""
+    """Return ``min(L_given, -0.2) - max(L_without, -5)``, mean log-probabilities in nats a token; None if unscored."""
     if not given or not without or not math.isfinite(given[0].total + without[0].total):
         return None
     return min(given[0].mean, _SURE) - max(without[0].mean, _UNLIKELY)

@@ -1,4 +1,4 @@
-"""What of a trace may earn: its own tokens up to the first statement of the answer, without repeats and filler."""
+"""The part of a trace that may earn: its tokens up to the first statement of the answer, without repeats."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ _LISTS = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*+|[A-Za-z])[)\]]?+\s*+(?:[,;/|]\s
 
 
 def cleaned(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Trace:
-    """The trace without steps that repeat an earlier one and steps without a letter or digit.
+    """Remove steps that repeat an earlier one, and steps without a letter or digit.
 
-    A repeated step tells a reader nothing that it has not read, yet repetition makes readers sure; filler is time to
-    think and no text. What is left are the trace's own tokens. ``statement`` is moved to the beginning of the list of
-    candidates that it stands in: "it is 0, 1, 2" names 2, and what stands before the 2 predicts it, so a list is stated
-    as a whole. Likewise it is moved to the beginning of the calculation where the answer is one of its operands
-    ("8 + 0 = 8"): what predicts an operand need not know the answer.
+    A repeated step tells a reader nothing new, yet repetition makes readers sure. Filler is time to think and no text.
+    What is left are the trace's own tokens. If the statement is part of a list of candidates, ``statement`` is moved to
+    the beginning of the list: "it is 0, 1, 2" names 2, and the words before the 2 predict it, so a list counts as
+    stated as a whole. Likewise, ``statement`` is moved to the beginning of a calculation in which the answer is an
+    operand ("8 + 0 = 8"), because what predicts an operand need not know the answer.
 
     Args:
         trace: A trace.
         tokenizer: What it was read with.
 
     Returns:
-        A trace with the same answer; an ordinary one is returned as it is.
+        A trace with the same answer. An ordinary trace is returned as it is.
     """
     begin = _statement_begin(trace, tokenizer)
     kept = [span for keep, span in zip(_kept(trace.steps), pairwise(trace.cuts), strict=True) if keep]
@@ -69,14 +69,14 @@ def cleaned(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Trace:
 
 
 def stated_ids(trace: Trace) -> tuple[int, ...]:
-    """Ids of the first statement of the reference answer as the trace writes it; empty when it never does."""
+    """Return the ids of the trace's first statement of the reference answer; empty if there is none."""
     return () if trace.statement is None else trace.ids[trace.statement : trace.statement_end]
 
 
 def places(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Token positions behind each quarter of the letters and digits before the statement, both ends left out.
+    """Return the token positions behind each quarter of the letters and digits before the statement, without ends.
 
-    Letters and digits are counted, not tokens: line breaks and marks put between them move no place.
+    Letters and digits are counted, not tokens, so line breaks and marks put between them move no place.
 
     Args:
         trace: A trace, cleaned.
@@ -95,7 +95,7 @@ def places(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
 
 
 def committed(trace: Trace) -> int:
-    """Where the text stops earning: right before the answer is first stated, or at the end of the reasoning."""
+    """Return where the text stops earning: right before the answer is first stated, or at the reasoning's end."""
     return trace.cuts[-1] if trace.statement is None else trace.statement
 
 

@@ -1,4 +1,4 @@
-"""A reward for answers that change when the steps are taken away, exchanged or falsified."""
+"""A reward for answers that change when the steps are removed, exchanged or falsified."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from reasoning_guard.tree import Branch, BranchScore, TraceTree
 
 
 class FaithfulnessReward(TraceReward):
-    """Share of interventions on the steps after which the model would give another answer, 0 to 1.
+    """Pays the share of interventions on the steps after which the model would give another answer, 0 to 1.
 
-    The steps are cut away, exchanged for another problem's, and falsified: in the last step that holds a number, its
-    result is changed (Lanham et al. 2023, https://arxiv.org/abs/2307.13702). The model that is asked is the one in
-    training; nothing is generated. A trace without steps follows nothing: 0. A wrong answer earns 0, for a model that
-    has lost its wits follows anything. None where the model, asked after its full chain, gives another answer than the
+    The steps are cut away, exchanged for another problem's, and falsified: the result of the last step that holds a
+    number is changed (Lanham et al. 2023, https://arxiv.org/abs/2307.13702). The model in training is asked, and
+    nothing is generated. A trace without steps follows nothing and earns 0. A wrong answer earns 0, because a broken
+    model follows anything. The reward is None if the model, asked after its full chain, gives another answer than the
     trace does.
 
-    What it does not see: whether an earlier step is followed into the later ones, which takes a generation (the
-    held-out guard does that), whether the steps are true, and whether they reason at all: a single step that blurts the
-    answer out is followed as faithfully as any, and earns 1. :class:`InfoGainReward` pays nothing for that. Use it
-    beside a correctness reward, with a small weight.
+    What it does not see: whether later steps follow an earlier one, which takes a generation (the held-out guard does
+    that); whether the steps are true; and whether they reason at all. A single step that blurts out the answer is
+    followed as faithfully as any, and earns 1. :class:`InfoGainReward` pays nothing for that. Use this reward beside a
+    correctness reward, with a small weight.
 
     Args:
-        answer: Column with the reference answers; None only with ``correct``.
+        answer: Column with the reference answers; may be None only with ``correct``.
         **options: ``scorer`` (default "policy"), ``tokenizer``, ``format`` and ``correct`` of :class:`TraceReward`.
     """
 
@@ -89,13 +89,13 @@ class FaithfulnessReward(TraceReward):
 
 
 def changed(scores: Sequence[BranchScore]) -> float | None:
-    """Share of the scores behind the first one in which the answer is no longer the greedy one.
+    """Return the share of the scores after the first one in which the answer is no longer the greedy one.
 
     Args:
-        scores: Of the trace's own answer: after its own steps, then after each intervention.
+        scores: Scores of the trace's own answer: after its own steps, then after each intervention.
 
     Returns:
-        The share, or None when it is not the greedy answer after its own steps or could not be scored.
+        The share, or None if the answer is not the greedy one after its own steps, or could not be scored.
     """
     own, *others = scores
     if not own.all_greedy or any(score.total != score.total for score in scores):

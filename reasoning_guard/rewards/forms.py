@@ -1,7 +1,7 @@
 """From log-probabilities to a reward: five forms that people use, as pure functions.
 
-Each compares what a reader makes of the answer after the text with what it makes of it before; the answer has ``N``
-tokens, scores are nats.
+Each compares what a reader makes of the answer after the text with what it makes of it before. The answer has ``N``
+tokens, and scores are in nats.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Levels:
     """Log-probabilities of the answer's tokens, in nats, at the places of one trace.
 
     Attributes:
-        bare: Without any text; the most likely one counts.
-        placebos: Behind texts for other problems. Their mean counts where it is above what stands there without text:
-            what any text tells is no gain, and one other text that happens to fit is no baseline.
-        places: Asked after each quarter of what is said before the statement.
-        final: Right before the statement, in place; or asked at the end where the reasoning never states the answer.
-        end: Asked at the end of the whole reasoning. No level counts for more than this: a text that names many
+        bare: Scores without any text; the most likely one counts.
+        placebos: Scores behind texts for other problems. Their mean counts if it is above the score without text. What
+            any text tells is no gain, and a single other text that happens to fit is no baseline.
+        places: Scores after each quarter of what is said before the statement.
+        final: Score right before the statement, in place; or at the end, if the reasoning never states the answer.
+        end: Score at the end of the whole reasoning. No level counts for more than this, because a text that names many
             candidates predicts each from the one before, and leaves the reader with none.
-        n_tokens: Tokens of the answer as it is asked for, ``N``; may differ from those in place.
+        n_tokens: Number of tokens of the answer as it is asked for, ``N``; the answer in place may have another number.
     """
 
     bare: tuple[tuple[float, ...], ...]
@@ -67,16 +67,16 @@ class Levels:
 
     @property
     def gain(self) -> float:
-        """``total`` of these levels: net gain up to the statement, nats a token."""
+        """Return ``total`` of these levels: the net gain up to the statement, in nats a token."""
         return self._last(self._level) - self.baseline(self._level)
 
     def baseline(self, value: Callable[[Sequence[float]], float]) -> float:
-        """What the reader makes of the answer without this text, in the unit of ``value``."""
+        """Return what the reader makes of the answer without this text, in the unit of ``value``."""
         others = [value(each) for each in self.placebos]
         return max([*map(value, self.bare), *([sum(others) / len(others)] if others else [])])
 
     def reward(self, form: Form) -> float:
-        """These levels as a reward of the given form.
+        """Return these levels as a reward of the given form.
 
         Example:
             >>> levels = Levels(((-3.0,),), ((-4.0,),), ((-1.0,), (-2.0,)), (-1.5,), (-0.1,), 1)
@@ -111,7 +111,7 @@ class Levels:
 
 
 def watermark(baseline: float, levels: Sequence[float]) -> float:
-    """Sum of the rises above the highest level so far, which is how far the highest lies above the baseline.
+    """Sum the rises above the highest level so far, which is how far the highest lies above the baseline.
 
     >>> watermark(-3.0, [-1.0, -2.0, -1.0])
     2.0

@@ -1,8 +1,9 @@
-"""Step marks that stand inside a statement, and filler between its words: neither is read.
+"""Remove step marks inside a statement, and filler between its words, before anything is read.
 
-A split puts a mark where nothing ends: "b = 5 ; + 1 = 6". To a reader that is another text, and it may like it better.
-So whether a mark is read depends on the words around it, not on the mark: it is where a sentence or an equation has
-come to its end and something else begins. Fragments are joined again, and what was split reads as it did before.
+A split puts a mark where nothing ends: "b = 5 ; + 1 = 6". To a reader that is another text, which it may like better.
+So whether a mark is read depends on the words around it, not on the mark. A mark is read where a sentence or an
+equation has come to its end and something else begins. Elsewhere fragments are joined again, and what was split reads
+as it did before.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ _WORDS, _HEAD, _TAIL = 6, 20, 80
 
 
 def mended(text: str, format: TraceFormat) -> str:
-    r"""A reasoning without marks inside statements and without filler between words.
+    r"""Remove marks inside statements and filler between words from a reasoning.
 
-    What is decided at a place depends on the words alone (those since the last mark that was read, and those behind
-    it), so texts that differ only in marks put between words of a statement come out the same.
+    What is decided at a place depends only on the words: those since the last mark that was read, and those behind the
+    place. So texts that differ only in marks between the words of a statement come out the same.
 
     Args:
         text: A reasoning, or a part of one that begins with a step.
         format: Says where steps end, and what filler is.
 
     Returns:
-        The text; an ordinary one comes back as it is. Linear in its length.
+        The text; an ordinary one comes back as it is. The time is linear in its length.
 
     Example:
         >>> hashes = TraceFormat(name="hashes", cue="#", step_end=r";", answer=r"# (\S+)")
@@ -72,15 +73,15 @@ def mended(text: str, format: TraceFormat) -> str:
 
 
 def unbroken(trace: Trace, reader: TraceReader) -> Trace:
-    """The trace with its reasoning :func:`mended`.
+    """Return the trace with its reasoning :func:`mended`.
 
     Args:
         trace: A trace.
-        reader: What it was read with.
+        reader: The reader that read it.
 
     Returns:
-        The trace as it came, its own token ids included, where nothing had to be mended, or where the tokenizer cannot
-        write the mended text; else a trace of that text, tokenised again from the first place that differs.
+        The trace as it came, with its own token ids, if nothing had to be mended or the tokenizer cannot write the
+        mended text. Otherwise a trace of the mended text, tokenised again from the first place that differs.
     """
     first, stop = trace.cuts[0], trace.cuts[-1]
     if first == stop:

@@ -1,4 +1,4 @@
-"""InfoGain as a reward that cannot be farmed: what the text before the answer tells a frozen reader about it."""
+"""InfoGain as a reward: what the text before the answer tells a frozen reader about the answer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Use = Literal["reward", "lucky"]
 
 
 class InfoGainReward(TraceReward):
-    """Pays a right answer for a text that makes it likely, to a reader, before the answer is stated.
+    """Pays a right answer for a text that makes it likely to a reader before the answer is stated.
 
-    What is read ends right before the reasoning first states the answer (there the answer is scored in place). The
-    baseline is what the prompt alone or other problems' chains would have told, one for a whole group, whatever its
-    members wrote. Wrong answers earn 0, and nothing depends on the number of steps or tokens. ``docs/rewards.md`` lists
-    the attacks that this stops and those that it does not.
+    The text is read up to the place where the reasoning first states the answer, and there the answer is scored in
+    place. The baseline is what the prompt alone or other problems' chains would have told. A whole group has one
+    baseline, whatever its members wrote. Wrong answers earn 0, and nothing depends on the number of steps or tokens.
+    ``docs/rewards.md`` lists the attacks that this stops and those that it does not.
 
     Args:
         answer: Column with the reference answers; worked solutions are reduced to their final answer.
         form: How levels become a reward (:data:`~reasoning_guard.rewards.forms.Form`).
         leak_penalty: Weight of a penalty on tokens that are likely only for somebody who knows the answer
-            (:mod:`~reasoning_guard.rewards.leak`); 0 leaves it out, and its cost with it.
-        withhold_lucky: Give None to lone lucky successes (:mod:`~reasoning_guard.rewards.lucky`); their share is
-            logged and watched either way.
+            (:mod:`~reasoning_guard.rewards.leak`); 0 leaves out the penalty and its cost.
+        withhold_lucky: Whether to give None to lone lucky successes (:mod:`~reasoning_guard.rewards.lucky`). Their
+            share is logged and watched either way.
         **options: ``scorer``, ``tokenizer``, ``format`` and ``correct`` of :class:`TraceReward`.
 
     Attributes:
@@ -76,7 +76,7 @@ class InfoGainReward(TraceReward):
         self._luck: tuple[Luck, int] = luck([]), 0
 
     def lucky(self, prompts: Sequence[Any], completions: Sequence[Any], **arguments: Any) -> list[bool]:
-        """Which of these completions are lone lucky successes of their group; arguments as in a call."""
+        """Say which of these completions are lone lucky successes of their group; arguments as in a call."""
         self._use = "lucky"
         try:
             self(prompts, completions, **arguments)
@@ -86,10 +86,10 @@ class InfoGainReward(TraceReward):
         return [first + i in found.lucky for i in range(len(completions))]
 
     def without_lucky(self, reward: Correct) -> WithoutLucky:
-        """A correctness reward that gives None to lone lucky successes.
+        """Wrap a correctness reward so that it gives None to lone lucky successes.
 
-        With ``withhold_lucky=True`` here all rewards of such a completion are None, and TRL gives it no advantage.
-        Both read the batch once.
+        With ``withhold_lucky=True`` here, all rewards of such a completion are None, and TRL gives it no advantage. The
+        two rewards together read the batch only once.
 
         Example:
             >>> gain = InfoGainReward(withhold_lucky=True)
@@ -227,7 +227,7 @@ def _alike(one: object, other: object) -> bool:
 
 
 def gradable(trace: Trace) -> bool:
-    """Whether there is an answer to score, and it is known where the trace first states it."""
+    """Say whether there is an answer to score, and it is known where the trace first states it."""
     return trace.problem.answer is not None and trace.statement_known
 
 
