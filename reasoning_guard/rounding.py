@@ -1,4 +1,4 @@
-"""How far rounding alone moves a score, which nothing that is within it may be blamed for."""
+"""How far rounding alone moves a score. A difference within that range shows no error."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _COARSE = 0.03
 
 
 def rounding_of(model: nn.Module) -> float:
-    """Difference in log-probability that rounding alone may cause in a model, in nats per (1 + |log-probability|).
+    """Return the difference that rounding alone may cause in a model, in nats per (1 + |log-probability|).
 
-    The caller has put it in evaluation.
+    The caller has put the model in evaluation mode.
     """
     return _COARSE if _is_quantised(model) else noise(working_dtype(model))
 
 
 def noise(dtype: torch.dtype) -> float:
-    """Difference in log-probability that rounding alone may cause, in nats per (1 + |log-probability|)."""
+    """Return the difference that rounding alone may cause in a dtype, in nats per (1 + |log-probability|)."""
     return 1e-4 if dtype in (torch.float32, torch.float64) else _COARSE
 
 
@@ -34,10 +34,10 @@ def _is_quantised(model: nn.Module) -> bool:
 
 
 def working_dtype(model: nn.Module) -> torch.dtype:
-    """The coarsest floating dtype that any layer of the model puts out; the caller has put it in evaluation.
+    """Find the coarsest floating dtype that any layer puts out. The caller has put the model in evaluation mode.
 
-    Weights do not tell it: autocast, whether from outside or wrapped around the forward by a host, and quantisation
-    compute in other dtypes than they store. Hosts wrap the forward for other reasons too, so a wrapper tells nothing.
+    Weights do not tell it. Quantisation, and autocast (from outside or wrapped around the forward by a host), compute
+    in other dtypes than they store. Hosts wrap the forward for other reasons too, so a wrapper tells nothing.
     """
     seen: set[torch.dtype] = set()
 

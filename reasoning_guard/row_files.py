@@ -1,4 +1,4 @@
-"""Rows in whatever they come: a JSONL file, or anything that yields them."""
+"""Read rows from a JSONL file, or from anything that yields them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ DEEPEST = 100
 
 
 def rows_of(source: Any) -> Iterator[Any]:
-    """The rows of a source, as they stand there.
+    """Return the rows of a source as they are.
 
     Args:
         source: The path of a ``.jsonl`` file, or an iterable of rows.
 
     Raises:
-        ConfigurationError: It is something else, or a line of the file is no JSON object; the message names the line.
+        ConfigurationError: The source is something else, or a line of the file is no JSON object; the message names the
+            line.
     """
     if isinstance(source, str | os.PathLike):
         yield from _rows_of_file(Path(source))

@@ -19,12 +19,12 @@ _OF_A_RUN = (
 
 
 def scalars_of(evaluation: Evaluation, made: Sequence[Evaluation], alerts: Sequence[Alert]) -> dict[str, float]:
-    """The means of ``evaluation`` under the names that trackers show; see :meth:`Guard.scalars`.
+    """Return the means of ``evaluation`` under the names that trackers show; see :meth:`Guard.scalars`.
 
     Args:
         evaluation: The evaluation to show.
-        made: All evaluations of the run; a failed ``evaluation`` takes its names from them.
-        alerts: The alerts of the run as they stand.
+        made: All evaluations of the run. A failed ``evaluation`` takes its names from them.
+        alerts: The present alerts of the run.
 
     Returns:
         Name to value; NaN for every name of a failed evaluation.
@@ -45,12 +45,12 @@ def scalars_of(evaluation: Evaluation, made: Sequence[Evaluation], alerts: Seque
 
 
 def names_of_scalars(probes: Sequence[Probe], sets: Sequence[str], *, reference: bool) -> set[str]:
-    """Every name that :func:`scalars_of` may give in a run.
+    """Return every name that :func:`scalars_of` may give in a run.
 
     Args:
         probes: The run's probes.
         sets: Its problem sets, the first one first.
-        reference: Whether a frozen reference reads too.
+        reference: Whether a frozen reference reads as well.
     """
     own = [name for probe in probes for name in probe.names]
     read = [*own, *(f"reference/{name}" for name in own if reference), "ece"]

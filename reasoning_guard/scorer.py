@@ -1,4 +1,4 @@
-"""The scorer: traces in, answer curves out; one pass where that is exact, one pass a branch where it is not."""
+"""The scorer: from traces to answer curves, in one pass if that is exact, else in one pass for each branch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AnswerCurve:
     Attributes:
         logprobs: ``n + 1`` sums ``lp_k`` over the answer's tokens, in nats.
         n_tokens: Number of scored answer tokens ``N``, terminator included.
-        greedy: ``n + 1`` flags: greedy decoding would write exactly this answer here.
+        greedy: ``n + 1`` flags that say whether greedy decoding would write exactly this answer here.
         entropies: ``n + 1`` mean next-token entropies over the answer's tokens, in nats.
     """
 
@@ -39,7 +39,7 @@ class AnswerScorer(BranchScorer):
     """Scores answers at the cuts of traces with one causal language model.
 
     Args:
-        model: The model to read, in whatever state it is; it is left in that state.
+        model: The model to read, in any state; it is left in that state.
         tokenizer: Its tokenizer; never changed.
         format: How an answer is asked for (a preset's name or a :class:`~reasoning_guard.formats.TraceFormat`).
         token_budget: Most tokens, padding included, in one batch; see :class:`BranchScorer`.
@@ -68,27 +68,27 @@ class AnswerScorer(BranchScorer):
 
         Args:
             traces: Traces to read.
-            answers: One answer a trace; default the problems' reference answers.
+            answers: One answer for each trace; by default the problems' reference answers.
 
         Returns:
-            One curve a trace; NaN where a sequence is longer than the model's context.
+            One curve for each trace; NaN where a sequence is longer than the model's context.
 
         Raises:
-            ValueError: If a trace's problem has no reference answer and none is given.
+            ValueError: A trace's problem has no reference answer, and no answer is given.
         """
         return [_curve(scores) for scores in self.score_trees(self._trees(traces, answers))]
 
     def score_groups(self, groups: Sequence[Sequence[Trace]]) -> list[list[AnswerCurve]]:
-        """Score the reference answer at every cut of several completions a problem, reading each prompt once.
+        """Score the reference answer at every cut of several completions of a problem, reading each prompt once.
 
         Args:
-            groups: For each problem its traces, as the sampling of GRPO and its relatives makes them.
+            groups: For each problem its traces, as GRPO and its relatives sample them.
 
         Returns:
             For each group, what :meth:`score` returns for its traces.
 
         Raises:
-            ValueError: If a trace's problem has no reference answer.
+            ValueError: A trace's problem has no reference answer.
         """
         trees = [self._trees(traces, None) for traces in groups]
         return [[_curve(scores) for scores in group] for group in self.score_tree_groups(trees)]

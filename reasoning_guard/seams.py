@@ -1,4 +1,4 @@
-"""Seams: whether a trace, cut and asked for its answer, has the tokens that running text would have there."""
+"""Seams: whether a trace that is cut and asked for its answer has the tokens that running text would have there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class SeamReport:
     """How often tokens would have merged across a cut.
 
     Attributes:
-        n: Cuts looked at.
-        trunk_broken: Share of cuts at which a step ends inside a token, so that the cut stands elsewhere.
+        n: Number of cuts looked at.
+        trunk_broken: Share of cuts at which a step ends inside a token, so that the cut is elsewhere.
         cue_merged: Share of cuts at which the cut trace with cue and answer, tokenised together, is not the trace's
             own tokens followed by the question's.
     """
@@ -35,7 +35,7 @@ class SeamReport:
 
 
 def seam_report(reader: TraceReader, traces_or_texts: Iterable[Trace | str], *, answer: str = "42") -> SeamReport:
-    """How often a token would have merged across a cut, for a message at the start of a run.
+    """Count how often a token would have merged across a cut, for a message at the start of a run.
 
     Measured on 60 GSM8K solutions with small tokenizers of five families (GPT-2, Llama-3 and Qwen2 splits, Llama-2
     and Gemma pieces), share of cuts as ``trunk_broken`` / ``cue_merged``:
@@ -51,12 +51,12 @@ def seam_report(reader: TraceReader, traces_or_texts: Iterable[Trace | str], *, 
 
     Args:
         reader: Tokenizer and format.
-        traces_or_texts: Traces, or completions as text (then without the cut right behind the prompt). Their text
-            is looked at in the tokenizer's own tokenisation.
-        answer: What is asked for where a completion states no answer.
+        traces_or_texts: Traces, or completions as text (then without the cut right behind the prompt). The text is
+            examined in the tokenizer's own tokenisation.
+        answer: The answer to ask for if a completion states none.
 
     Returns:
-        The number of cuts, and the two shares of them; 0 where there is none.
+        The number of cuts, and the two shares of them; 0 if there are none.
     """
     seams = [seam for item in traces_or_texts for seam in _seams(reader, item, answer)]
     n = len(seams)

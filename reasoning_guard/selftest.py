@@ -1,17 +1,18 @@
-"""Which way of scoring is exact for this model? Measured, never assumed.
+"""Find out which way of scoring is exact for a model: measured, never assumed.
 
-Sharing a trunk needs a cache that keeps everything and masks that every layer respects. Recurrent layers, alibi biases,
-local windows and chunks break one or the other, most of them silently. So before anything is scored:
+Sharing a trunk needs a cache that keeps everything, and masks that every layer respects. Recurrent layers, alibi
+biases, local windows and chunks break one or the other, most of them silently. So two tests come before anything is
+scored:
 
 1. A **twin**, a tiny float32 model of the same architecture with windows and chunks shrunk until a short trunk
    overflows them, is scored both ways under every mask plan that may fit. In float32 a wrong mask cannot hide in
    rounding, and a window of 4,096 tokens cannot hide behind a short test.
 2. The **user's own model** is scored both ways on trees that it was asked about, within its dtype's noise.
 
-The first plan that passes on the twin is used if it passes on the user's model too, and so is one pass for trunk and
-branches together (on a GPU). Where none passes on the twin, branches go on from copies of the cache if that passes
-both. Otherwise every branch is scored on its own, in padded batches where padding is seen to change nothing and one by
-one where it does, which is the definition itself.
+The first plan that passes on the twin is used if it passes on the user's model too. The same holds for one pass for
+trunk and branches together (on a GPU). If no plan passes on the twin, branches go on from copies of the cache, if that
+passes both tests. Otherwise every branch is scored on its own, which is the definition itself: in padded batches if
+padding is seen to change nothing, else one by one.
 """
 
 from __future__ import annotations
@@ -78,11 +79,12 @@ class Verdict:
     """How a model is scored, and why.
 
     Attributes:
-        plan: Mask plan of the shared path, or None where no mask is exact.
-        reason: In words, for the log.
+        plan: Mask plan of the shared path, or None if no mask is exact.
+        reason: The reason in words, for the log.
         difference: Largest difference in log-probability that the test saw between the two ways, in nats.
         pads: Whether branches that are scored on their own, or from copies of a cache, may be padded to a batch.
-        forks: Without a plan: whether branches may go on from copies of the cache, or read all before them anew.
+        forks: Without a plan: whether branches may go on from copies of the cache, instead of reading everything before
+            them anew.
         at_once: With a plan: whether trunks and branches may also be read in one pass, without a cache. Not asked of
             models on a CPU, where that gains nothing.
     """
@@ -107,17 +109,17 @@ _settled: WeakKeyDictionary[nn.Module, dict[Hashable, Verdict]] = WeakKeyDiction
 
 
 def verdict_of(model: nn.Module, trees: Sequence[TraceTree], limit: int = LIMIT) -> Verdict:
-    """How to score a model: tested once for each state that it comes in; the caller has put it in evaluation.
+    """Say how to score a model, tested once for each of its states. The caller has put it in evaluation mode.
 
     Args:
         model: The user's model.
-        trees: Trees, one with branches at least; looked at only if the model was not tested yet, or if its forward, its
-            settings, its attention, its adapter, its number format, its device or autocast has changed since.
+        trees: Trees, at least one with branches. Used only if the model was not tested yet, or if its forward,
+            settings, attention, adapter, number format, device or autocast has changed since.
         limit: Most elements in a mask, in attention's weights or in logits of the test.
 
     Raises:
         ConfigurationError: The model is not causal.
-        torch.OutOfMemoryError: Memory is too small for the test; nothing was learnt of the model.
+        torch.OutOfMemoryError: Memory is too small for the test; nothing was learnt about the model.
     """
     known, state = _settled.setdefault(model, {}), _state(model)  # an adapter goes off and on at every evaluation
     if state in known:
@@ -148,13 +150,13 @@ def _state(model: nn.Module) -> Hashable:
 
 
 def verdict_of_twin(model: nn.Module) -> Verdict:
-    """Test a tiny float32 model of the same architecture; the result is remembered for the process.
+    """Test a tiny float32 model of the same architecture. The process remembers the result.
 
     Args:
-        model: The user's model; only its configuration is looked at.
+        model: The user's model; only its configuration is used.
 
     Returns:
-        The first mask plan under which sharing is exact on the twin, or None with the reason and whether going on from
+        The first mask plan under which sharing is exact on the twin; or None with the reason, and whether going on from
         copies is exact.
     """
     config = text_config(model)
@@ -229,13 +231,13 @@ def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> 
 
 
 def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limit: int = LIMIT) -> Verdict:
-    """Check the verdict on the user's own model with its own trees; the caller has put it in evaluation.
+    """Check the verdict on the user's own model and trees. The caller has put the model in evaluation mode.
 
     Args:
         model: The user's model.
-        verdict: What the twin said.
-        trees: Trees that are about to be scored. The shortest is used with at most four of its branches and, for its
-            padding, one of middle length with its last branch.
+        verdict: The verdict on the twin.
+        trees: Trees that are about to be scored. The test uses the shortest, with at most four of its branches, and one
+            of middle length with its last branch, for the padding.
         limit: Most elements in a mask, in attention's weights or in logits of the test.
 
     Raises:
@@ -243,8 +245,8 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
         torch.OutOfMemoryError: Memory is too small for the test.
 
     Returns:
-        The verdict with the plan scaled to this model's windows, or the fallback, whether it may pad and whether it may
-        go on from copies.
+        The verdict with the plan scaled to this model's windows; or the fallback, with whether it may pad and whether
+        it may go on from copies.
     """
     sample = _sample(model, trees)
     truth = score_independent(model, sample, token_budget=1, split=False)

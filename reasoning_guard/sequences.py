@@ -1,4 +1,4 @@
-"""Branches as sequences of their own: the trunk up to the branch, then the branch. Right for every causal model."""
+"""Branches as separate sequences: the trunk up to the branch, then the branch. Right for every causal model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from reasoning_guard.tree import BranchScore, TraceTree
 
 
 class TokenSequence(NamedTuple):
-    """A branch with all that stands before it.
+    """A branch with everything before it.
 
     Attributes:
-        ids: Token ids; the last one is scored and never fed.
-        first: The first scored one.
+        ids: Token ids. The last one is scored and never fed.
+        first: Index of the first scored token.
     """
 
     ids: tuple[int, ...]
@@ -34,7 +34,7 @@ class TokenSequence(NamedTuple):
 
 
 def sequences_of(trees: Sequence[TraceTree]) -> list[list[TokenSequence]]:
-    """Every branch of every tree as a sequence of its own."""
+    """Turn every branch of every tree into a sequence of its own."""
     return [
         [TokenSequence(tree.trunk[: b.at] + b.ids, b.at + b.scored[0]) for b in tree.branches]
         for tree in map(anchored, trees)
@@ -44,17 +44,18 @@ def sequences_of(trees: Sequence[TraceTree]) -> list[list[TokenSequence]]:
 def score_independent(
     model: nn.Module, trees: Sequence[TraceTree], token_budget: int, *, split: bool = True, limit: int = LIMIT
 ) -> Scores:
-    """Score every branch as a sequence of its own: the always-right path. Branches that hide nothing only.
+    """Score every branch as a sequence of its own: the path that is always right. For branches that hide nothing.
 
     Args:
-        model: A causal language model in evaluation.
+        model: A causal language model in evaluation mode.
         trees: Trees to score.
-        token_budget: Most tokens, padding included, in one forward; 1 for a forward a sequence, without padding.
+        token_budget: Most tokens, padding included, in one forward; 1 for one forward for each sequence, without
+            padding.
         split: False has the model make its logits in any case (see :mod:`reasoning_guard.head`).
         limit: Most elements in the logits of a batch.
 
     Returns:
-        A score a branch, for each tree.
+        One score for each branch, for each tree.
     """
     asked = sequences_of(trees)
     distinct = {each for every in asked for each in every}
@@ -77,7 +78,7 @@ def score_independent(
 def batches(
     sequences: Iterable[TokenSequence], fits: Callable[[Sequence[TokenSequence]], bool]
 ) -> Iterator[list[TokenSequence]]:
-    """Sequences sorted by length, in batches that fit; a sequence that does not fit comes alone."""
+    """Yield sequences sorted by length, in batches that fit. A sequence that does not fit comes alone."""
     batch: list[TokenSequence] = []
     for each in sorted(sequences, key=lambda each: (len(each.ids), each)):
         if batch and not fits([*batch, each]):
@@ -91,17 +92,17 @@ def batches(
 def read_to_the_end(
     model: nn.Module, batch: Sequence[TokenSequence], start: int = 0, cache: Any = None, *, split: bool = True
 ) -> dict[TokenSequence, BranchScore]:
-    """One forward over a batch, padded on the right; the caller has put the model in evaluation.
+    """Run one forward over a batch, padded on the right. The caller has put the model in evaluation mode.
 
     Args:
         model: A causal language model.
         batch: Sequences.
-        start: How many tokens of each have been read already; at least one is left.
-        cache: What the model remembers of them, a row each; None with nothing read.
+        start: How many tokens of each sequence have been read already; at least one is left.
+        cache: What the model remembers of them, one row each; None if nothing was read.
         split: False has the model make its logits in any case.
 
     Returns:
-        A score a sequence.
+        One score for each sequence.
     """
     device = device_of(model)
     fed = [each.ids[start:-1] for each in batch]

@@ -1,4 +1,4 @@
-"""What a guard is told to do: refused where it cannot work, and kept beside the records."""
+"""A guard's settings: refused if they cannot work, and kept beside the records."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _VIRTUAL_KEYS = ("PREFIX_TUNING", "CARTRIDGE")
 def check_settings(
     action: Any, alpha: float, patience: int, max_new_tokens: int, max_overhead: float | None, on_error: str
 ) -> None:
-    """Refuse what cannot work.
+    """Refuse settings that cannot work.
 
     Raises:
-        ConfigurationError: Which setting, what was expected and what came.
+        ConfigurationError: A setting cannot work; the message says which, what was expected and what came.
     """
     if action not in ("warn", "stop", "rollback") and not callable(action):
         raise ConfigurationError(f"`action` must be 'warn', 'stop', 'rollback' or a callable; got {action!r}")
@@ -54,10 +54,10 @@ def check_settings(
 
 
 def check_effects(effects: Mapping[str, Any], rules: Sequence[Rule], probes: Sequence[Probe]) -> None:
-    """Refuse effects that are none, and those of values that nothing has or reads: a name with a slip in it.
+    """Refuse what is no effect, and effects of values that nothing reports or reads, such as misspelt names.
 
     Raises:
-        ConfigurationError: Which name, and what it is near to.
+        ConfigurationError: A name is unknown; the message says which, and which known name it resembles.
     """
     known = {name for rule in rules for name in (*rule.falls, *rule.rises, *rule.needs)} | {*EFFECTS}
     known |= {name for probe in probes for name in probe.names}
@@ -79,10 +79,11 @@ def check_model(model: nn.Module, problems: Sequence[Problem], reader: TraceRead
     Args:
         model: The model to guard.
         problems: Held-out problems.
-        reader: Makes their prompts.
+        reader: Makes the prompts.
 
     Raises:
-        ConfigurationError: What the model lacks, or the first problem that is too long.
+        ConfigurationError: The model lacks something, or a problem is too long; the message says what, or which comes
+            first.
     """
     if not hasattr(model, "generate"):
         raise ConfigurationError(
@@ -118,7 +119,7 @@ def _check_scorable(model: nn.Module) -> None:
 
 
 def fingerprint_of(problems: Sequence[Problem], reader: TraceReader, max_new_tokens: int) -> dict[str, str]:
-    """What must not change if the numbers of two evaluations are to be compared, by name."""
+    """Return what must not change if the numbers of two evaluations are to be comparable, by name."""
     asked = [(p.id, p.set, p.answer, p.options, p.prompt) for p in problems]
     return {
         "problems": digest(asked),

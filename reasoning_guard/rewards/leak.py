@@ -1,9 +1,9 @@
 """Tokens that only make sense to somebody who already knows the answer (the penalty of RLT).
 
-One reader, two views: the reasoning after the prompt, and after the prompt with the answer given away. A token that is
-far likelier in the second view was written towards the answer, not towards finding it. After the KL term of Sakana's
-reinforcement-learned teachers (Cetin et al. 2025, https://arxiv.org/abs/2506.08388), up to the first statement of the
-answer, where knowing it is everybody's right.
+One reader has two views: the reasoning after the prompt, and the reasoning after the prompt with the answer given away.
+A token that is far likelier in the second view was written towards the answer, not towards finding it. This follows the
+KL term of Sakana's reinforcement-learned teachers (Cetin et al. 2025, https://arxiv.org/abs/2506.08388), up to the
+first statement of the answer; from there on, knowing the answer is no leak.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _PEAK = 0.01
 
 
 def leak_branches(text: tuple[int, ...], at: int, question: Question) -> list[Branch] | None:
-    """The text before the statement, without and with the answer given away before it; none where there is no text.
+    """Ask for the text before the statement, with and without the answer given away; nothing if there is no text.
 
-    None where the text begins behind a single token: the scorer reads that again, and nothing stands before it.
+    Returns None if the text begins behind a single token: the scorer reads that token again, and nothing precedes it.
 
     Args:
         text: Token ids of the reasoning before the answer is first stated.
         at: Where the reasoning begins.
-        question: Asks for the reference answer; given away are its cue and the answer.
+        question: Asks for the reference answer. Its cue and the answer are what is given away.
     """
     if not text:
         return []
@@ -39,10 +39,10 @@ def leak_branches(text: tuple[int, ...], at: int, question: Question) -> list[Br
 
 
 def leak(scores: Sequence[BranchScore]) -> float:
-    """Mean difference of the two views over the tokens plus a hundredth of the largest, in nats, at least 0.
+    """Return the two views' mean difference plus a hundredth of the largest one, in nats, at least 0.
 
     Args:
-        scores: What :func:`leak_branches` asked for; empty when there was no text.
+        scores: What :func:`leak_branches` asked for; empty if there was no text.
 
     Example:
         >>> plain, told = (BranchScore(x, (True,) * 2, (0.0,) * 2, (0.0,) * 2) for x in ((-2.0, -1.0), (-1.0, -1.0)))

@@ -1,8 +1,8 @@
 """Lone lucky successes: the only right answer of a group, with nothing in the text that leads to it.
 
-A right answer among ``G`` samples gets the group-normalised advantage ``sqrt((1 - p) / p)``, ``p`` the share of right
-answers: 2.6 for one in eight, 3.9 for one in sixteen. If it was a guess, the largest push of the batch goes to whatever
-happened to be written before it.
+A right answer among ``G`` samples gets the group-normalised advantage ``sqrt((1 - p) / p)``, where ``p`` is the share
+of right answers: 2.6 for one in eight, 3.9 for one in sixteen. If it was a guess, the largest push of the batch goes to
+whatever happened to be written before it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Sample:
     Attributes:
         problem: The problem's id; samples of one problem are a group.
         right: Whether its answer is right.
-        gain: Net gain over the placebo up to the statement of the answer, nats a token; NaN where it is not known.
+        gain: Net gain over the placebo up to the statement of the answer, in nats a token; NaN if it is not known.
     """
 
     problem: str
@@ -32,7 +32,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Luck:
-    """What of a batch rests on luck.
+    """How much of a batch rests on luck.
 
     Attributes:
         groups: Number of groups.
@@ -57,7 +57,7 @@ class Luck:
 def luck(samples: Sequence[Sample]) -> Luck:
     """Find the lone lucky successes of a batch.
 
-    A success of unknown gain is not called lucky.
+    A success of unknown gain does not count as lucky.
 
     Args:
         samples: All samples of all groups, those of other processes included.

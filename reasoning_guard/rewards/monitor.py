@@ -1,4 +1,4 @@
-"""Watching the rollouts of a run: luck, batch by batch, and what the probes say, at no generation cost."""
+"""Watch the rollouts of a run: luck, batch by batch, and what the probes say, at no generation cost."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BATCHES = 8
 
 
 class GroupMonitor:
-    """Speaks up while lone lucky successes carry much of the advantage, over the last eight batches.
+    """Raises an alert while lone lucky successes carry much of the advantage, over the last eight batches.
 
     Attributes:
         alert: The alert, kept up to date while it holds and closed afterwards; None before the first.
@@ -44,8 +44,8 @@ class GroupMonitor:
         """Take in one batch.
 
         Args:
-            found: What of it rests on luck.
-            step: Training step; batches are counted where the host does not say.
+            found: How much of it rests on luck.
+            step: Training step; if the host does not say, batches are counted.
         """
         self.latest = found
         self._shares.append(found.advantage)
@@ -81,15 +81,15 @@ def _closed(alert: Alert, step: int) -> Alert:
 class RolloutMonitor(TraceReward):
     """Not a reward: reads the rollouts of the step with the guard's probes and logs what they say.
 
-    Gives every completion 0.0, so it changes no advantage whatever its weight is. Means over the rollouts appear as
+    It gives every completion 0.0, so it changes no advantage, whatever its weight is. Means over the rollouts appear as
     ``rollout/<value>`` (``rollout/info_gain``, ``rollout/placebo_gain``, ...) in the trainer's own log. Nothing is
-    generated; probes that need a generation (an altered step that the model goes on from) rest. The problems differ
-    from step to step, so these numbers are for looking; what is compared and judged are held-out problems.
+    generated, so probes that need a generation (an altered step from which the model goes on) rest. The problems differ
+    from step to step, so these numbers are only for looking. Held-out problems are what is compared and judged.
 
     Args:
         answer: Column with the reference answers.
         probes: What to ask; default :func:`~reasoning_guard.probes.default_probes`.
-        every: Read each ``every``-th batch; reading costs about a forward pass over the rollouts.
+        every: Read every ``every``-th batch. Reading costs about one forward pass over the rollouts.
         **options: ``scorer`` (default "policy"), ``tokenizer`` and ``format`` of :class:`TraceReward`.
     """
 

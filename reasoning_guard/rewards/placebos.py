@@ -1,9 +1,9 @@
 """What a text must beat: no text at all, and texts that were written for something else.
 
 A group has one baseline. It is chosen by the problem and by what was written for *other* problems, never by the
-completion that is graded or by others of its group, so nothing that is done to a completion (splitting, padding,
-repeating) moves what it is compared with. Text of any kind, and much of it, can make an answer likelier to some
-readers, so the texts are taken from the longer half of what was written.
+completion that is graded or by others of its group. So nothing that is done to a completion (splitting, padding,
+repeating) moves what it is compared with. Any text, and long text above all, can make an answer likelier to some
+readers. So the texts are taken from the longer half of what was written.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ FILLER = (8, 32, 128)
 
 
 def donors(problem: Problem, everyone: Sequence[Trace]) -> list[Trace]:
-    """Three chains of other problems that do not lead to this problem's answer: median, upper quartile and longest.
+    """Choose three chains of other problems that don't lead to this answer: median, upper quartile and longest.
 
-    A trace without an answer gives no chain: where it leads is not known. Among chains of one length a hash of the
-    problem decides, so that no single trace serves everybody and every process chooses alike.
+    A trace without an answer gives no chain, since nobody knows where it leads. Among chains of one length a hash of
+    the problem decides, so that no single trace serves all problems and every process makes the same choice.
 
     Args:
         problem: The problem whose group needs a baseline.
         everyone: All traces of the batch, of all processes, in any order.
 
     Returns:
-        Three donors at most, none when no other problem has a chain.
+        At most three donors; none if no other problem has a chain.
     """
     answer = answer_key(problem.answer)
     fits = [
@@ -62,8 +62,8 @@ class Baseline:
     """What the completions of one prompt are compared with.
 
     Attributes:
-        opening: The tag that opens the reasoning, where the format has one and the prompt does not end inside it.
-        texts: Texts to read in the place of the reasoning: other problems' chains, or filler of three lengths.
+        opening: The tag that opens the reasoning, if the format has one and the prompt does not end inside it.
+        texts: Texts to read in place of the reasoning: other problems' chains, or filler of three lengths.
     """
 
     opening: Ids
@@ -71,7 +71,7 @@ class Baseline:
 
     @classmethod
     def of(cls, problem: Problem, everyone: Sequence[Trace], reader: TraceReader) -> Baseline:
-        """Choose it for the group of ``problem``.
+        """Choose the baseline for the group of ``problem``.
 
         Args:
             problem: The problem that the group answers.

@@ -1,4 +1,4 @@
-"""Several traces of a problem, ranked by rewards, as preference pairs."""
+"""Turn several traces of a problem, ranked by rewards, into preference pairs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ def preference_rows(
     """Pair the best with the worst trace of each problem, the second best with the second worst, and so on.
 
     Args:
-        rows: One a problem: "prompt", "completions" (two or more, texts or lists of messages), and the columns that the
-            rewards read, e.g. "solution". An optional "completion_ids" holds each completion's own token ids.
+        rows: One for each problem: "prompt", "completions" (two or more, texts or lists of messages), and the columns
+            that the rewards read, e.g. "solution". An optional "completion_ids" holds each completion's own token ids.
         reward_funcs: Reward functions as GRPO takes them; :class:`InfoGainReward` needs a given ``scorer`` here.
-        reward_weights: A weight a function; default 1 each.
+        reward_weights: One weight for each function; default 1 each.
         min_margin: Pairs whose rewards differ by no more than this are left out.
 
     Returns:
-        Rows "prompt", "chosen", "rejected", "margin" (difference of the weighted rewards), the largest margins of each
-        problem first. Only completions that the same functions graded are compared: one that a function could not
-        grade (None) although it graded others of the problem is in no pair, for nothing is no 0.
+        Rows with "prompt", "chosen", "rejected" and "margin" (difference of the weighted rewards), the largest margins
+        of each problem first. Only completions that the same functions graded are compared. If a function could not
+        grade a completion (None) but graded others of the problem, that completion is in no pair, because None is not
+        0.
 
     Raises:
-        ConfigurationError: A row without completions, or weights that do not match the functions.
+        ConfigurationError: A row has no completions, or the weights do not match the functions.
 
     Example:
         >>> rows = [{"prompt": "2 + 2 =", "completions": [" 5", " 4"], "solution": "4"}]

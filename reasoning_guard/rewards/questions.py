@@ -1,4 +1,4 @@
-"""Every question about one trace: without a text, behind texts for other problems, on the way, in place, at the end."""
+"""All questions about one trace: without text, behind texts for other problems, on the way, in place, at the end."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Questions:
     """What is asked about one trace.
 
     Attributes:
-        bare: Without the reasoning: right behind the prompt; and behind what the trace wrote before its reasoning.
-        placebos: Behind texts for other problems. Like the first of ``bare`` the same for the whole group, and so
-            scored once.
+        bare: Without the reasoning: right behind the prompt, and behind what the trace wrote before its reasoning.
+        placebos: Behind texts for other problems. Like the first of ``bare``, these are the same for the whole group,
+            and so scored once.
         way: After each quarter of what is said before the statement.
-        final: Right before the statement, in place; asked for where the statement begins with something else (a list, a
-            calculation), or at the end where the reasoning never states the answer.
+        final: Right before the statement, in place. If the statement begins with something else (a list, a
+            calculation), the answer is asked for there; if the reasoning never states the answer, at the end.
         end: At the end of the whole reasoning.
-        leaks: What the penalty on leaks asks, if anything; None where it cannot be asked.
+        leaks: What the penalty on leaks asks, if anything; None if it cannot be asked.
     """
 
     bare: tuple[Branch, Branch]
@@ -44,7 +44,7 @@ class Questions:
 
         Args:
             trace: A cleaned trace of a problem that has an answer.
-            stated: Ids of the first statement of the answer as it was written, empty when there is none.
+            stated: Ids of the first statement of the answer as it was written; empty if there is none.
             baseline: What its group is compared with.
             reader: Reads in the run's format.
             leaks: Whether to ask for :func:`~reasoning_guard.rewards.leak.leak`.
@@ -65,15 +65,15 @@ class Questions:
         )
 
     def tree(self, trace: Trace) -> TraceTree:
-        """All of them on the trace's own tokens."""
+        """Return all questions, on the trace's own tokens."""
         branches = (*self.bare, self.final, self.end, *self.placebos, *self.way, *(self.leaks or ()))
         return TraceTree(trace.ids[: trace.cuts[-1]], branches)
 
     def levels(self, scores: Sequence[BranchScore]) -> Levels:
-        """The answers' log-probabilities; a placebo beyond the model's context is none.
+        """Return the answers' log-probabilities. A placebo beyond the model's context does not count.
 
         Args:
-            scores: A score a branch of :meth:`tree`, in its order.
+            scores: One score for each branch of :meth:`tree`, in its order.
         """
         opened, begun, final, end, *others = (score.logprobs for score in scores)
         n = len(self.placebos)
@@ -81,7 +81,7 @@ class Questions:
         return Levels((opened, begun), known, tuple(others[n : n + len(self.way)]), final, end, len(begun))
 
     def leak(self, scores: Sequence[BranchScore]) -> float:
-        """What the text leaks, in nats; 0 where it was not asked, NaN where it could not be."""
+        """Return what the text leaks, in nats; 0 if that was not asked, NaN if it could not be."""
         return math.nan if self.leaks is None else leak(scores[len(scores) - len(self.leaks) :])
 
 

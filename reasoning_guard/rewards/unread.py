@@ -1,4 +1,4 @@
-"""A format in which no completion states an answer: what is paid is nothing for ever, and no number says why."""
+"""Notice a format in which no completion states an answer, so that nothing is ever paid and no number says why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE = 10
 
 
 class Unread:
-    """Watches whether a reward finds answers at all, and says so once where it does not.
+    """Watches whether a reward finds answers at all, and says so once if it does not.
 
     Args:
         name: Name of the reward, for the message.
@@ -26,12 +26,12 @@ class Unread:
         self._calls = 0
 
     def look(self, traces: Sequence[Trace], texts: Sequence[str], format: TraceFormat) -> None:
-        """Look at a batch of this process; the main process speaks.
+        """Look at a batch of this process. Only the main process speaks.
 
         Args:
             traces: The completions as they were read.
             texts: The same completions as text.
-            format: What they were read in.
+            format: The format in which they were read.
         """
         if any(trace.answer is not None for trace in traces):
             self._calls = 0

@@ -1,8 +1,8 @@
 """What must not happen: rules that read a comparison with the baseline.
 
-A rule asks its questions through a :class:`Comparison` and returns a :class:`Finding` or None. It knows nothing of
-looks, levels or patience; :mod:`reasoning_guard.decision` does. To add one: subclass :class:`Rule`, and put it into
-:data:`RULES` or pass it to the guard.
+A rule asks its questions through a :class:`Comparison`, and returns a :class:`Finding` or None. It knows nothing of
+looks, levels or patience, which are the business of :mod:`reasoning_guard.decision`. To add a rule, subclass
+:class:`Rule`, and put it into :data:`RULES` or pass it to the guard.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a rule is: a question to a :class:`Comparison` of two evaluations that is answered by a :class:`Finding`."""
+"""What a rule is: a question to a :class:`Comparison` of two evaluations, answered by a :class:`Finding`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ EFFECTS: Mapping[str, Effect] = {
 
 
 def names_of(*axes: str) -> tuple[str, ...]:
-    """The value names on which ``axes`` rest."""
+    """Return the value names on which ``axes`` rest."""
     return tuple(name for axis in axes for name in AXES[axis])
 
 
@@ -57,8 +57,8 @@ def names_of(*axes: str) -> tuple[str, ...]:
 class Comparison:
     """Two evaluations of the same problems, and how sure a statement about them must be.
 
-    Names mean the first problem set; ``"accuracy@ood"`` is the accuracy of the set "ood", ``"accuracy@*"`` that of
-    every set but the first.
+    A plain name means the first problem set. ``"accuracy@ood"`` is the accuracy of the set "ood", and ``"accuracy@*"``
+    that of every set but the first.
 
     Attributes:
         baseline: The evaluation to compare with.
@@ -74,39 +74,39 @@ class Comparison:
     _known: dict[str, Change | None] = field(default_factory=dict[str, Change | None], init=False, repr=False)
 
     def change(self, name: str) -> Change | None:
-        """The change of ``name``, or None where the data do not suffice."""
+        """Return the change of ``name``, or None if the data do not suffice."""
         if name not in self._known:
             plain, set = _split(name)
             self._known[name] = paired_change(self.baseline, self.current, plain, set=set, level=self.level)
         return self._known[name]
 
     def effect(self, name: str) -> Effect:
-        """The smallest change of ``name`` that matters."""
+        """Return the smallest change of ``name`` that matters."""
         plain, set = _split(name)
         keys = (name, f"{plain}@*", plain) if set else (name,)
         return next((self.effects[key] for key in keys if key in self.effects), Effect())
 
     def fell(self, name: str) -> bool:
-        """Whether ``name`` surely lies lower by more than the smallest effect; False without data."""
+        """Say whether ``name`` is surely lower by more than the smallest effect; False without data."""
         change = self.change(name)
         return change is not None and change.fell(self.effect(name))
 
     def rose(self, name: str) -> bool:
-        """Whether ``name`` surely lies higher by more than the smallest effect; False without data."""
+        """Say whether ``name`` is surely higher by more than the smallest effect; False without data."""
         change = self.change(name)
         return change is not None and change.rose(self.effect(name))
 
     def not_lower(self, name: str) -> bool:
-        """Whether there are data on ``name`` and they do not show that it fell."""
+        """Say whether there are data on ``name`` and they do not show that it fell."""
         return self.change(name) is not None and not self.fell(name)
 
     def changes(self, *names: str) -> tuple[Change, ...]:
-        """The changes of those ``names`` on which there are data."""
+        """Return the changes of those ``names`` on which there are data."""
         each = expand(names, self.baseline)
         return tuple(change for name in each if (change := self.change(name)))
 
     def fallen(self, names: Sequence[str]) -> tuple[Change, ...]:
-        """The changes of those ``names`` that fell, the deepest fall (in smallest effects) first."""
+        """Return the changes of those ``names`` that fell; the deepest fall (in smallest effects) comes first."""
         each = [name for name in expand(names, self.baseline) if self.fell(name)]
         return self.changes(*sorted(each, key=self._depth))
 
@@ -116,12 +116,12 @@ class Comparison:
         return change.difference / max(self.effect(name).at(change.baseline), 1e-12) if change else 0.0
 
     def risen(self, names: Sequence[str]) -> tuple[Change, ...]:
-        """The changes of those ``names`` that rose."""
+        """Return the changes of those ``names`` that rose."""
         return self.changes(*filter(self.rose, expand(names, self.baseline)))
 
 
 def expand(names: Sequence[str], evaluation: Evaluation) -> tuple[str, ...]:
-    """``names`` with each ``"value@*"`` replaced by that value of every set of ``evaluation`` but the first.
+    """Replace each ``"value@*"`` in ``names`` by that value of every set of ``evaluation`` but the first.
 
     >>> from reasoning_guard.evaluation import Row
     >>> two = Evaluation(step=0, rows=(Row(id="p0", set="near"), Row(id="p1", set="far")))
@@ -134,7 +134,7 @@ def expand(names: Sequence[str], evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def column(evaluation: Evaluation, name: str) -> dict[str, float]:
-    """Finite values by problem id of a name as rules write it, ``"accuracy"`` or ``"accuracy@ood"``."""
+    """Return finite values by problem id, for a name as rules write it: ``"accuracy"`` or ``"accuracy@ood"``."""
     plain, set = _split(name)
     return evaluation.values(plain, set)
 
@@ -150,11 +150,11 @@ class Finding:
 
     Attributes:
         message: What happened, in a sentence.
-        changes: What moved; the worst problems are those that moved most with it.
-        beside: What did not, where that belongs to the finding.
-        causes: What explains it, a sentence each.
+        changes: What moved. The worst problems are those that moved most with it.
+        beside: What did not move, if that belongs to the finding.
+        causes: What explains it, one sentence each.
         advice: What to look at.
-        topic: Tells findings of one rule apart that deserve an alert each; empty when there is only one.
+        topic: Tells apart findings of one rule that deserve an alert each; empty if there is only one.
     """
 
     message: str
@@ -167,15 +167,15 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Rule(ABC):
-    """Base of all rules.
+    """Base class of all rules.
 
     Attributes:
         name: Shown in alerts.
         severity: "alarm" (may stop a run) or "notice".
-        falls: Values whose fall may raise the rule. The level of a look is shared among them.
-        rises: Values whose rise may raise the rule; they share the level too.
+        falls: Values whose fall may raise the rule. They share the level of a look.
+        rises: Values whose rise may raise the rule. They share the level too.
         needs: Values without which the rule rests. It rests as well while none of ``falls`` and ``rises`` has data.
-        judges_chance: Whether it judges by ``needs`` alone where accuracy has fallen to chance and nothing else can be
+        judges_chance: Whether it judges by ``needs`` alone when accuracy has fallen to chance and nothing else can be
             read.
 
     Example:
@@ -199,4 +199,4 @@ class Rule(ABC):
 
     @abstractmethod
     def check(self, comparison: Comparison) -> Finding | None:
-        """What this rule finds in ``comparison``, or None."""
+        """Return what this rule finds in ``comparison``, or None."""

@@ -1,4 +1,4 @@
-"""The smallest changes that matter, widened by what a healthy run of one's own has shown to be harmless."""
+"""The smallest changes that matter, widened by what a healthy run of your own has shown to be harmless."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def calibrate(
     effects: Mapping[str, Effect] = EFFECTS,
     margin: float = MARGIN,
 ) -> dict[str, Effect]:
-    """Effects for ``Guard(effects=...)`` under which the run that made ``evaluations`` is healthy by a margin.
+    """Widen effects until the run that made ``evaluations`` is healthy by a margin, for ``Guard(effects=...)``.
 
-    Noise is the intervals' business; this is about drift: how far healthy training moves each watched value, in the
-    direction that its rules watch. Effects only grow. A calm run shows that little has happened in it, not that
+    The intervals take care of noise. This is about drift: how far healthy training moves each watched value, in the
+    direction that its rules watch. Effects only grow, because a calm run shows that little has happened in it, not that
     little matters.
 
     Args:
-        evaluations: All evaluations of a healthy run; as in a guard, the baseline is the first that is not at chance.
+        evaluations: All evaluations of a healthy run. As in a guard, the baseline is the first that is not at chance.
         rules: The rules that will watch, e.g. :data:`~reasoning_guard.rules.RULES`.
         effects: The effects to widen.
         margin: Factor on the largest healthy move.

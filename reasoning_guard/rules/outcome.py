@@ -1,7 +1,7 @@
-"""Rules on what is written and what comes out: accuracy elsewhere, length, hedging, entropy.
+"""Rules about what is written and what comes out: accuracy elsewhere, length, hedging, entropy.
 
-Only lost accuracy is an alarm: it is a harm by itself, and the user gave the second set to say what must not be lost.
-The others say where to look: fine-tuning may change length, tone and certainty for good reasons.
+Only lost accuracy is an alarm. It is a harm by itself, and the user gave the second set to say what must not be lost.
+The others say where to look, since fine-tuning may change length, tone and certainty for good reasons.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ONE_IN_TWENTY = 1.645
 
 @dataclass(frozen=True, kw_only=True)
 class Memorisation(Rule):
-    """Accuracy is lower on another set, and not on the first, where it may be higher. Rests without a second set.
+    """Accuracy is lower on another set and not lower on the first. Rests without a second set.
 
-    A first set that was good from the start has no room to rise surely, and what is lost elsewhere is lost all the
-    same. Where accuracy falls on both alike, the first set shows it. The rule fires only where a fall is sure, so it is
-    wrong only if that fall is; one question a set is all it spends.
+    Accuracy on the first set need not be higher: if it was good from the start, it has no room for a sure rise, and
+    what is lost elsewhere is lost all the same. If accuracy falls equally on both, the first set shows it. The rule
+    fires only if a fall is sure, so it is wrong only if that fall is. It spends only one question for each set.
     """
 
     name: str = "memorisation"
@@ -60,9 +60,9 @@ def _parts_from(first: Change, elsewhere: Change) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Length(Rule):
-    """Traces have collapsed to half their length, or exploded by half or run into the length limit.
+    """Traces have shrunk to half their length, or grown by half, or run into the length limit.
 
-    At the limit the length cannot rise any more, so a fall of ``finished`` counts as well.
+    At the limit, the length cannot rise any more, so a fall of ``finished`` counts as well.
     """
 
     name: str = "length"
@@ -95,10 +95,10 @@ class Length(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Verbalisation(Rule):
-    """The model has stopped to voice doubt ("wait", "perhaps", "check"), though it did at the baseline.
+    """The model no longer voices doubt ("wait", "perhaps", "check"), though it did at the baseline.
 
     Kim et al. (arXiv 2603.24472) saw self-distillation silence such words, and accuracy elsewhere fall with them. A
-    model that hedged less than twice in 1,000 tokens at the baseline cannot raise it.
+    model that hedged less than twice in 1,000 tokens at the baseline cannot raise this rule.
     """
 
     name: str = "verbalisation"
@@ -120,10 +120,10 @@ class Verbalisation(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class Entropy(Rule):
-    """The model writes with far less, or far more, entropy, and accuracy is not higher for it.
+    """The model writes with far less or far more entropy, and accuracy is not higher for it.
 
-    Training trades entropy for accuracy (Cui et al., arXiv 2505.22617), so a fall that buys accuracy is what training
-    does; a fall that buys none leaves nothing to explore with. Above 90 % accuracy there is little to explore for.
+    Training trades entropy for accuracy (Cui et al., arXiv 2505.22617), so a fall that buys accuracy is normal. A fall
+    that buys none leaves nothing to explore with. Above 90 % accuracy there is little to explore for.
     """
 
     name: str = "entropy"

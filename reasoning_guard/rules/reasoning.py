@@ -1,4 +1,4 @@
-"""Rules on the reasoning: is the text still used, does it still inform, is it still needed?"""
+"""Rules about the reasoning: is the text still used, does it still inform, is it still needed?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
 
 
 def explain(comparison: Comparison) -> tuple[str, ...]:
-    """The :data:`CAUSES` that hold, with their numbers."""
+    """Return the :data:`CAUSES` that hold, with their numbers."""
     said: list[str] = []
     for name, moved, meaning in CAUSES:
         change = comparison.change(name)
@@ -80,8 +80,8 @@ class KnownEarly(Rule):
 class Collapse(Rule):
     """Accuracy and reasoning are both lower, or accuracy is at chance and nothing can be read off the reasoning.
 
-    At chance the questions about *used* cannot be asked, and accuracy takes the share of the level that they leave; in
-    a run that has none of these values, there is none to take.
+    At chance, the questions about *used* cannot be asked, and accuracy takes the share of the level that they leave. In
+    a run that has none of these values, there is no share to take.
     """
 
     name: str = "collapse"

@@ -1,7 +1,7 @@
-"""Where alerts, traces, pictures and layouts go beside the numbers: trackers that the host hands in.
+"""Sinks: trackers, handed in by the host, that get alerts, traces, pictures and layouts beside the numbers.
 
-The numbers themselves travel in the host's own log record, so every tracker that the host knows shows them. A sink
-adds what a record cannot carry. No tracker is imported here; the host injects its writer or run.
+The numbers themselves travel in the host's own log record, so every tracker that the host knows shows them. A sink adds
+what a record cannot carry. No tracker is imported here; the host passes in its writer or run.
 """
 
 from __future__ import annotations

@@ -12,19 +12,19 @@ LONGEST = 4_000
 
 
 class Sink(Protocol):
-    """Receives what happens; a sink that raises loses its message, never the run."""
+    """Receives what happens. A sink that raises loses its message, never the run."""
 
     def evaluation(self, baseline: Evaluation, current: Evaluation) -> None:
-        """An evaluation was made; at the baseline, and before there is one, both are the same."""
+        """Receive an evaluation; at the baseline, and before there is one, both arguments are the same."""
         ...
 
     def alert(self, alert: Alert) -> None:
-        """An alert is new."""
+        """Receive a new alert."""
         ...
 
 
 def worst_rows(baseline: Evaluation, current: Evaluation, name: str = "info_gain", count: int = 3) -> list[Row]:
-    """Rows of ``current`` that lost most of ``name`` since the baseline; at the baseline those with least of it."""
+    """Return rows of ``current`` that lost most of ``name`` since the baseline; at the baseline, those with least."""
     before, after = baseline.values(name), current.values(name)
     lost = {id: value - (0.0 if current is baseline else before[id]) for id, value in after.items() if id in before}
     chosen = sorted(lost, key=lambda id: lost[id])[:count]
