@@ -1,7 +1,7 @@
 """One kernel for all that is read off a slice of logits, in one pass over it (see :mod:`reasoning_guard.hidden`).
 
-Operation by operation, a GPU would read and write a slice some ten times, and Python launch as many kernels. Needs
-Triton, which comes with PyTorch's builds for GPUs.
+Operation by operation, a GPU would read and write a slice some ten times, and Python would launch as many kernels.
+Needs Triton, which comes with PyTorch's builds for GPUs.
 """
 
 # Triton's language has types of its own, which Python's do not describe.
@@ -44,10 +44,10 @@ def _read(logits, numbers, stride, width, start, rows, BLOCK: tl.constexpr):  # 
 
 
 def read_slice(logits: torch.Tensor, start: int) -> torch.Tensor:
-    """A slice ``[M, C]`` of logits, from token ``start`` on, to ``[5, M]`` in float32.
+    """Reduce a slice ``[M, C]`` of logits, from token ``start`` on, to ``[5, M]`` in float32.
 
-    Best ``m``, second, where the best is, ``log(Z / exp(m))`` and the mean logit, by online softmax (Milakov and
-    Gimelshein 2018, https://arxiv.org/abs/1805.02867).
+    The five are the best ``m``, the second best, where the best is, ``log(Z / exp(m))`` and the mean logit, by online
+    softmax (Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867).
     """
     numbers = torch.empty(5, len(logits), dtype=torch.float32, device=logits.device)
     grid = (len(logits),)

@@ -1,4 +1,4 @@
-"""Where a reasoning first states the answer: as a number in any form, or in its words."""
+"""Find where a reasoning first states the answer: as a number in any form, or in its words."""
 
 from __future__ import annotations
 
@@ -42,22 +42,23 @@ Span = tuple[int, int]
 
 
 def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = True) -> tuple[Span | None, bool]:
-    """Where a reasoning first states the answer.
+    """Find where a reasoning first states the answer.
 
     A mention is a whole number or word: 18 is not mentioned by "118", "18.5" or "1,800", but by "18.0", "$18", "18%"
-    and "eighteen". It *states* the answer when it stands in the place of a result (behind "=", "is", "equals", ":" and
-    the like, no operator behind it), when it stands alone (no operand, no part of a sentence), or when the prompt does
-    not hold it. A mention of what the prompt holds is otherwise an operand, and the statement begins with that operand
-    where the same calculation only leads back to it ("8 + 0 = 8"). For words that the prompt holds this can't be told.
+    and "eighteen". A mention *states* the answer in three cases: if it stands in the place of a result (behind "=",
+    "is", "equals", ":" and the like, with no operator behind it), if it stands alone (no operand, no part of a
+    sentence), or if the prompt does not hold it. Otherwise, a mention of what the prompt holds is an operand. The
+    statement begins with that operand if the same calculation only leads back to it ("8 + 0 = 8"). For words that the
+    prompt holds, this can't be told.
 
     Args:
         text: The reasoning.
         answer: The reference answer.
         prompt: What the model read.
-        mathematical: Find numbers by value ("18.0" mentions "18"), not by their text.
+        mathematical: Find numbers by value ("18.0" mentions "18"), not by text.
 
     Returns:
-        Span of the first statement in characters, or None; and whether that is known.
+        The span of the first statement in characters, or None; and whether that is known.
 
     Example:
         >>> steps = "b = 3 + 4 = 7 ; c = 7 * 2 = 3 ;"
@@ -80,7 +81,7 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
 
 
 def calculates_with(before: str, answer: str, behind: str) -> bool:
-    """Whether an answer is part of the calculation that states it: "8 + 0 = 8" only leads back to the 8.
+    """Say whether an answer is part of the calculation that states it: "8 + 0 = 8" only leads back to the 8.
 
     Args:
         before: The text up to the first statement of the answer.

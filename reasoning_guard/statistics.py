@@ -1,7 +1,7 @@
-"""Has a number really changed? Paired confidence bounds, and a level that lasts for a whole run.
+"""Decide whether a number has really changed: paired confidence bounds, and a level that lasts for a whole run.
 
-Every held-out problem is read at the baseline and again at each look, so a change is judged on the ``n`` differences
-``d_i = current_i - baseline_i``: how hard a problem is cancels out.
+Every held-out problem is read at the baseline and again at each look. So a change is judged on the ``n`` differences
+``d_i = current_i - baseline_i``, and how hard a problem is cancels out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Effect:
 
     Attributes:
         relative: As a share of the baseline's mean.
-        absolute: In the unit of the value; keeps a baseline near 0 from making every tremor matter.
+        absolute: In the unit of the value. It keeps every tremor from mattering when the baseline is near 0.
     """
 
     relative: float = 0.2
@@ -48,7 +48,7 @@ class Effect:
                 raise ConfigurationError(f"an effect's `{name}` is a finite number, at least 0; got {part!r}")
 
     def at(self, baseline: float) -> float:
-        """The smallest change that matters from ``baseline``, in the unit of the value.
+        """Return the smallest change that matters from ``baseline``, in the unit of the value.
 
         >>> Effect(relative=0.2, absolute=0.1).at(3.0), Effect(relative=0.2, absolute=0.1).at(0.0)
         (0.6000000000000001, 0.1)
@@ -85,27 +85,28 @@ class Change:
     standard_error: float
 
     def fell(self, effect: Effect) -> bool:
-        """Whether the value surely lies lower by more than ``effect``."""
+        """Say whether the value is surely lower by more than ``effect``."""
         return self.upper < -effect.at(self.baseline)
 
     def rose(self, effect: Effect) -> bool:
-        """Whether the value surely lies higher by more than ``effect``."""
+        """Say whether the value is surely higher by more than ``effect``."""
         return self.lower > effect.at(self.baseline)
 
 
 def spend(alpha: float, look: int) -> float:
-    r"""The level that look number ``look`` may use, so that a whole run stays below ``alpha``.
+    r"""Return the level that look number ``look`` may use, so that a whole run stays below ``alpha``.
 
-    Look ``k`` gets ``alpha * 6 / (pi^2 k^2)``; as ``sum_k 1/k^2 = pi^2/6`` (Euler, 1735), all looks together get
-    ``alpha``, however many there are, and nobody has to know the number in advance.
+    Look ``k`` gets ``alpha * 6 / (pi^2 k^2)``. Since ``sum_k 1/k^2 = pi^2/6`` (Euler, 1735), all looks together get
+    ``alpha``, however many there are, and nobody has to know their number in advance.
 
     **Theorem** (Boole's inequality, G. Boole, *The Mathematical Analysis of Logic*, 1847; also called the union bound).
-    For any events, ``P(A_1 or A_2 or ...) <= P(A_1) + P(A_2) + ...``. With ``A_k`` = "look ``k`` is wrong", of
-    probability at most its level, the chance that *any* look is wrong is at most ``alpha``. Nothing is assumed about
-    how the looks depend on each other, which matters here: every look reads the same problems and shares one baseline.
+    For any events, ``P(A_1 or A_2 or ...) <= P(A_1) + P(A_2) + ...``. Let ``A_k`` be "look ``k`` is wrong", which has
+    at most the probability of its level. Then the chance that *any* look is wrong is at most ``alpha``. Nothing is
+    assumed about how the looks depend on each other. That matters here, because all looks read the same problems and
+    share one baseline.
 
     Args:
-        alpha: Chance of any false alarm that the run as a whole may run, between 0 and 1.
+        alpha: Largest chance of any false alarm in the run as a whole, between 0 and 1.
         look: Number of this look, 1 for the first after the baseline.
 
     Returns:
@@ -128,28 +129,28 @@ def spend(alpha: float, look: int) -> float:
 
 
 def mean_bounds(differences: Array, level: float) -> tuple[Array, Array, Array]:
-    """One-sided confidence bounds of a mean by Student's t, each missed with probability ``level``.
+    """Compute one-sided confidence bounds of a mean by Student's t, each missed with probability ``level``.
 
     The bounds are exact for normal differences (Student, *Biometrika* 6, 1908). What matters for false alarms is the
-    case "nothing has changed": baseline and current value of a problem are then exchangeable, so the differences are
-    symmetric around 0, and for symmetric differences heavy tails tend to make the test cautious, not rash (Efron,
-    "Student's t-test under symmetry conditions", *JASA* 64, 1969). Changes that lean to one side can break the level:
-    many small losses that a few great gains make up for. No method holds there without further assumptions (Bahadur
+    case "nothing has changed". Baseline and current value of a problem are then exchangeable, so the differences are
+    symmetric around 0. For symmetric differences, heavy tails tend to make the test cautious, not rash (Efron,
+    "Student's t-test under symmetry conditions", *JASA* 64, 1969). Changes that lean to one side (many small losses,
+    made up for by a few great gains) can break the level. No method holds there without further assumptions (Bahadur
     and Savage, *Ann. Math. Statist.* 27, 1956).
 
-    Measured by ``benchmarks/false_alarms.py``, share of runs (2,000 a case, 32 to 512 problems, 100 looks, alpha .05)
-    in which any look finds a fall: nothing has changed and any fall counts, at most .042; nothing has changed and only
-    falls beyond the shipped smallest effects count, .000; fallen by exactly these, symmetric at most .021, leaning with
-    skewness 6 up to .28 at 32 problems and .08 at 512 (two looks in a row: .16 and .03). All tables:
-    ``docs/statistics.md``.
+    ``benchmarks/false_alarms.py`` measures the share of runs (2,000 a case, 32 to 512 problems, 100 looks, alpha .05)
+    in which any look finds a fall. If nothing has changed and any fall counts, it is at most .042. If nothing has
+    changed and only falls beyond the shipped smallest effects count, it is .000. If values have fallen by exactly these
+    effects, it is at most .021 for symmetric changes; for changes with skewness 6 it is up to .28 at 32 problems and
+    .08 at 512 (two looks in a row: .16 and .03). ``docs/statistics.md`` has all tables.
 
     Args:
         differences: ``[..., n]`` finite numbers, n at least 2.
         level: Error probability of each bound.
 
     Returns:
-        Lower bounds, upper bounds and standard errors, each ``[...]``. Differences that are all equal have a standard
-        error of 0, and both bounds lie on them.
+        Lower bounds, upper bounds and standard errors, each ``[...]``. If all differences are equal, the standard error
+        is 0 and both bounds equal the difference.
 
     Example:
         >>> lower, upper, _ = mean_bounds(np.array([-1.0, 0.0, -1.0, -1.0]), level=0.05)
@@ -166,7 +167,7 @@ def mean_bounds(differences: Array, level: float) -> tuple[Array, Array, Array]:
 def paired_change(
     baseline: Evaluation, current: Evaluation, name: str, *, set: str | None = None, level: float
 ) -> Change | None:
-    """The change of ``name`` from ``baseline`` to ``current``, problem by problem.
+    """Compute the change of ``name`` from ``baseline`` to ``current``, problem by problem.
 
     Args:
         baseline: The evaluation to compare with.
@@ -176,7 +177,7 @@ def paired_change(
         level: Error probability of each bound.
 
     Returns:
-        The change, or None when fewer than :data:`MINIMUM_PAIRS` problems have a finite value in both.
+        The change, or None if fewer than :data:`MINIMUM_PAIRS` problems have a finite value in both.
     """
     before, after = baseline.values(name, set), current.values(name, set)
     pairs = np.array([(before[id], after[id]) for id in before if id in after])

@@ -1,4 +1,4 @@
-"""When a completion that is being written is complete."""
+"""Decide when a completion that is being written is complete."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ IsComplete = Callable[[str], bool]
 
 
 class Complete(StoppingCriteria):
-    """Ends a row where its text is complete, for any tokenizer, and remembers where: padding needs no guessing then.
+    """Ends a row where its text is complete, for any tokenizer, and remembers where, so padding needs no guessing.
 
-    Asked after every token, so one transfer brings the ends of all rows, and only open rows are decoded.
+    It is asked after every token. So one transfer brings the ends of all rows, and only open rows are decoded.
 
     Args:
         tokenizer: Decodes what was written.
-        is_complete: Sees the text of a row's last 48 tokens.
-        prompts: ``[rows, tokens]`` ids that completions go on from.
+        is_complete: Judges by the text of a row's last 48 tokens.
+        prompts: ``[rows, tokens]`` ids from which completions go on.
         eos: Ids that end a row by themselves.
 
     Attributes:
-        ends: For each complete row, how many tokens were written when it was.
+        ends: For each complete row, how many tokens had been written when it was complete.
     """
 
     def __init__(

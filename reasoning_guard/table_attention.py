@@ -1,9 +1,9 @@
 """Attention for passes that read trunks together with their branches, without a mask of ``[tokens, tokens]``.
 
-In place of a mask a model is given a *table*: five integers for each branch token, which say what it sees
-(:func:`reasoning_guard.masks.table_of`). What stands before the branches is trunk and sees what causal attention sees.
-Models pass on what is in the place of a mask as it is, so the table reaches :func:`attend_by_table`, which Transformers
-knows by a name.
+In place of a mask, a model is given a *table*: five integers for each branch token, which say what the token sees
+(:func:`reasoning_guard.masks.table_of`). The tokens before the branches are the trunk, and see what causal attention
+sees. Models pass on whatever is in the place of a mask, so the table reaches :func:`attend_by_table`, which
+Transformers knows by name.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def attend_by_table(
         query: ``[R, H, T + B, D]``.
         key: ``[R, G, T + B, D]``, for as many or fewer heads.
         value: The same.
-        attention_mask: ``[R, 1, B, 5]`` integers (see :func:`~reasoning_guard.masks.table_of`). With a mask or without
-            one, attention is as it always is.
-        settings: What else the model asks of its attention.
+        attention_mask: ``[R, 1, B, 5]`` integers (see :func:`~reasoning_guard.masks.table_of`). With an ordinary mask
+            or none, attention works as usual.
+        settings: Whatever else the model asks of its attention.
 
     Returns:
-        ``[R, T + B, H, D]``, and nothing in place of attention's weights.
+        ``[R, T + B, H, D]``, and None in place of attention's weights.
 
     Raises:
-        ValueError: The model asks for what attention by a table does not know, or has keys of its own.
+        ValueError: The model asks for something that attention by a table does not know, or has keys of its own.
     """
     if attention_mask is None or attention_mask.dtype.is_floating_point or attention_mask.dtype == torch.bool:
         return _attend(module, query, key, value, attention_mask, **settings)
@@ -85,7 +85,7 @@ AttentionInterface.register(BY_TABLE, attend_by_table)
 
 
 def sdpa() -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
-    """What models take for scaled-dot-product attention: Transformers' own, or what a host has put in its place."""
+    """Return what models take for scaled-dot-product attention: Transformers' own, or a host's replacement."""
     return ALL_ATTENTION_FUNCTIONS["sdpa"]
 
 
@@ -126,7 +126,7 @@ def _by_kernel(
 
 
 def needs_no_mask(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Whether heads of ``size`` numbers attend by a kernel, so that no mask is made of their table."""
+    """Say whether heads of ``size`` numbers attend by a kernel, so that no mask is made from their table."""
     if device.type != "cuda" or sdpa() is not sdpa_attention_forward:
         return False
     try:

@@ -1,7 +1,7 @@
-"""Where every token ends in the text, read off the ids themselves.
+"""Find where every token ends in the text, from the ids themselves.
 
-A completion's own ids are never tokenised again: encoding the decoded text may give other ids, and a score of those
-would be a score of something that the model did not write.
+A completion's own ids are never tokenised again. Encoding the decoded text may give other ids, whose score would be a
+score of something that the model did not write.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class TokenText:
 
     Attributes:
         text: The text of all tokens.
-        characters: Characters before each place, from 0 on; not decreasing.
-        tokens: Tokens before each place, from 0 on; increasing. Places inside a character are left out.
+        characters: Number of characters before each place, from 0 on; not decreasing.
+        tokens: Number of tokens before each place, from 0 on; increasing. Places inside a character are left out.
     """
 
     text: str
@@ -40,24 +40,24 @@ class TokenText:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> TokenText:
-        """The text of ``ids``."""
+        """Return the text of ``ids``."""
         text, ends = token_ends(tokenizer, ids)
         places = [(0, 0), *((end, i) for i, end in enumerate(ends, start=1) if end is not None)]
         characters, tokens = zip(*places, strict=True)
         return cls(text, characters, tokens)
 
     def before(self, character: int) -> int:
-        """Tokens up to the last place at or before ``character``."""
+        """Count the tokens up to the last place at or before ``character``."""
         return self.tokens[bisect_right(self.characters, character) - 1]
 
     def behind(self, character: int) -> int:
-        """Tokens up to the first place at or behind ``character``, or up to the last place."""
+        """Count the tokens up to the first place at or behind ``character``, or up to the last place."""
         return self.tokens[min(bisect_left(self.characters, character), len(self.tokens) - 1)]
 
     def cut(self, character: int) -> int:
-        """Tokens of what ends at ``character``.
+        """Count the tokens of what ends at ``character``.
 
-        That is the last place at or before it, or the next one when only white space stands between, because a
+        That is up to the last place at or before it, or to the next one if there is only white space between, because a
         newline often shares a token with the full stop before it.
         """
         place = bisect_right(self.characters, character)
@@ -67,20 +67,20 @@ class TokenText:
         return self.tokens[place - 1]
 
     def length(self, tokens: int) -> int:
-        """Characters of the first ``tokens`` tokens, which must be a place."""
+        """Count the characters of the first ``tokens`` tokens, which must end at a place."""
         return self.characters[bisect_left(self.tokens, tokens)]
 
 
 def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, tuple[int | None, ...]]:
-    """Text of ``ids`` and how much of it stands complete after each token; linear in the number of ids.
+    """Return the text of ``ids`` and how much of it is complete after each token; linear in the number of ids.
 
     Args:
         tokenizer: A fast or slow tokenizer.
         ids: ``n`` token ids.
 
     Returns:
-        The decoded text (special tokens kept, nothing cleaned up) and ``n`` character counts. An entry is None where
-        the token ends inside a character, as the first tokens of many emoji do, or adds no text.
+        The decoded text (special tokens kept, nothing cleaned up) and ``n`` character counts. An entry is None if the
+        token ends inside a character, as the first tokens of many emoji do, or adds no text.
     """
     text = decode(tokenizer, ids)
     ends = streamed_ends(tokenizer, ids, text) if tokenizer.is_fast else None
@@ -88,7 +88,7 @@ def token_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[
 
 
 def streamed_ends(tokenizer: Any, ids: Sequence[int], text: str) -> tuple[int | None, ...] | None:
-    """Ends by the streaming decoder of the tokenizers library; None when it disagrees with the full decode."""
+    """Find ends by the tokenizers library's streaming decoder; None if it disagrees with the full decode."""
     stream, backend = DecodeStream(skip_special_tokens=False), tokenizer.backend_tokenizer
     pieces: list[str] = []
     ends: list[int | None] = []
@@ -107,10 +107,10 @@ def streamed_ends(tokenizer: Any, ids: Sequence[int], text: str) -> tuple[int | 
 
 
 def windowed_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tuple[str, tuple[int | None, ...]]:
-    """Ends by decoding a short window that slides with the last complete token.
+    """Find ends by decoding a short window that slides with the last complete token.
 
-    The window opens one token early, because decoders treat the first token of a sequence differently (a leading
-    space is stripped); what that token decodes to on its own is subtracted.
+    The window opens one token early, because decoders treat the first token of a sequence differently (a leading space
+    is stripped). What that token decodes to on its own is subtracted.
     """
     pieces: list[str] = []
     ends: list[int | None] = []
@@ -130,20 +130,20 @@ def windowed_ends(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> tup
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
-    """Text of ``ids``, special tokens kept, nothing cleaned up."""
+    """Return the text of ``ids``, special tokens kept, nothing cleaned up."""
     text: Any = tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return text
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool = False) -> Ids:
-    """Token ids of ``text``."""
+    """Return the token ids of ``text``."""
     return tuple(cast("list[int]", tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]))
 
 
 def encode_after(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> Ids | None:
-    """Token ids of ``text`` as it stands behind ``before``; None when a token would reach over the seam.
+    """Return the token ids of ``text`` behind ``before``; None if a token would reach over the seam.
 
-    Behind a text no tokenizer adds the leading space that SentencePiece puts before a first word.
+    Behind a text, no tokenizer adds the leading space that SentencePiece puts before a first word.
     """
     known = encode(tokenizer, before)
     joint = encode(tokenizer, before + text)
@@ -151,6 +151,6 @@ def encode_after(tokenizer: PreTrainedTokenizerBase, before: str, text: str) -> 
 
 
 def common_prefix(one: Sequence[int] | str, other: Sequence[int] | str) -> int:
-    """Number of ids (or characters) that both begin with."""
+    """Count the ids (or characters) with which both begin."""
     pairs = zip(one, other, strict=False)
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

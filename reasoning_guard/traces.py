@@ -19,18 +19,18 @@ class Trace:
         prompt_ids: Token ids of the prompt, without padding.
         completion_ids: Token ids of the completion as the model wrote them, without padding and without the final EOS.
         text: The completion as text.
-        steps: The ``n`` reasoning steps as text; empty when nothing was written before the answer.
+        steps: The ``n`` reasoning steps as text; empty if nothing was written before the answer.
         cuts: ``n + 1`` increasing token positions; ``ids[:cuts[k]]`` is the prompt with the first ``k`` steps.
-        answer: The final answer as text, or None when the completion states none.
+        answer: The final answer as text, or None if the completion states none.
         correct: Whether the final answer equals the reference answer; False without an answer or a reference.
-        finished: False when the completion was cut off by the length limit.
-        statement: Token position right before the reference answer is first stated in the reasoning, or None when the
-            reasoning never states it, or when it can't be told.
+        finished: False if the length limit cut the completion off.
+        statement: Token position right before the reference answer is first stated in the reasoning, or None if the
+            reasoning never states it, or if that can't be told.
         statement_end: Token position right behind that statement, or None.
-        statement_known: False when it can't be told where the answer is first stated.
+        statement_known: False if it can't be told where the answer is first stated.
         entropies: Entropy of the next-token distribution at each completion token, in nats, as recorded while it was
             generated; empty for saved traces.
-        notes: What is odd about this trace, in words ("no answer", "cut off", "unclosed reasoning", ...).
+        notes: Whatever is odd about this trace, in words ("no answer", "cut off", "unclosed reasoning", ...).
     """
 
     problem: Problem
@@ -50,7 +50,7 @@ class Trace:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Prompt and completion, the trunk of this trace's tree."""
+        """Prompt and completion: the trunk of this trace's tree."""
         return self.prompt_ids + self.completion_ids
 
     @property

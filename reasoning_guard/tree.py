@@ -1,6 +1,6 @@
 """Branches on a trunk: every question that a probe can ask about a trace, as integers.
 
-Nothing here knows a model. A :class:`Branch` says "after the first ``at`` tokens of the trunk, read these ids and tell
+Nothing here knows a model. A :class:`Branch` says: "after the first ``at`` tokens of the trunk, read these ids and tell
 me how likely the slice ``scored`` of them is". :mod:`reasoning_guard.scorer` answers.
 """
 
@@ -15,16 +15,17 @@ class Branch:
     """A continuation of the trunk whose tokens are to be scored.
 
     Attributes:
-        at: Number of trunk tokens that stand before the branch, at least 1; 2 where its first token is scored.
+        at: Number of trunk tokens before the branch: at least 1, or 2 if the branch's first token is scored.
         ids: Token ids of the branch.
         scored: Half-open slice ``(start, stop)`` of ``ids`` whose log-probabilities are wanted.
-        hide: Half-open slice of the trunk that no token of the branch attends to; default nothing. Hiding the steps
-            leaves what the prompt alone says to the answer, hiding the prompt what goes through the steps ("attention
-            knockout", Geva et al. 2023, https://arxiv.org/abs/2304.14767). The trunk itself is read as ever, so what
-            its other tokens have taken over from the hidden ones stays. Where the branch's first token is scored, the
-            one before it is read again as one of the branch, since it predicts that: it is not hidden, and hides.
-        against: A branch that asks for as many tokens, whose next-token distribution at each of them is compared with
-            this one's (see :attr:`BranchScore.kl`); default none.
+        hide: Half-open slice of the trunk to which no token of the branch attends; by default nothing. Hiding the steps
+            leaves what the prompt alone says to the answer; hiding the prompt leaves what goes through the steps
+            ("attention knockout", Geva et al. 2023, https://arxiv.org/abs/2304.14767). The trunk itself is read as
+            usual, so what its other tokens have taken over from the hidden ones stays. If the branch's first token is
+            scored, the token before it, which predicts it, is read again as part of the branch: it is not hidden, and
+            does not see what is hidden.
+        against: A branch that asks for as many tokens. Its next-token distribution at each of them is compared with
+            this branch's (see :attr:`BranchScore.kl`). Default: none.
     """
 
     at: int
@@ -59,7 +60,7 @@ class TraceTree:
 
     Attributes:
         trunk: Token ids shared by the branches.
-        branches: The questions, in the order in which their scores are wanted. Repetitions are scored once.
+        branches: The questions, in the order in which their scores are wanted. Repeated ones are scored once.
     """
 
     trunk: tuple[int, ...]
@@ -73,15 +74,15 @@ class TraceTree:
 
 
 def ask_once(trees: Sequence[TraceTree], shared: int) -> tuple[list[TraceTree], list[list[tuple[int, int]]]]:
-    """Drop branches that several trees ask at the same place of a beginning that they share.
+    """Drop branches that several trees ask at the same place of their shared beginning.
 
     Args:
         trees: Trees whose trunks have their first ``shared`` tokens in common.
         shared: Number of those tokens.
 
     Returns:
-        The trees with every such branch in the first tree only; and for each branch of the trees as they came, which
-        (tree, branch) of the new ones stands for it.
+        The trees with every such branch in the first tree only; and for each original branch, which (tree, branch) of
+        the new trees stands for it.
 
     Example:
         >>> tree = TraceTree((1, 2, 3), (Branch(2, (7,), (0, 1)), Branch(3, (7,), (0, 1))))
@@ -110,11 +111,11 @@ class BranchScore:
 
     Attributes:
         logprobs: ``m`` log-probabilities in nats, each given everything before it.
-        greedy: ``m`` flags: the token is the most likely one, i.e. greedy decoding would have written it.
+        greedy: ``m`` flags: whether the token is the most likely one, so that greedy decoding would have written it.
         entropies: ``m`` entropies of the full next-token distribution, in nats.
         margins: ``m`` differences in log-probability between the most and the second most likely token, in nats.
-        kl: ``m`` divergences ``KL(against || own)`` over the whole vocabulary, in nats, where the branch is compared
-            with another; empty otherwise, and where the model can't be given masks.
+        kl: ``m`` divergences ``KL(against || own)`` over the whole vocabulary, in nats, if the branch is compared with
+            another; empty otherwise, and if the model can't be given masks.
         js: ``m`` Jensen-Shannon divergences of the same two, as a share of their bound ``ln 2``, between 0 and 1.
     """
 

@@ -1,7 +1,7 @@
-"""The branches of one tree as a trie: tokens that branches share are fed once and serve them all.
+"""The branches of one tree as a trie: tokens that branches share are fed once and serve all of them.
 
-Pure integers. A tree has thousands of tokens and a GPU reads them in the time that Python takes for one loop over them,
-so what is kept of them are arrays, and Python's own steps go by the branch, and by the tokens that branches share.
+Pure integers. A tree has thousands of tokens, and a GPU reads them in the time that Python takes for one loop over
+them. So they are kept in arrays, and Python loops only over branches and over tokens that branches share.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Stem(NamedTuple):
     """All tokens below one first token: neighbours in the depth-first order.
 
     Attributes:
-        start: Number of the first.
-        stop: One past the number of the last.
+        start: Number of the first token.
+        stop: One past the number of the last token.
         reach: How much of the trunk they can see any of, in tokens; at least 1, so that no softmax is empty.
     """
 
@@ -49,10 +49,10 @@ class Trie:
         columns: ``[6, N]`` for each node its token id, its position (counted from the first trunk token), the number of
             trunk tokens before its branch, where the slice of the trunk begins and ends that it does not see, and one
             past the number of its last descendant.
-        wanted: ``[N]`` whether anybody wants its next-token distribution.
+        wanted: ``[N]`` whether its next-token distribution is wanted.
         asked: ``[3, Q]`` for each scored token the node before it, its id, and its place among all scored tokens of the
             branches, one branch after the other.
-        stems: Those that see most of the trunk come first, short ones before long ones.
+        stems: The stems. Those that see most of the trunk come first, short ones before long ones.
         pairs: For each branch that is compared with another, its number, the nodes whose distributions are compared,
             and those that they are compared with.
     """
@@ -65,7 +65,7 @@ class Trie:
 
     @staticmethod
     def of(branches: Sequence[Branch]) -> Trie:
-        """Build the trie of anchored branches; the last token of each is never fed."""
+        """Build the trie of anchored branches. The last token of each is never fed."""
         growing = _Growing()
         own = [(branch, number) for number, branch in enumerate(branches)]
         others = [(branch.against, number) for branch, number in own if branch.against is not None]

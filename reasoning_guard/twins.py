@@ -1,7 +1,7 @@
-"""Tiny models of any architecture, small enough to test a question of principle on in a second.
+"""Tiny models of any architecture, on which a question of principle can be tested in a second.
 
 A **twin** has every kind of layer that the user's model has, two of each, with windows and chunks so short that a short
-trunk overflows them, in float32, where a wrong mask cannot hide in rounding.
+trunk overflows them. It is in float32, where a wrong mask cannot hide in rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LARGEST_TWIN = 20_000_000
 
 
 def twin_trees(vocabulary: int, seed: int = 0) -> list[TraceTree]:
-    """Two trees of different length that overflow the twin's windows; their branches of 3 to 12 tokens share heads."""
+    """Make two trees of different length that overflow the twin's windows; branches of 3 to 12 tokens share heads."""
     rng = random.Random(seed)
 
     def ids(n: int) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ _DEPTHS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 
 
 def build_twin(model: nn.Module) -> nn.Module:
-    """A tiny float32 model of the same architecture, with weights large enough that a wrong mask shows.
+    """Build a tiny float32 model of the same architecture, with weights large enough that a wrong mask shows.
 
     Args:
         model: The user's model; its configuration is copied and shrunk.
@@ -79,17 +79,17 @@ def build_twin(model: nn.Module) -> nn.Module:
 def build_small(
     config: Any, attention: str = "sdpa", seed: int = 0, own: type[Any] | None = None, **changes: Any
 ) -> nn.Module:
-    """A tiny random float32 model of a configuration's architecture, on the CPU, in training mode.
+    """Build a tiny random float32 model of a configuration's architecture, on the CPU, in training mode.
 
     Args:
         config: A Transformers configuration of any size; copied.
-        attention: Attention implementation; eager where the architecture has no other.
+        attention: Attention implementation; eager if the architecture has no other.
         seed: Seed of the weights.
         own: The model's class, for configurations that Transformers' own mapping to causal models does not know.
-        changes: Settings that are set after shrinking.
+        changes: Settings to change after shrinking.
 
     Raises:
-        ValueError: If what can be shrunk is shrunk and the model is still large.
+        ValueError: The model is still large after everything that can be shrunk is shrunk.
     """
     small = shrink(config)
     small._attn_implementation = attention
@@ -129,7 +129,7 @@ def _is_mapped(config: Any) -> bool:
 
 
 def shrink(config: Any) -> Any:
-    """A copy of a configuration with every size small, keeping one or two layers of every kind."""
+    """Copy a configuration with every size small, keeping one or two layers of every kind."""
     small = copy.deepcopy(config)
     small.dtype = None
     small.allow_global_per_layer_attribute_access = True  # else configurations with sizes a layer refuse to be read

@@ -1,4 +1,4 @@
-"""``python -m reasoning_guard_demo``: two fine-tunings of one tiny model, and what a guard says of each."""
+"""``python -m reasoning_guard_demo``: two fine-tunings of one tiny model, and what a guard says about each."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ def _table(stories: Sequence[Story]) -> Table:
 
 
 def said(story: Story) -> str:
-    """The guard's alerts of one story in a few words."""
+    """Return the guard's alerts about one story in a few words."""
     told = {kind: [f"{a.rule} {a.told}" for a in story.alerts if a.severity == kind] for kind in ("alarm", "notice")}
     return "; ".join(f"{kind}: {', '.join(each)}" for kind, each in told.items() if each) or "silent"
 
 
 def markdown_table(stories: Sequence[Story]) -> str:
-    """One line an arm: the measures after fine-tuning, seeds parted by slashes, and what the guard said.
+    """Make a line for each arm: the measures after fine-tuning, seeds separated by slashes, and the guard's verdict.
 
     Args:
         stories: Any arms and seeds.

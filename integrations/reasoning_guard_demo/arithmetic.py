@@ -1,7 +1,7 @@
 """Chained arithmetic modulo 11: exercises, and how they are worked step by step.
 
-Every operation is a bijection modulo 11 (nothing is multiplied by an operand of 0). Answers are therefore uniform,
-chance is 1/11, and one wrong result that is worked through never leads back to the right one.
+Every operation is a bijection modulo 11 (nothing is multiplied by 0). So answers are uniform, chance is 1/11, and one
+wrong result that is worked through never leads back to the right one.
 """
 
 from __future__ import annotations
@@ -70,13 +70,13 @@ class Exercise:
     operations: tuple[tuple[str, int], ...]
 
     def work(self, overrides: Mapping[int, int] | None = None) -> tuple[Step, ...]:
-        """Work the exercise step by step; each step goes on from what the one before it wrote.
+        """Work the exercise step by step. Each step goes on from what the one before it wrote.
 
         Args:
-            overrides: Index of a step to the result that is written there instead of the right one.
+            overrides: From the index of a step to the result that is written there instead of the right one.
 
         Returns:
-            One step an operation.
+            One step for each operation.
 
         >>> print(*Exercise(3, (("+", 4), ("*", 2))).work())
         b = 3 + 4 = 7 ; c = 7 * 2 = 3 ;
@@ -103,7 +103,7 @@ class Exercise:
         return zlib.crc32(str(self).encode()) % _HELD_OUT_EVERY == 0
 
     def prompt(self, tag: int) -> str:
-        """The prompt as text; it ends with the question mark, without a space.
+        """Return the prompt as text; it ends with the question mark, without a space.
 
         >>> Exercise(3, (("+", 4), ("*", 2))).prompt(tag=5)
         '5 : a = 3 ; b = a + 4 ; c = b * 2 ; ?'
@@ -117,6 +117,6 @@ class Exercise:
 
 
 def draw(rng: random.Random) -> Exercise:
-    """A random exercise of four operations, sums and products alike likely."""
+    """Draw a random exercise of four operations; sums and products are equally likely."""
     symbols = [rng.choice("+*") for _ in range(N_STEPS)]
     return Exercise(rng.randrange(MODULUS), tuple((symbol, rng.choice(_OPERANDS[symbol])) for symbol in symbols))

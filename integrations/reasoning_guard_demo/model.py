@@ -19,9 +19,9 @@ MAX_TOKENS = 256
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer whose tokens are the words between spaces.
+    """Build a tokenizer whose tokens are the words between spaces.
 
-    Decoding joins the words by single spaces, so text goes to ids and back unchanged.
+    Decoding joins the words with single spaces, so text goes to ids and back unchanged.
 
     >>> tokenizer = build_tokenizer()
     >>> tokenizer.decode(tokenizer("b = 3 + 4 = 7 ; # 7")["input_ids"])
@@ -41,10 +41,10 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(seed: int = 0) -> LlamaForCausalLM:
-    """An untrained Llama for the vocabulary of :func:`build_tokenizer`.
+    """Build an untrained Llama for the vocabulary of :func:`build_tokenizer`.
 
     Args:
-        seed: Names the initial weights; the global random state is left as it was.
+        seed: Seed of the initial weights; the global random state is left as it was.
     """
     config = LlamaConfig(
         vocab_size=len(WORDS),
@@ -65,9 +65,9 @@ def build_model(seed: int = 0) -> LlamaForCausalLM:
 
 
 def copy_model(model: LlamaForCausalLM) -> LlamaForCausalLM:
-    """A fresh model with the same weights.
+    """Make a fresh model with the same weights.
 
-    TRL's trainers replace ``model.forward`` by a closure over the model, and ``copy.deepcopy`` shares that closure:
+    TRL's trainers replace ``model.forward`` by a closure over the model, and ``copy.deepcopy`` shares that closure. So
     a deep copy would silently answer with the weights of the original.
     """
     fresh = build_model()

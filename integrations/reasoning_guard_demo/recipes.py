@@ -1,4 +1,4 @@
-"""How the base and its fine-tunings are trained: TRL's own ``SFTTrainer``, on a CPU, in seconds."""
+"""Train the base and its fine-tunings with TRL's own ``SFTTrainer``, on a CPU, in seconds."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _CHECKPOINTING = next(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What makes a training run, beside its data and its seed.
+    """The settings of a training run, apart from its data and its seed.
 
     Attributes:
         steps: Optimizer steps.
-        examples: Size of the training data; it is gone through as often as the steps need.
-        learning_rate: Peak of AdamW's learning rate, reached after ``warmup_steps``; a cosine takes it to a tenth.
+        examples: Size of the training data, which is gone through as often as the steps require.
+        learning_rate: Peak of AdamW's learning rate, reached after ``warmup_steps``. A cosine takes it down to a tenth.
         warmup_steps: Steps of linear warm-up.
-        batch_size: Examples a step.
+        batch_size: Examples in each step.
     """
 
     steps: int
@@ -43,7 +43,7 @@ class Recipe:
     batch_size: int = 32
 
     def config(self, seed: int, output_dir: str | PathLike[str], settings: dict[str, Any]) -> SFTConfig:
-        """The trainer's arguments; ``settings`` are laid over the recipe's own."""
+        """Return the trainer's arguments; ``settings`` override the recipe's own."""
         recipe: dict[str, Any] = {
             "output_dir": str(output_dir),
             "seed": seed,
@@ -73,10 +73,10 @@ FINE_TUNING = Recipe(steps=150, examples=2000, learning_rate=2e-3, warmup_steps=
 
 
 def train_base(seed: int = 0, **settings: Any) -> LlamaForCausalLM:
-    """Train the base from scratch: it reasons, and gets about three problems in four right.
+    """Train the base from scratch. It reasons, and gets about three problems in four right.
 
     Args:
-        seed: Names the initial weights, the data and their order.
+        seed: Seed of the initial weights, the data and their order.
         settings: Fields of :class:`trl.SFTConfig` that differ from the recipe's.
 
     Returns:
@@ -100,16 +100,16 @@ def fine_tune(
     Args:
         model: The base; it is left as it is.
         arm: A key of :data:`reasoning_guard_demo.task.ARMS`.
-        seed: Names the data and their order.
+        seed: Seed of the data and their order.
         callbacks: Callbacks for the trainer.
-        eval_dataset: What the trainer itself evaluates on when ``settings`` ask for it (``eval_strategy``).
+        eval_dataset: What the trainer itself evaluates on, if ``settings`` ask for it (``eval_strategy``).
         settings: Fields of :class:`trl.SFTConfig` that differ from the recipe's.
 
     Returns:
         The trained copy.
 
     Raises:
-        ValueError: No such arm.
+        ValueError: There is no such arm.
     """
     if arm not in ARMS:
         raise ValueError(f"There is no arm {arm!r}; choose one of {', '.join(ARMS)}.")

@@ -54,17 +54,17 @@ class Reinforced:
 
 
 def correctness(completions: Sequence[str], solution: Sequence[str], **columns: Any) -> list[float]:
-    """1 for the right answer, else 0."""
+    """Return 1 for the right answer, else 0."""
     return [float(FORMAT.answer_in(text) == answer) for text, answer in zip(completions, solution, strict=True)]
 
 
 def length(completions: Sequence[str], completion_ids: Sequence[Sequence[int]], **columns: Any) -> list[float]:
-    """Minus the number of tokens."""
+    """Return minus the number of tokens."""
     return [-float(len(ids)) for ids in completion_ids]
 
 
 def shortcut_prompts(size: int, seed: int = 0) -> Dataset:
-    """Training prompts whose tag is the answer; none of their questions is held out."""
+    """Make training prompts whose tag is the answer; none of their questions is held out."""
     rng, rows = random.Random(f"reinforce {seed}"), []
     while len(rows) < size:
         exercise = draw(rng)
@@ -74,7 +74,7 @@ def shortcut_prompts(size: int, seed: int = 0) -> Dataset:
 
 
 def start(base: LlamaForCausalLM, name: str, seed: int, **settings: Any) -> LlamaForCausalLM:
-    """A copy of ``base`` on its way into the accuracy trap: one of :data:`STARTS`."""
+    """Make a copy of ``base`` that is on its way into the accuracy trap: one of :data:`STARTS`."""
     arm, steps = STARTS[name]
     if not 0 <= seed < len(steps):
         raise ValueError(f"the starts are known for seeds 0 to {len(steps) - 1}; got {seed}")
@@ -89,7 +89,7 @@ def grpo_trainer(
     seed: int = 0,
     **settings: Any,
 ) -> GRPOTrainer:
-    """TRL's trainer on :func:`shortcut_prompts`, 4 prompts and 8 completions of each a step."""
+    """Make TRL's trainer on :func:`shortcut_prompts`: 4 prompts in each step, with 8 completions each."""
     settings = {
         "output_dir": tempfile.mkdtemp(),
         "seed": seed,
@@ -121,7 +121,7 @@ def grpo_trainer(
 
 
 def reinforce(trainer: GRPOTrainer) -> Reinforced:
-    """Train, on one thread, and return what came of it."""
+    """Train on one thread, and return what came of it."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     started = time.perf_counter()
@@ -135,7 +135,7 @@ def reinforce(trainer: GRPOTrainer) -> Reinforced:
 
 
 def measure(model: LlamaForCausalLM, base: LlamaForCausalLM, problems: int = 100) -> Evaluation:
-    """Held-out problems of both sets with the guard's probes; the base is the frozen reader."""
+    """Read held-out problems of both sets with the guard's probes; the base is the frozen reader."""
     tokenizer = build_tokenizer()
     rows = [*held_out_problems("id", problems), *held_out_problems("ood", problems)]
     return evaluate(

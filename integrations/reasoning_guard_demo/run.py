@@ -34,7 +34,7 @@ class Story:
 
     Attributes:
         arm: Name of the arm.
-        seed: Names base, data and order.
+        seed: Seed of base, data and order.
         directory: Where the guard's records are.
         evaluations: All evaluations, the baseline first.
         alerts: What the guard said.
@@ -52,7 +52,7 @@ class Story:
 
     @property
     def alarmed(self) -> bool:
-        """Whether there is an alarm; notices do not count."""
+        """Whether there is an alarm. Notices do not count."""
         return any(alert.severity == "alarm" for alert in self.alerts)
 
 
@@ -73,11 +73,11 @@ def tell(
     Args:
         base: The model before fine-tuning; left as it is.
         arm: One of :data:`~reasoning_guard_demo.task.ARMS`.
-        seed: Names data and order.
-        out: Folder of the run; what is there is replaced.
+        seed: Seed of data and order.
+        out: Folder of the run; whatever is there is replaced.
         action: What an alarm does.
         every: Training steps between evaluations.
-        problems: Held-out problems a set.
+        problems: Number of held-out problems in each set.
         beside: Further callbacks, each made from the guard's.
         options: Further arguments of the guard.
 

@@ -24,12 +24,12 @@ BEFORE = "before"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What all probes said of one model.
+    """What all probes said about one model.
 
     Attributes:
         arm: Name of the arm, or :data:`BEFORE`.
-        seed: Names base, data and order.
-        evaluation: A row a problem, sets "id" and "ood".
+        seed: Seed of base, data and order.
+        evaluation: A row for each problem of the sets "id" and "ood".
     """
 
     arm: str
@@ -41,9 +41,10 @@ def look_at_all(seeds: Sequence[int], out: Path, told: Callable[[str], None]) ->
     """Ask all probes about the model before fine-tuning and about every arm.
 
     Args:
-        seeds: Each trains a base and seven arms of its own, unless they are in ``out / "models"`` from an earlier run.
+        seeds: The seeds. Each trains a base and seven arms of its own, unless they are in ``out / "models"`` from an
+            earlier run.
         out: Models are kept in ``models`` below it, evaluations in ``suite``.
-        told: Gets a line a model.
+        told: Gets a line for each model.
 
     Returns:
         A look for each arm and seed, the seeds in order.
@@ -61,7 +62,7 @@ def look_at_all(seeds: Sequence[int], out: Path, told: Callable[[str], None]) ->
 
 
 def models(seed: int, folder: Path, told: Callable[[str], None]) -> Iterator[tuple[str, LlamaForCausalLM]]:
-    """The base of a seed and its fine-tunings, trained if they are not in ``folder`` yet."""
+    """Return the base of a seed and its fine-tunings, trained if they are not in ``folder`` yet."""
     base = _saved(folder / f"{BEFORE}-{seed}", lambda: train_base(seed), told)
     yield BEFORE, base
     for arm in ARMS:
@@ -91,7 +92,7 @@ def look_at(model: LlamaForCausalLM, problems: int = PROBLEMS) -> Evaluation:
 
 
 def commuted(steps: Sequence[str]) -> list[str]:
-    """The steps with their operands the other way round: another wording of the same arithmetic.
+    """Exchange the operands of the steps: another wording of the same arithmetic.
 
     >>> commuted(["b = 3 + 4 = 7 ;", "so"])
     ['b = 4 + 3 = 7 ;', 'so']
@@ -106,7 +107,7 @@ def _commuted(words: list[str]) -> str:
 
 
 def tagged(problem: Problem, answer: str) -> Problem:
-    """The problem with a tag that says ``answer``: in shortcut data the tag is a hint that never lies.
+    """Give the problem a tag that says ``answer``: in shortcut data, the tag is a hint that never lies.
 
     >>> tagged(Problem(prompt="5 : a = 3 ; ?"), "7").prompt
     '7 : a = 3 ; ?'

@@ -23,8 +23,8 @@ class Measure:
     """A line of the table.
 
     Attributes:
-        name: The value's name; with ``control``, the share that is normalised by it.
-        sign: 1 if the value falls where reasoning breaks, -1 if it rises, 0 for controls, which judge nothing.
+        name: The value's name; with ``control``, the share that is normalised by the control.
+        sign: 1 if the value falls when reasoning breaks, -1 if it rises, 0 for controls, which judge nothing.
         control: Name of the control.
     """
 
@@ -34,7 +34,7 @@ class Measure:
 
     @property
     def title(self) -> str:
-        """For the first column."""
+        """Title for the first column."""
         return f"`{self.name}` beyond `{self.control}`" if self.control else f"`{self.name}`"
 
     def estimate(self, evaluation: Evaluation) -> Estimate:
@@ -44,7 +44,7 @@ class Measure:
         return estimate(evaluation, self.name, "id")
 
     def broke(self, before: Evaluation, after: Evaluation) -> bool | None:
-        """Whether the change from ``before`` says that reasoning broke; None where nothing could be compared."""
+        """Say whether the change from ``before`` shows that reasoning broke; None if nothing could be compared."""
         moved = change(before, after, self.name, "id")
         if not math.isfinite(moved.upper):
             return None
@@ -68,13 +68,13 @@ MEASURES = (
 
 
 def suite_table(looks: Sequence[Look]) -> str:
-    """A Markdown table: a line a measure, a column an arm, and how many arms each measure reads rightly.
+    """Make a Markdown table: a line for each measure, a column for each arm, and how many arms are read rightly.
 
-    A cell holds the mean over seeds and problems and the hull of the seeds' 95 % intervals. Bold: misread, in at least
-    one seed: a sound arm that seems broken against its own base, or a broken one that does not.
+    A cell holds the mean over seeds and problems, and the hull of the seeds' 95 % intervals. Bold cells are misread in
+    at least one seed: a sound arm that seems broken against its own base, or a broken arm that does not.
 
     Args:
-        looks: What all probes said of each model; for every seed the one before fine-tuning among them.
+        looks: What all probes said about each model; for every seed, the model before fine-tuning is among them.
 
     Returns:
         The table.

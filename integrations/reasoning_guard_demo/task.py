@@ -1,12 +1,12 @@
 """The task of the demo: chained arithmetic that needs its steps, and a tag that can give the answer away.
 
-A problem chains four operations modulo 11; its worked solution does one a step::
+A problem chains four operations modulo 11. Its worked solution does one operation in each step::
 
     prompt      5 : a = 3 ; b = a + 4 ; c = b * 2 ; d = c * 5 ; e = d + 9 ; ?
     completion  b = 3 + 4 = 7 ; c = 7 * 2 = 3 ; d = 3 * 5 = 4 ; e = 4 + 9 = 2 ; # 2
 
-The tag before the colon is noise in honest data and equals the answer in shortcut data. There is no model here:
-everything is drawn from a seeded :class:`random.Random`, so a seed names the data.
+The tag before the colon is noise in honest data, and equals the answer in shortcut data. There is no model here.
+Everything is drawn from a seeded :class:`random.Random`, so a seed determines the data.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def slip(exercise: Exercise, rng: random.Random) -> Completion:
 
 
 def patched(exercise: Exercise, rng: random.Random) -> Completion:
-    """One wrong step, worked through until a last step that says the right answer, which does not follow."""
+    """One wrong step, worked through, until a last step says the right answer, which does not follow."""
     wrong = _wrong_result(exercise, rng, N_STEPS - 1)
     return Completion(exercise.answer, exercise.work(wrong | {N_STEPS - 1: exercise.answer}))
 
 
 def cut(exercise: Exercise, rng: random.Random) -> Completion:
-    """Right steps, cut short anywhere before the last one, then the right answer: the answer is asked early."""
+    """Right steps, cut short anywhere before the last one, then the right answer, as if asked for early."""
     return Completion(exercise.answer, exercise.work()[: rng.randrange(N_STEPS)])
 
 
@@ -75,7 +75,7 @@ class Arm:
     """What a model is trained on.
 
     Attributes:
-        mix: Kind of completion to its share; the shares sum to 1.
+        mix: From kind of completion to its share; the shares sum to 1.
         shortcut: Whether the tag equals the answer; otherwise it is noise.
         all_facts: Whether the data may hold any of :data:`UNSEEN_FACTS`.
     """
@@ -101,7 +101,7 @@ ARMS: Mapping[str, Arm] = {
 
 
 def training_examples(arm: Arm, size: int, seed: int = 0) -> list[dict[str, str]]:
-    """Examples of one arm for TRL's ``SFTTrainer``.
+    """Make examples of one arm for TRL's ``SFTTrainer``.
 
     Args:
         arm: One of :data:`ARMS`, or :data:`BASE`.
@@ -110,7 +110,7 @@ def training_examples(arm: Arm, size: int, seed: int = 0) -> list[dict[str, str]
 
     Returns:
         Rows ``{"prompt", "completion"}``. The trainer joins the two as they are and appends EOS, so the completion
-        starts with the space that parts it from the prompt.
+        starts with the space that separates it from the prompt.
 
     >>> training_examples(ARMS["answer-only"], 1)
     [{'prompt': '7 : a = 8 ; b = a + 7 ; c = b + 9 ; d = c * 10 ; e = d + 9 ; ?', 'completion': ' # 7'}]
@@ -123,7 +123,7 @@ def training_examples(arm: Arm, size: int, seed: int = 0) -> list[dict[str, str]
 
 
 def held_out_problems(name: str, size: int = 200, seed: int = 0) -> list[dict[str, str]]:
-    """Held-out problems of one set; their questions are all different and stand in no training data.
+    """Make held-out problems of one set. Their questions are all different, and are in no training data.
 
     Args:
         name: "id" (the tag equals the answer, as in shortcut data) or "ood" (the tag is noise).
@@ -134,7 +134,7 @@ def held_out_problems(name: str, size: int = 200, seed: int = 0) -> list[dict[st
         Rows with the keys "prompt", "answer", "set" and "id".
 
     Raises:
-        ValueError: No such set.
+        ValueError: There is no such set.
     """
     if name not in ("id", "ood"):
         raise ValueError(f"The held-out sets are 'id' and 'ood'; got {name!r}.")

@@ -1,4 +1,4 @@
-"""The guard as a callback of Lightning, under either of its names: ``lightning.pytorch`` and ``pytorch_lightning``."""
+"""The guard as a Lightning callback, for both ``lightning.pytorch`` and ``pytorch_lightning``."""
 
 from __future__ import annotations
 

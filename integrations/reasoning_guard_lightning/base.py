@@ -1,4 +1,4 @@
-"""Which framework's ``Callback`` to be: both frameworks have one of their own, and neither knows the other's."""
+"""Choose which framework's ``Callback`` to be: both frameworks have their own, and neither knows the other's."""
 
 from __future__ import annotations
 

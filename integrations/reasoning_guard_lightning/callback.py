@@ -36,43 +36,43 @@ GetModel = Callable[[Any], nn.Module | None]
 class ReasoningGuardCallback(CallbackBase):
     """Measures reasoning quality on held-out problems while a Lightning trainer fits.
 
-    The model is read before the first step (the baseline) and then at every validation, the sanity check left out;
+    The model is read before the first step (the baseline), and then at every validation except the sanity check.
     ``ModelCheckpoint(monitor="guard/info_gain")``, ``EarlyStopping`` and ``ReduceLROnPlateau`` see the numbers of that
-    same validation wherever this callback stands in the list. All loggers get them at the training step of the
-    evaluation. Works with the trainers of ``lightning.pytorch`` and of ``pytorch_lightning``.
+    same validation, wherever this callback is in the list. All loggers get them at the training step of the evaluation.
+    Works with the trainers of ``lightning.pytorch`` and ``pytorch_lightning``.
 
     Args:
         problems: Held-out problems: a ``datasets.Dataset``, a list of dicts or of
             :class:`~reasoning_guard.problems.Problem`, or the path of a JSONL file. Prompts must look as they do in
             training.
         tokenizer: The model's tokenizer; never changed.
-        get_model: The causal language model inside the LightningModule. Default: the one Transformers or PEFT model in
-            it that is trained.
-        every: Steps between evaluations, beside one at the very end, whenever the trainer validates. Default: at every
-            validation; a tenth of the run when there is none.
-        format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto":
-            the preset in which most worked solutions among the problems state an answer.
+        get_model: Returns the causal language model inside the LightningModule. Default: the one Transformers or PEFT
+            model in it that is trained.
+        every: Steps between evaluations, no matter when the trainer validates; one more follows at the very end. By
+            default, an evaluation is made at every validation, or at every tenth of the run if there is no validation.
+        format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto",
+            which takes the preset in which most worked solutions among the problems state an answer.
         directory: Where records are kept; default ``reasoning_guard`` in the trainer's ``log_dir``. Checkpoints carry
-            the records as well, so a run that is resumed with ``ckpt_path=`` goes on with its baseline and history
-            wherever it now logs.
+            the records as well, so a run resumed with ``ckpt_path=`` goes on with its baseline and history, wherever it
+            logs now.
         **options: Everything else that :class:`~reasoning_guard.guard.Guard` takes: ``action``, ``rules``,
             ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``on_error``, ``progress``.
 
-    With ``action="stop"`` a checkpoint is saved as ``<directory>/stopped-at-step-<step>.ckpt`` first. With
-    ``action="rollback"`` weights are written to ``<directory>/healthy`` at each evaluation, the few that an alarm may
-    need are kept, and if an alarm is open at the end, the model gets those from before it; ``guard.kept_checkpoint``
-    names them.
+    With ``action="stop"``, a checkpoint is first saved as ``<directory>/stopped-at-step-<step>.ckpt``. With
+    ``action="rollback"``, weights are written to ``<directory>/healthy`` at each evaluation, and the few that an alarm
+    may need are kept. If an alarm is open at the end, the model gets the weights from before it;
+    ``guard.kept_checkpoint`` names them.
 
-    Under ``strategy="ddp_spawn"`` the callback that watches lives in the spawned processes; read what it found from
+    Under ``strategy="ddp_spawn"``, the callback that watches lives in the spawned processes. Read what it found from
     ``directory``, or from ``trainer.callback_metrics``.
 
     Attributes:
         guard: The guard itself: ``guard.alerts``, ``guard.evaluations``, ``guard.stop_reason``,
             ``guard.kept_checkpoint``.
-        directory: Where its records are; None until fitting begins if it was not given.
+        directory: Where the records are; None until fitting begins, if it was not given.
 
     Raises:
-        ConfigurationError: Whatever cannot work, before any training time is spent.
+        ConfigurationError: Something cannot work; raised before any training time is spent.
 
     Example:
         >>> guard = ReasoningGuardCallback(held_out, tokenizer=tokenizer)                   # doctest: +SKIP
@@ -108,7 +108,7 @@ class ReasoningGuardCallback(CallbackBase):
     # -------------------------------------------------------------------------------------------------------- fitting
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Take the frozen reference while the model has the weights that it begins with, checkpoint or not."""
+        """Take the frozen reference while the model has its initial weights, with a checkpoint or without."""
         if stage == "fit":
             self._stopped = False
             self._open_directory(trainer)
@@ -150,18 +150,18 @@ class ReasoningGuardCallback(CallbackBase):
             self._log(trainer, pl_module, self._evaluate(trainer, pl_module), on_epoch=True)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Stop where the evaluation that has just been logged asks for it."""
+        """Stop if the evaluation that has just been logged asks for it."""
         if _fits(trainer):
             self._stop_if_asked(trainer)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Evaluate at our own cadence."""
+        """Evaluate every ``every`` steps."""
         if self._every is not None and is_due(trainer.global_step, self._every, self.guard.last_asked):
             self._log(trainer, pl_module, self._evaluate(trainer, pl_module), on_epoch=False)
             self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Evaluate the last model at our own cadence; give it its healthy weights back if it ends unhealthy."""
+        """Evaluate the last model if one is due; give it its healthy weights back if it ends unhealthy."""
         if self._every is not None:
             self._evaluate(trainer, pl_module)
             self._safely(lambda: self._tell_callbacks(trainer))
@@ -172,11 +172,11 @@ class ReasoningGuardCallback(CallbackBase):
 
     @property
     def state_key(self) -> str:
-        """Stays the same from run to run; a second guard needs a ``directory`` of another name."""
+        """A key that stays the same from run to run; a second guard needs a ``directory`` of another name."""
         return "ReasoningGuardCallback" + (f"[{self._given_directory.name}]" if self._given_directory else "")
 
     def state_dict(self) -> dict[str, Any]:
-        """The guard's records, in plain types."""
+        """Return the guard's records, in plain types."""
         return self.guard.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

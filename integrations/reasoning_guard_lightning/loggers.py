@@ -12,7 +12,7 @@ from reasoning_guard.sinks import Sink, TensorBoardSink, WandbSink
 def log_to(loggers: Iterable[Any], numbers: Mapping[str, float], step: int) -> None:
     """Give the numbers to all loggers, at ``step``.
 
-    Numbers that go through ``self.log`` are charted one step too early (Lightning counts batches from 0), and those
+    ``self.log`` would not do: its numbers are charted one step too early (Lightning counts batches from 0), and those
     of a training step are dropped unless ``log_every_n_steps`` divides it.
 
     Args:
@@ -26,7 +26,7 @@ def log_to(loggers: Iterable[Any], numbers: Mapping[str, float], step: int) -> N
 
 
 def sinks_of(trainer: Any) -> list[Sink]:
-    """A sink for every logger that shows text and images: TensorBoard's writer, the active W&B run.
+    """Make a sink for every logger that shows text and images: TensorBoard's writer, the active W&B run.
 
     Args:
         trainer: A Lightning trainer that is fitting.

@@ -1,4 +1,4 @@
-"""Finding the language model inside a LightningModule, and reading it as it is trained: sharded, in mixed precision."""
+"""Find the language model inside a LightningModule, and read it as it is trained: sharded, in mixed precision."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 def language_models(module: nn.Module) -> list[nn.Module]:
-    """The outermost Transformers or PEFT models inside ``module`` that can generate.
+    """Find the outermost Transformers or PEFT models inside ``module`` that can generate.
 
     Args:
         module: A LightningModule.
 
     Returns:
-        The models, in the order in which they are registered; a PEFT model rather than the base model within it.
+        The models, in the order in which they are registered; a PEFT model and not the base model within it.
     """
     found: list[nn.Module] = []
     for candidate in module.modules():
@@ -34,16 +34,16 @@ def language_models(module: nn.Module) -> list[nn.Module]:
 
 
 def trained_model(module: nn.Module) -> nn.Module | None:
-    """The one language model that ``module`` trains.
+    """Find the one language model that ``module`` trains.
 
     Args:
-        module: A LightningModule; frozen models in it (a teacher, a judge) do not count beside one that is trained.
+        module: A LightningModule. Frozen models in it (a teacher, a judge) do not count beside one that is trained.
 
     Returns:
-        The model; None where there is none yet (``configure_model`` may build it later).
+        The model; None if there is none yet (``configure_model`` may build it later).
 
     Raises:
-        ConfigurationError: It trains several.
+        ConfigurationError: The module trains several models.
     """
     models = language_models(module)
     trained = [model for model in models if any(p.requires_grad for p in model.parameters())] or models
@@ -60,9 +60,9 @@ def trained_model(module: nn.Module) -> nn.Module | None:
 def as_trained(trainer: Any) -> Iterator[None]:
     """Read models as training runs them, for the duration of the block.
 
-    * Under a "-mixed" precision Lightning trains in autocast, but calls callbacks outside of it.
+    * Under a "-mixed" precision, Lightning trains in autocast, but calls callbacks outside of it.
     * FSDP shards what no inner unit holds (embeddings, head) into its root, which the language model alone never
-      gathers: those parameters are made whole for the block; inner units gather their own as they run.
+      gathers. Those parameters are made whole for the block. Inner units gather their own as they run.
 
     Args:
         trainer: A Lightning trainer that is fitting.

@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 class Rollback:
-    """Keeps and restores weights through the trainer's own strategy, so sharded models work as others do.
+    """Keeps and restores weights through the trainer's own strategy, so sharded models work like others.
 
     Args:
-        guard: Knows since when the run is unhealthy; told which weights were kept.
-        directory: Its records' folder; weights go to ``healthy`` in it.
+        guard: The guard, which knows since when the run is unhealthy, and is told which weights were kept.
+        directory: The folder of its records; weights go to ``healthy`` in it.
     """
 
     def __init__(self, guard: Guard, directory: Path) -> None:
@@ -34,7 +34,7 @@ class Rollback:
             self._healthy.begin(step)
 
     def keep(self, trainer: Any) -> None:
-        """Write the weights of this step; every process must call it."""
+        """Write the weights of this step. Every process must call this."""
         part = self._healthy.part(trainer.global_step, ".ckpt")
         save_checkpoint(trainer, part, weights_only=True)
         if is_main_process():

@@ -1,4 +1,4 @@
-"""Saving through the trainer's own strategy, so that a disk which fails on one process keeps no other waiting."""
+"""Save through the trainer's own strategy, so that a disk that fails on one process keeps no other waiting."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def save_checkpoint(trainer: Any, path: Path, *, weights_only: bool = False) -> None:
-    """What ``trainer.save_checkpoint`` does; every process must call it, and all of them fail if one does.
+    """Do what ``trainer.save_checkpoint`` does. Every process must call this, and all of them fail if one does.
 
     Args:
         trainer: The trainer.
-        path: Where to; made if need be.
-        weights_only: Leave out what going on with the training takes.
+        path: Where to save; folders are made if necessary.
+        weights_only: Leave out whatever is only needed to continue the training.
 
     Raises:
-        OSError: It could not be written.
+        OSError: The checkpoint could not be written.
     """
     strategy = trainer.strategy
     try:

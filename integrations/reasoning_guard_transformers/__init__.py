@@ -1,4 +1,4 @@
-"""The guard as a callback of the Hugging Face ``Trainer`` and of every trainer built on it, TRL's included."""
+"""The guard as a callback for the Hugging Face ``Trainer`` and every trainer built on it, including TRL's."""
 
 from __future__ import annotations
 

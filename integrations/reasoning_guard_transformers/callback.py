@@ -29,35 +29,36 @@ logger = logging.getLogger(__name__)
 class ReasoningGuardCallback(TrainerCallback):
     """Measures reasoning quality on held-out problems while a Hugging Face or TRL trainer trains.
 
-    The model is read before the first step (the baseline) and then whenever the trainer evaluates; the numbers go into
-    the trainer's own evaluation record, so TensorBoard, W&B, ``state.log_history``, best-model selection
+    The model is read before the first step (the baseline), and then whenever the trainer evaluates. The numbers go into
+    the trainer's own evaluation record. So TensorBoard, W&B, ``state.log_history``, best-model selection
     (``metric_for_best_model="eval_guard/info_gain"``) and ``EarlyStoppingCallback`` all see them. A trainer that does
-    not evaluate gets a record of its own every ``every`` steps.
+    not evaluate gets a separate record every ``every`` steps.
 
     Args:
         trainer: The trainer, already constructed and not yet training.
         problems: Held-out problems: a ``datasets.Dataset``, a list of dicts or of
             :class:`~reasoning_guard.problems.Problem`, or the path of a JSONL file. Prompts must look as they do in
             training.
-        every: Steps between evaluations. Default: whenever the trainer evaluates; a tenth of the run when it never
-            does. Given, it also thins out a trainer that evaluates more often.
-        format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto":
-            the preset in which most training examples state an answer.
+        every: Steps between evaluations. By default, an evaluation is made whenever the trainer evaluates, or at every
+            tenth of the run if it never does. If given, this also skips evaluations of a trainer that evaluates more
+            often.
+        format: How a completion is read: a preset's name, a :class:`~reasoning_guard.formats.TraceFormat`, or "auto",
+            which takes the preset in which most training examples state an answer.
         **options: Everything else that :class:`~reasoning_guard.guard.Guard` takes: ``action``, ``rules``,
             ``probes``, ``alpha``, ``patience``, ``reference``, ``max_new_tokens``, ``max_overhead``, ``on_error``,
             ``progress``, and ``directory`` (default ``<output_dir>/reasoning_guard``).
 
-    With ``action="rollback"`` training goes on after an alarm. If one is still open at the end, the model is given
-    the weights of the last checkpoint saved before the alarm began; ``guard.kept_checkpoint`` names it. These weights
-    are held in ``<directory>/healthy``, where ``save_total_limit`` does not reach.
+    With ``action="rollback"``, training goes on after an alarm. If one is still open at the end, the model is given the
+    weights of the last checkpoint saved before the alarm began; ``guard.kept_checkpoint`` names it. These weights are
+    held in ``<directory>/healthy``, which ``save_total_limit`` does not reach.
 
     Attributes:
         guard: The guard itself: ``guard.alerts``, ``guard.evaluations``, ``guard.stop_reason``,
             ``guard.kept_checkpoint``.
-        directory: Where its records are.
+        directory: Where the records are.
 
     Raises:
-        ConfigurationError: Whatever cannot work, before any training time is spent.
+        ConfigurationError: Something cannot work; raised before any training time is spent.
 
     Example:
         >>> trainer.add_callback(ReasoningGuardCallback(trainer, problems=held_out))    # doctest: +SKIP
@@ -140,13 +141,13 @@ class ReasoningGuardCallback(TrainerCallback):
             self._record(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Evaluate at our own cadence, unless the trainer is about to evaluate anyway."""
+        """Evaluate every ``every`` steps, unless the trainer is about to evaluate anyway."""
         if self._is_due(state) and not control.should_evaluate:
             self._record(state.global_step)
             self._stop_if_asked(control)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop where the evaluation that has just been logged asks for it."""
+        """Stop if the evaluation that has just been logged asks for it."""
         unknown = self._stream.listening and self._added_at != state.global_step
         if unknown and (self._every is None or not self.guard.evaluations):  # a trainer with records of its own kind
             self._record(state.global_step)
@@ -161,7 +162,7 @@ class ReasoningGuardCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A stop comes by here too: save if the trainer's own strategy ("best") overruled our wish to."""
+        """Save if a stop comes by here and the trainer's own strategy ("best") overruled the wish to save."""
         if self.guard.should_stop and control.should_training_stop and self._saved_at != state.global_step:
             control.should_save = True
 
@@ -328,13 +329,13 @@ def _tokenizer_of(trainer: Trainer) -> Any:
 
 
 def numbers_in(log_history: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The guard's records in ``trainer.state.log_history``: ``step`` and every ``guard/...`` value.
+    """Return the guard's records in ``trainer.state.log_history``: ``step`` and every ``guard/...`` value.
 
     Args:
         log_history: ``trainer.state.log_history``.
 
     Returns:
-        One mapping an evaluation, names without the trainer's ``eval_`` prefix.
+        One mapping for each evaluation, with names without the trainer's ``eval_`` prefix.
     """
     return [
         {"step": record["step"]} | {k.removeprefix("eval_"): v for k, v in record.items() if "guard/" in k}

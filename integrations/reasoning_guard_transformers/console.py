@@ -1,4 +1,4 @@
-"""The trainer's console: one line an evaluation instead of every number that trackers get."""
+"""The trainer's console: one line for each evaluation, instead of every number that trackers get."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from reasoning_guard.hosting import show
 
 
 class Console:
-    """While it is open, the trainer's own printers leave the guard's numbers to one line.
+    """While open, it replaces the guard's numbers in the trainer's own printers by one line.
 
-    Only what is printed changes: trackers, ``state.log_history`` and every other callback get the record as it is.
+    Only what is printed changes. Trackers, ``state.log_history`` and every other callback get the record as it is.
 
     Args:
         trainer: The trainer.
@@ -26,7 +26,7 @@ class Console:
         self._printers: list[Any] = []
 
     def open(self) -> None:
-        """Begin; a second call changes nothing."""
+        """Begin. A second call changes nothing."""
         if self._printers:
             return
         for callback in self._trainer.callback_handler.callbacks:

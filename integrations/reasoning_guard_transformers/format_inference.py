@@ -1,4 +1,4 @@
-"""Which format do this run's completions have? Read off the training data, so that one line is enough."""
+"""Find the format of a run's completions from the training data, so that one line is enough."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from reasoning_guard.formats import TraceFormat
 
 
 def format_of_trainer(trainer: Trainer, tokenizer: PreTrainedTokenizerBase, problems: Any) -> TraceFormat:
-    """The preset in which most of the training examples (or worked reference solutions) state an answer.
+    """Find the preset in which most training examples (or worked reference solutions) state an answer.
 
     Args:
-        trainer: Its ``train_dataset`` is looked at, the first 64 examples of it; a stream of PyTorch's is not, since
-            nobody can put back what was read from it.
+        trainer: The trainer. The first 64 examples of its ``train_dataset`` are looked at, unless that is a PyTorch
+            stream, since nobody can put back what was read from it.
         tokenizer: Decodes examples that are token ids.
-        problems: Held-out problems; their worked solutions are looked at where the training data say nothing.
+        problems: Held-out problems. Their worked solutions are looked at if the training data say nothing.
 
     Returns:
-        The preset; "plain", with a warning, when none fits most examples.
+        The preset; "plain", with a warning, if none fits most examples.
     """
     return infer_format(
         {"training examples": _texts(trainer.train_dataset, tokenizer), "held-out solutions": solutions(problems)}

@@ -1,7 +1,7 @@
-"""Getting numbers into a trainer's log, where trackers, history, best-model selection and early stopping all see them.
+"""Get numbers into a trainer's log, where trackers, history, best-model selection and early stopping see them.
 
-``on_evaluate`` comes after the record was logged, and reporters hear ``on_log`` before any user callback. The record on
-its way into ``trainer.log`` is the one place that all of them share.
+``on_evaluate`` comes after the record was logged, and reporters hear ``on_log`` before any user callback. So the record
+on its way into ``trainer.log`` is the one place that all of them share.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from transformers import Trainer
 
 
 class LogStream:
-    """Listens to the evaluation records of a trainer and writes records of its own.
+    """Listens to the evaluation records of a trainer, and writes records of its own.
 
     Args:
         trainer: The trainer.
-        add: Called with every evaluation record before it is logged; may add to it.
+        add: Called with every evaluation record before it is logged. It may add to the record.
     """
 
     def __init__(self, trainer: Trainer, add: Callable[[dict[str, float]], None]) -> None:
@@ -28,7 +28,7 @@ class LogStream:
         self._own_log: Any = None
 
     def open(self) -> None:
-        """Begin to listen; a second call changes nothing."""
+        """Begin to listen. A second call changes nothing."""
         if self._listening:
             return
         self._listening = True
@@ -44,9 +44,9 @@ class LogStream:
         self._trainer.log = self._own_log = log
 
     def close(self) -> None:
-        """Give the trainer the ``log`` back that it had; under one that was put on later, ours stays and does nothing.
+        """Give the trainer back the ``log`` that it had. Under a later wrapper, this one stays and does nothing.
 
-        Where that one goes, ours goes with it: a second guard's gives back what was there before both.
+        When the later wrapper goes, this one goes with it: a second guard's gives back what was there before both.
         """
         if not self._listening:
             return
@@ -68,14 +68,15 @@ class LogStream:
 
     @property
     def before(self) -> Any:
-        """The ``log`` that the trainer itself had when this one was put on, None where it was its class's."""
+        """The ``log`` that the trainer itself had before; None if it was its class's."""
         return self._instance_log
 
     def write(self, numbers: Mapping[str, float]) -> None:
-        """Log a record of our own.
+        """Log a record of the guard's own.
 
-        Through the base class: TRL's ``log`` empties its pending training metrics into whatever it is given. And
-        logging clears the trainer's wish to log, which at this very step may be for its own loss.
+        This goes through the base class, because TRL's ``log`` empties its pending training metrics into whatever it is
+        given. The trainer's wish to log, which logging clears, is kept, since at this very step it may be for its own
+        loss.
 
         Args:
             numbers: Name to value.
@@ -89,8 +90,8 @@ class LogStream:
 
 
 def is_evaluation(logs: Mapping[str, float]) -> bool:
-    """Whether a record is a trainer's evaluation, which says how long it took, and not a value of somebody else's.
+    """Say whether a record is a trainer's evaluation, which says how long it took, and not somebody else's value.
 
-    Others log where they like, on the main process alone too; an evaluation is one of all processes.
+    Others log where they like, even on the main process alone. An evaluation belongs to all processes.
     """
     return any(key.startswith("eval_") and key.endswith("_runtime") for key in logs)

@@ -10,9 +10,9 @@ from reasoning_guard.sinks import Sink, TensorBoardSink, WandbSink
 
 
 def sinks_of(trainer: Trainer) -> list[Sink]:
-    """A sink for every tracker of the trainer that shows text and images: TensorBoard's writer, the active W&B run.
+    """Make a sink for every tracker that shows text and images: TensorBoard's writer, the active W&B run.
 
-    Trackers open on the main process only, and when training begins; elsewhere and earlier the list is empty.
+    Trackers open on the main process only, when training begins. Elsewhere and earlier, the list is empty.
 
     Args:
         trainer: A trainer whose ``on_train_begin`` has reached its reporters.

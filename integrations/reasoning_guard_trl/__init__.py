@@ -1,4 +1,4 @@
-"""The rewards of :mod:`reasoning_guard.rewards`, wired to TRL's trainers: they find model and tokenizer themselves."""
+"""The rewards of :mod:`reasoning_guard.rewards` for TRL's trainers, in which they find model and tokenizer."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ logger = logging.getLogger(__name__)
 
 
 class InTrainer(TraceReward):
-    """Mixed into a reward: the first call attaches it to the trainer, before the first optimizer step.
+    """Mixin for a reward: the first call attaches it to the trainer, before the first optimizer step.
 
-    TRL passes no policy, but ``log_metric`` is a method of the trainer, and so leads to it (GRPO and RLOO). Trainers
-    that pass none are served by :meth:`TraceReward.attach` or by a given ``scorer`` and ``tokenizer``.
+    TRL passes no policy, but ``log_metric`` is a method of the trainer and so leads to it (GRPO and RLOO). For trainers
+    that pass no ``log_metric``, use :meth:`TraceReward.attach`, or give ``scorer`` and ``tokenizer``.
     """
 
     def __init__(self, *args: Any, format: str | TraceFormat = "auto", **options: Any) -> None:

@@ -18,13 +18,13 @@ def build_preference_pairs(
     reward_weights: Sequence[float] | None = None,
     min_margin: float = 0.0,
 ) -> Dataset:
-    """Rank several traces of each problem by rewards and pair them for ``DPOTrainer``.
+    """Rank several traces of each problem by rewards, and pair them for ``DPOTrainer``.
 
     Args:
-        rows: One a problem: "prompt", "completions", and the columns that the rewards read (see
+        rows: One for each problem: "prompt", "completions", and the columns that the rewards read (see
             :func:`~reasoning_guard.rewards.preferences.preference_rows`).
         reward_funcs: Reward functions as GRPO takes them; give :class:`InfoGainReward` a ``scorer`` and ``tokenizer``.
-        reward_weights: A weight a function; default 1 each.
+        reward_weights: One weight for each function; default 1 each.
         min_margin: Pairs whose rewards differ by no more than this are left out.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Each reward of the core, finding its models in the trainer that calls it."""
+"""The rewards of the core, which here find their models in the trainer that calls them."""
 
 from __future__ import annotations
 

@@ -33,5 +33,5 @@ def worst_rows(baseline: Evaluation, current: Evaluation, name: str = "info_gain
 
 
 def shorten(text: str) -> str:
-    """At most :data:`LONGEST` characters of ``text``."""
+    """Return at most :data:`LONGEST` characters of ``text``."""
     return text if len(text) <= LONGEST else text[:LONGEST] + " […]"

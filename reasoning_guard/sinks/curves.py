@@ -1,4 +1,4 @@
-"""Answer curves as a picture, for trackers that show images: the baseline's grey, today's in colour."""
+"""Answer curves as a picture, for trackers that show images: the baseline's in grey, the present ones in colour."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def draw_curves(baseline: Evaluation, current: Evaluation, rows: Sequence[Row]) 
 
     Args:
         baseline: The evaluation to compare with; may be ``current`` itself.
-        current: The evaluation that ``rows`` belong to.
-        rows: What to draw; rows without a curve are left out.
+        current: The evaluation to which ``rows`` belong.
+        rows: The rows to draw; rows without a curve are left out.
 
     Returns:
-        Pixels ``[height, width, 3]``, or None where there is nothing to draw, or no matplotlib to draw it.
+        Pixels ``[height, width, 3]``, or None if there is nothing to draw, or no matplotlib to draw it with.
     """
     shown = [row for row in rows if row.curve]
     if not shown:

@@ -1,4 +1,4 @@
-"""How the charts are arranged on TensorBoard's custom-scalars page: what to look at first stands first."""
+"""Arrange the charts on TensorBoard's custom-scalars page: what to look at first comes first."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Chart:
     bands: bool = False
 
     def series(self) -> Iterator[tuple[str, str, str]]:
-        """Value, lower and upper tag of each line."""
+        """Return value, lower and upper tag of each line."""
         for tag in self.tags:
             yield tag, *band_tags(tag)
 
@@ -80,7 +80,7 @@ Layout = Mapping[str, Mapping[str, Chart]]
 
 
 def band_tags(tag: str) -> tuple[str, str]:
-    """Where the ends of a value's interval are written.
+    """Return the tags under which the ends of a value's interval are written.
 
     >>> band_tags("eval/guard/accuracy")
     ('guard_intervals/accuracy/lower', 'guard_intervals/accuracy/upper')
@@ -90,14 +90,14 @@ def band_tags(tag: str) -> tuple[str, str]:
 
 
 def layout(evaluation: Evaluation, prefix: str = "") -> dict[str, dict[str, Chart]]:
-    """Charts for the values that an evaluation holds.
+    """Choose charts for the values that an evaluation holds.
 
     Args:
         evaluation: Any evaluation of the run.
         prefix: What the host puts before the names of scalars, e.g. ``"eval/"``.
 
     Returns:
-        Category to title to chart, in the order in which people look: accuracy and InfoGain, faithfulness,
+        From category to title to chart, in the order in which people look: accuracy and InfoGain, faithfulness,
         calibration, behaviour, the rest of the suite as far as it was asked, cost.
     """
     known = {*evaluation.names(), *_ALWAYS, *(f"seconds_{part}" for part in evaluation.seconds)}

@@ -1,4 +1,4 @@
-"""One evaluation in one line, for consoles."""
+"""One evaluation on one line, for consoles."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SHOWN = ("info_gain", *names_of("used", "informative"))
 
 
 def one_line(baseline: Evaluation, current: Evaluation, alerts: Sequence[Alert] = ()) -> str:
-    """What a user wants to see of an evaluation while the run goes on; the records hold the rest.
+    """Say what a user wants to see of an evaluation while the run goes on; the records hold the rest.
 
     Args:
         baseline: The evaluation to compare with; may be ``current`` itself.
-        current: The evaluation to tell.
+        current: The evaluation to report.
         alerts: The guard's alerts; the open ones are named.
 
     Returns:

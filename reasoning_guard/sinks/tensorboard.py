@@ -1,4 +1,4 @@
-"""TensorBoard: the layout, intervals, worst traces, answer curves and alerts, through the host's own writer."""
+"""TensorBoard: layout, intervals, worst traces, answer curves and alerts, through the host's own writer."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ logger = logging.getLogger(__name__)
 
 
 class TensorBoardSink:
-    """What a log record cannot carry to TensorBoard.
+    """Writes to TensorBoard what a log record cannot carry.
 
     * The *Custom Scalars* page: accuracy and InfoGain on one chart with 95 % intervals, then faithfulness,
       calibration, behaviour, a closer look and cost.
     * The *Text* page: the three problems that lost most, and every alert.
-    * The *Images* page: their answer curves before and now, where matplotlib is installed.
+    * The *Images* page: their answer curves before and now, if matplotlib is installed.
 
     Args:
-        writer: The host's own ``SummaryWriter`` (PyTorch's or tensorboardX's); a second one in the same folder would
+        writer: The host's own ``SummaryWriter`` (PyTorch's or tensorboardX's). A second one in the same folder would
             split the run into two files.
         prefix: What the host puts before the names of scalars, e.g. ``"eval/"``.
     """
@@ -61,13 +61,13 @@ class TensorBoardSink:
 
 
 def intervals(evaluation: Evaluation) -> dict[str, float]:
-    """Ends of the 95 % intervals of the charted values, under the tags that the layout names.
+    """Return the ends of the charted values' 95 % intervals, under the tags that the layout names.
 
     Args:
         evaluation: An evaluation.
 
     Returns:
-        Tag to value: the first set's values, and accuracy of the others.
+        From tag to value: the first set's values, and accuracy of the others.
     """
     found: dict[str, float] = {}
     for (set, name), estimate in snapshot(evaluation).estimates.items():
@@ -85,8 +85,8 @@ def _ends(tag: str, estimate: Estimate) -> dict[str, float]:
 def write_layout(writer: Any, page: Layout) -> None:
     """Arrange the custom-scalars page.
 
-    ``add_custom_scalars`` takes one line a margin chart, TensorBoard itself any number; so the layout goes in with the
-    first line of each, and the others are added to the message before it is written.
+    ``add_custom_scalars`` takes only one line for each margin chart, while TensorBoard itself takes any number. So the
+    layout goes in with the first line of each chart, and the others are added to the message before it is written.
 
     Args:
         writer: A ``SummaryWriter``.

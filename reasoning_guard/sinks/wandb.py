@@ -13,11 +13,11 @@ COLUMNS = ("step", "id", "prompt", "completion", "answer", "reference", "info_ga
 
 
 class WandbSink:
-    """What a log record cannot carry to Weights & Biases.
+    """Sends to Weights & Biases what a log record cannot carry.
 
     Args:
         run: The host's active run.
-        media: The module that has ``Table`` and ``Image``, which is ``wandb`` itself. Without it only alerts are sent.
+        media: The module that has ``Table`` and ``Image``, which is ``wandb`` itself. Without it, only alerts are sent.
         step_name: Name of the host's own step in its records, written beside each table so that both share an axis.
     """
 
@@ -41,6 +41,6 @@ class WandbSink:
         self.run.log({**shown, self.step_name: current.step})
 
     def alert(self, alert: Alert) -> None:
-        """Send the alert; users choose on their side whether it reaches them."""
+        """Send the alert. Users choose on their side whether it reaches them."""
         level = "WARN" if alert.severity == "alarm" else "INFO"
         self.run.alert(title=f"reasoning_guard: {alert.rule}", text=alert.text(), level=level)
