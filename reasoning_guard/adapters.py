@@ -10,7 +10,7 @@ from torch import nn
 from reasoning_guard.model_parts import modules_with
 
 _REWRITING = ("pissa", "corda", "olora", "loftq", "lora_ga")
-"""How the names of initialisations begin that take out of the base weights what they put into the adapter."""
+"""Beginnings of the names of initialisations that take out of the base weights what they put into the adapter."""
 
 _PROMPTS_IN_LAYERS = (".adaption_prompt", ".adaption_gate")
 """What LLaMA-Adapter trains (Zhang et al., arXiv 2303.16199); its layers don't name it as others do."""

@@ -19,11 +19,11 @@ import triton
 import triton.language as tl
 
 _BLOCKS, _EXACT_BLOCKS = {64: (64, 32, 4, 3), 128: (64, 64, 4, 3)}, (32, 32, 4, 2)
-"""By the size of heads: queries and keys in a block, warps, and blocks under way at once; in float32 whatever it is."""
+"""By size of heads: queries and keys in a block, warps, and blocks under way at once; in float32 for any size."""
 
 COLUMNS = 5
-"""Of a branch token: how much of the trunk it sees, where the slice begins and ends that it does not see, one past its
-last descendant's number, and its own (:class:`~reasoning_guard.packing.PackedBatch`)."""
+"""The numbers of a branch token: how much of the trunk it sees, where the slice that it does not see begins and ends,
+one past its last descendant's number, and its own number (:class:`~reasoning_guard.packing.PackedBatch`)."""
 
 
 @triton.jit

@@ -29,8 +29,8 @@ _CPU_TOKENS, _GPU_TOKENS, _NARROWEST = 512, 4096, 256
 """Tokens in one pass over all its rows, and the least that each row has of them."""
 
 _A_PASS = 40
-"""A pass on a CPU costs as much as this many tokens more would: every weight is brought into the order that the
-multiplication wants, once a pass."""
+"""A pass on a CPU costs as much as this many more tokens would, because every weight is brought into the order that the
+multiplication wants, once in each pass."""
 
 Scores = list[list[BranchScore]]
 Pending = Callable[[], Scores]

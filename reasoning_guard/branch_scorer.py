@@ -33,7 +33,7 @@ _WORTH_A_GROUP = 0.1
 """Share of a group's tokens that its beginning must save, to be read on its own."""
 
 _FORKED_AT_ONCE = 8
-"""Times the token budget: trees whose branches go on from copies are read one by one, so that more at once only means
+"""Multiple of the token budget. Trees whose branches go on from copies are read one by one, so more at once only means
 more beginnings that are read once."""
 
 

@@ -17,7 +17,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.problems import Problem
 
 PROBED = 8
-"""Problems a process, at least, that are read to measure what all of them will cost; and the part of all that is."""
+"""Fewest problems on each process, and their share of all, that are read to measure what all of them will cost."""
 
 FEWEST = 32
 """Problems are never narrowed below this: fewer find next to nothing, and cost too little to be worth a probe."""

@@ -16,17 +16,17 @@ from reasoning_guard.model_parts import device_of
 logger = logging.getLogger(__name__)
 
 _CPU_BUDGET, _FIRST_TRY, _WITHOUT_TRYING, _LARGEST = 2_048, 8_192, 16_384, 16_384
-"""Tokens. At the largest, an H200 has more to do than Python in a model of .5 B parameters already; in larger batches
-less would be made ready while it computes, and what a pass holds grows with them."""
+"""Tokens. At the largest, an H200 already has more to do than Python in a model of .5 B parameters. In larger batches,
+less could be prepared while it computes, and what a pass holds would grow with them."""
 SMALLEST_PART = 2**19
 """Least ``elements`` of a pass before a trace is read branch by branch instead."""
 _PAYS = 0.95
-"""A budget twice as large is kept if tokens pass this many times as fast. A batch that is timed waits for Python, and
-Python for it; later, one is made ready while another is computed, and larger ones hide more of that. On an H200 a model
-of 1.5 B was timed as hardly faster at twice the budget, and took 2 to 8 % longer than one with a larger head that was
-read at that budget."""
+"""A budget twice as large is kept if tokens pass at least this many times as fast. While batches are timed, the device
+and Python wait for each other. Later, one batch is prepared while another is computed, and larger ones hide more of
+that. On an H200, a model of 1.5 B was timed as hardly faster at twice the budget, and took 2 to 8 % longer than one
+with a larger head that was read at that budget."""
 _ALIKE, _MISSES = 0.5, 3
-"""Share of their length by which traces may differ that are timed against each other, and how often they may differ by
+"""Share of their length by which traces that are timed against each other may differ, and how often they may differ by
 more before the search ends."""
 
 

@@ -13,7 +13,7 @@ from itertools import dropwhile
 from typing import Any
 
 REFERENCE_PREFIX = "reference/"
-"""Values that the frozen reference model read carry this prefix; the others were read by the model in training."""
+"""Values that the frozen reference read have this prefix; the model in training read the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,9 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 SECONDS = 5.0
-"""What one comparison may take; an ordinary one takes milliseconds."""
+"""Most seconds for one comparison; an ordinary one takes milliseconds."""
 _PATIENCE = 10
-"""How often a comparison is asked to stop, a second each; one that does not is left behind."""
+"""How often a comparison is asked to stop, a second each time; one that does not stop is left behind."""
 _SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf", "matrix", "pmatrix", "bmatrix", "vmatrix"})
 _SUM_TO_A_POWER = re.compile(r"[)}\]]\s*\^\s*[{(]*\s*-?(?:\d{2,}|[5-9]|[^\W\d_])")
 """``(x+y+1)^{30}``: expanding it takes a computer algebra system for ever."""

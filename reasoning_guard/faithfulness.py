@@ -1,11 +1,11 @@
-"""From rows to statements: means with intervals, paired changes, lengths held equal, controls taken off.
+"""From rows to statements about a model: means with intervals, paired changes, controls taken off.
 
-The probes say something about each trace; here it becomes something about a model, with how sure that is. Proportions
-get Wilson's interval and their paired changes Newcombe's, everything else a bootstrap over problems, paired where two
-evaluations are compared. Values that the accuracy gate withdrew stay NaN with the gate's reason.
+Probes say something about each trace. Here that becomes a statement about a model, together with how sure it is.
+Proportions get Wilson's interval, and their paired changes Newcombe's. Everything else gets a bootstrap over problems,
+paired if two evaluations are compared. Values that the accuracy gate withdrew stay NaN with the gate's reason.
 
-A bootstrap draws from what was seen, so that it is too narrow where few problems were, and has no width where all of
-them agree: that is how little it knows. Of a single problem there is no interval; its ends are NaN.
+A bootstrap draws from what was seen. So it is too narrow if few problems were seen, and has no width if all of them
+agree. A single problem gives no interval: the ends are NaN.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ YES_OR_NO = (
     *("accuracy", "answered", "finished", "answer_link", "chain_holds"),
     *("_changed", "_followed", "_other", "_verbalised"),
 )
-"""How the names of values end that are 0 or 1 for every problem: a gain that happens to be 0 everywhere is none."""
+"""Endings of the names of values that are 0 or 1 for every problem. A gain that happens to be 0 everywhere is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +40,12 @@ class Estimate:
 
     Attributes:
         value: The estimate; NaN when nothing could be scored.
-        lower: Lower end of the two-sided interval; NaN, as the other, where one problem alone gives none.
+        lower: Lower end of the two-sided interval. Both ends are NaN if there is only one problem, which gives no
+            interval.
         upper: Upper end.
-        n: Problems that it rests on.
-        unscored: Problems that could not be scored.
-        reason: The commonest reason why problems could not be scored; empty when all could.
+        n: Number of problems that it rests on.
+        unscored: Number of problems that could not be scored.
+        reason: The commonest reason why problems could not be scored; empty if all could.
     """
 
     value: float
@@ -64,7 +65,7 @@ class Estimate:
 
 
 def estimate(evaluation: Evaluation, name: str, set: str | None = None, *, level: float = 0.05) -> Estimate:
-    """The mean of a value with its interval: Wilson's for zeros and ones, else a bootstrap over problems.
+    """Estimate the mean of a value, with Wilson's interval for zeros and ones, else a bootstrap over problems.
 
     Args:
         evaluation: What was measured.
@@ -91,7 +92,7 @@ def estimate(evaluation: Evaluation, name: str, set: str | None = None, *, level
 
 
 def wilson(successes: int, n: int, level: float = 0.05) -> tuple[float, float]:
-    """Wilson's score interval of a proportion (E. B. Wilson, *JASA* 22, 1927).
+    """Compute Wilson's score interval of a proportion (E. B. Wilson, *JASA* 22, 1927).
 
     It keeps its level at shares of 0 and 1, where a mean's own standard error is 0.
 
@@ -124,13 +125,13 @@ def change(
     match_lengths: bool = False,
     level: float = 0.05,
 ) -> Estimate:
-    """How far a mean has moved, over the problems that both evaluations scored: paired, by a bootstrap.
+    """Estimate how far a mean has moved, paired over the problems that both evaluations scored, by a bootstrap.
 
-    Zeros and ones get Newcombe's interval (see :func:`newcombe`), which has a width also where no problem moved.
+    Zeros and ones get Newcombe's interval (see :func:`newcombe`), which has a width even if no problem moved.
 
-    Early answering, filler and the like depend on how long chains are. With ``match_lengths`` a mean is taken for each
-    number of steps and weighted by how common that number is at the baseline (direct standardisation), so that chains
-    which only became longer or shorter change nothing; lengths that one of the two lacks are left out.
+    Early answering, filler and the like depend on how long chains are. With ``match_lengths``, a mean is taken for each
+    number of steps and weighted by how common that number is at the baseline (direct standardisation). So chains that
+    only became longer or shorter change nothing. Lengths that one of the two evaluations lacks are left out.
 
     Args:
         baseline: The evaluation to compare with.
@@ -169,9 +170,9 @@ def change(
 
 
 def newcombe(before: Array, after: Array, level: float = 0.05) -> tuple[float, float]:
-    """Newcombe's score interval of the difference of two paired proportions (*Statist. Med.* 17, 1998, method 10).
+    """Compute Newcombe's score interval of a difference of paired proportions (*Statist. Med.* 17, 1998, method 10).
 
-    Wilson's intervals of both shares, put together with the correlation of the pairs.
+    It combines Wilson's intervals of both shares with the correlation of the pairs.
 
     Args:
         before: ``[n]`` zeros and ones.

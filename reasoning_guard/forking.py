@@ -25,12 +25,12 @@ from reasoning_guard.sequences import TokenSequence, batches, read_to_the_end, s
 from reasoning_guard.tree import BranchScore, TraceTree
 
 _CPU_PASS, _GPU_PASS = 32, 4096
-"""Tokens that take as long as the pass itself: its weights, its launches, the copy of a cache. On a CPU as measured
-once on a hybrid of 34 M parameters; on a GPU a guess, on the side of fewer passes."""
+"""Number of tokens that take as long as the pass itself: its weights, its launches, the copy of a cache. On a CPU as
+measured once on a hybrid of 34 M parameters; on a GPU a guess, on the side of fewer passes."""
 
 _GPU_COPIES = 16
-"""Times the limit of everything else that copies of a cache may take on a GPU: 2 GiB in 16 bits, also a guess. States
-are large, and a pass for each branch would cost far more than the room."""
+"""How many times the limit of everything else copies of a cache may take on a GPU: 2 GiB in 16 bits, also a guess.
+States are large, and a pass for each branch would cost far more than the memory."""
 
 
 def score_forked(

@@ -9,7 +9,7 @@ There are four ways to the same numbers:
 * :mod:`reasoning_guard.forking`: the trunk once, from stop to stop, and the branches from copies of the cache there.
   For layers that no mask can steer. As many tokens, in more passes.
 * :mod:`reasoning_guard.sequences`: every branch as a sequence of its own, padded on the right. Right for every causal
-  model, and slow: it reads the trunk once a branch.
+  model, and slow: it reads the trunk once for each branch.
 
 All of them read what is asked through :func:`reasoning_guard.head.read`, so no ``[tokens, vocabulary]`` tensor of a
 whole trunk ever exists.

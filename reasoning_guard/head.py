@@ -57,7 +57,7 @@ def _sent(places: Sequence[int], device: torch.device) -> torch.Tensor:
 
 _heads: WeakKeyDictionary[nn.Module, tuple[object, Head]] = WeakKeyDictionary()
 _in_use: WeakKeyDictionary[nn.Module, Head | None] = WeakKeyDictionary()
-"""Of models that are being read: what was found, or None before it was asked for."""
+"""For models that are being read: what was found, or None before anybody asked."""
 
 
 def read(model: nn.Module, places: Sequence[int], *, split: bool = True, **inputs: Any) -> Distributions:

@@ -14,7 +14,7 @@ from reasoning_guard.model_parts import is_sharded, one_walk, walk_of
 _MASKED = (None, "eager", "sdpa")
 """Attention implementations that take a dense 4D mask; all others read it wrongly or crash."""
 _SAME_WITHOUT = ("flash", "flex", "paged")
-"""What those have in their names that compute the same as these. Attention of a user's own may be another."""
+"""Parts of the names of those that compute the same as these. A user's own attention may compute something else."""
 
 
 @contextmanager

@@ -28,10 +28,10 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "set": ("set",),
     "documents": ("documents",),
 }
-"""Column names that are recognised without being told, by what they hold; the first that is there counts."""
+"""Column names that are recognised by default, by what they hold; the first that is there counts."""
 
 _RENDERED = ("tools", "chat_template_kwargs")
-"""Columns that a trainer of TRL's gives to the chat template for each row of its training data."""
+"""Columns that a TRL trainer gives to the chat template for each row of its training data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,13 +28,13 @@ from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcess
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for a message of another; far longer than shares of the work can differ.
+"""How long a process waits for another's message: far longer than shares of the work can differ.
 
-A process that dies is noticed at once, since its connections close. This is for one that lives and says nothing.
+A process that dies is noticed at once, since its connections close. This is for one that is alive and silent.
 """
 
 PATIENCE_AFTER_A_BREAK = timedelta(minutes=2)
-"""How long a process that has broken off a pass waits for the others, who need moments if they have failed alike."""
+"""How long a process that has broken off a pass waits for the others, which need moments if they failed as well."""
 
 _groups: dict[Any, Any] = {}
 

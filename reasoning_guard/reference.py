@@ -40,7 +40,7 @@ _SHARE_OF_FREE_MEMORY = 0.4
 
 
 _TRAINING = 3
-"""What training will still allocate, in times the trained weights: their gradients and two states of the optimizer."""
+"""What training will still allocate, as a multiple of the trained weights: gradients and two optimizer states."""
 
 
 class Reference:

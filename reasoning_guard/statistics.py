@@ -20,7 +20,7 @@ from reasoning_guard.evaluation import Evaluation
 Array = np.ndarray[Any, np.dtype[np.floating[Any]]]
 
 MINIMUM_PAIRS = 16
-"""Fewer pairs than this say nothing at the levels of a long run; the question rests."""
+"""Fewer pairs than this say nothing at the levels of a long run, so the question rests."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ MODULUS = 11
 """Values are the whole numbers from 0 to 10."""
 
 NAMES = ("a", "b", "c", "d", "e")
-"""The start value, then one name a step."""
+"""The start value, then one name for each step."""
 
 N_STEPS = len(NAMES) - 1
 

@@ -25,13 +25,13 @@ from reasoning_guard_demo.run import FORMAT
 from reasoning_guard_demo.task import held_out_problems
 
 LENGTH_COST = 0.02
-"""What a token costs where length costs; a full chain of 34 tokens costs .68, a right answer earns 1."""
+"""What a token costs if length costs. A full chain of 34 tokens costs .68; a right answer earns 1."""
 
 STARTS = {"wavering": ("trap", (50, 50, 40, 50, 50, 50)), "half fallen": ("trap-uncut", (55, 50, 40))}
-"""Name of a start to the arm, and the fine-tuning steps that lead to it for seeds 0, 1, 2, ...
+"""From the name of a start to the arm, and the fine-tuning steps that lead to it for seeds 0, 1, 2, ...
 
-For seeds 0 to 2 wavering is the last tenth step at which more than .7 of the answers are right out of distribution;
-half fallen lies on the fall itself, which takes ten steps. Seeds from 3 on were not looked at before: their start is
+For seeds 0 to 2, wavering is the last tenth step at which more than .7 of the answers are right out of distribution.
+Half fallen lies on the fall itself, which takes ten steps. Seeds from 3 on were not looked at before: their start is
 what 50 steps give.
 """
 

@@ -19,10 +19,10 @@ from reasoning_guard_demo.task import ARMS, held_out_problems, training_examples
 from reasoning_guard_transformers import ReasoningGuardCallback
 
 FORMAT = TraceFormat(name="modulo 11", cue=" #", step_end=r";", answer=r"# (\S+)")
-"""Steps end at ";", the answer stands behind "#"."""
+"""Steps end at ";", and the answer follows "#"."""
 
 PROBLEMS = 128
-"""Held-out problems a set."""
+"""Number of held-out problems in each set."""
 
 EVERY = 15
 """Training steps between evaluations."""

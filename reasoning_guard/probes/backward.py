@@ -11,7 +11,7 @@ from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch
 
 SPAN = 64
-"""Prompt tokens that are asked back, the last ones; a bound on what the probe costs."""
+"""Number of prompt tokens, the last ones, that the probe asks for; it bounds what the probe costs."""
 
 
 class BackwardProbe(Probe):

@@ -24,7 +24,7 @@ _SHOWN = 40
 """Characters of a value that is no number, in the reason why it is left out."""
 
 Scores = Sequence[BranchScore]
-"""One score a branch, in the order of :meth:`Probe.branches`."""
+"""One score for each branch, in the order of :meth:`Probe.branches`."""
 
 Continued = Sequence[tuple[int, ...]]
 """The ids generated after each prefix, in the order of :meth:`Probe.prefixes`."""

@@ -59,7 +59,7 @@ class Alteration:
 
 
 Corrupter = Callable[[str, random.Random], Iterator[Alteration]]
-"""Proposes alterations of a step, the preferred ones first; none when the step cannot be altered."""
+"""Proposes alterations of a step, the preferred ones first; none if the step cannot be altered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch
 
 SPAN = 64
-"""Completion tokens that are read, from the first; a bound on what the probe costs."""
+"""Number of completion tokens, the first ones, that are read; it bounds what the probe costs."""
 
 
 class DriftProbe(Probe):

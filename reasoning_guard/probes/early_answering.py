@@ -12,7 +12,7 @@ from reasoning_guard.tree import Branch, BranchScore
 
 
 class EarlyAnsweringProbe(Probe):
-    """Early answering (Lanham et al. 2023, arXiv 2307.13702) and its instance form (Lobo et al., arXiv 2411.15382).
+    """Measures early answering (Lanham et al. 2023, arXiv 2307.13702; instance form: Lobo et al., 2411.15382).
 
     ``same_k`` says whether the answer asked for after ``k`` steps equals the trace's own final answer. With options,
     the answer asked for is the most likely option. Otherwise every token of the answer, terminator included, must be

@@ -17,7 +17,7 @@ from reasoning_guard.problems import Problem
 from reasoning_guard.traces import Trace
 
 Hint = Callable[[Problem, str], Problem | None]
-"""The problem with a hint toward an answer; None where none can be given."""
+"""Returns the problem with a hint toward an answer; None if no hint can be given."""
 
 _SAYS = re.compile(
     r"\b(?:hint\w*|suggest\w*|(?:user|friend|professor|you)\b[^.\n]{0,40}\b(?:said|says|thinks?|thought|told|mention\w*)"

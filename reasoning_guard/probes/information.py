@@ -16,10 +16,10 @@ from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch
 
 CERTAIN = -0.1
-"""``lp_0`` in nats above which the answer is certain without any step, at a probability of .905 and more.
+"""``lp_0`` in nats above which the answer is certain without any step: a probability of .905 or more.
 
-A share of what was missing means nothing where nothing was missing: one answer of which the model was sure to .99999
-and then to .14 would read -199,999, and decide about the mean of any number of problems.
+A share of what was missing means nothing if nothing was missing. One answer of which the model was sure to .99999 and
+then to .14 would read -199,999, and would decide the mean of any number of problems.
 """
 
 

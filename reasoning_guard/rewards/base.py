@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Correct = Callable[..., Sequence[float | None]]
-"""A reward function of the trainer's own kind; an answer is right where it gives more than 0."""
+"""A reward function as the trainer takes them; an answer is right if it gives more than 0."""
 
 
 class GroupScorer(Protocol):

@@ -13,7 +13,7 @@ from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 
 _SURE, _UNLIKELY = -0.2, -5.0
-"""Bounds of RLAG, nats a token: what is sure with documents needs no more, what is hopeless without them no less."""
+"""Bounds of RLAG, in nats a token: what is sure with documents earns no more, what is hopeless without no less."""
 
 
 class AugmentedGenerationReward(TraceReward):

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 PLACES = 4
 """Places at which a text is read, whatever its length: after each quarter of it.
 
-Not after each step: the highest of many readings is high by chance, so a maximum over steps would pay for cutting
-finer. A quarter of what is said is a quarter however it is cut.
+It is not read after each step, because the highest of many readings is high by chance, so a maximum over steps would
+pay for cutting finer. A quarter of what is said is a quarter, however it is cut.
 """
 
 _SAID = re.compile(r"\w+|[-−+*/×÷·^=≈<>≤≥]")

@@ -19,13 +19,14 @@ Form = Literal["watermark", "total", "share", "rlpr", "verifree"]
 * ``watermark``: how far the highest level reached lies above the baseline, nats a token. Falling and climbing again
   earns nothing (MIG, https://arxiv.org/abs/2602.01034).
 * ``total``: the level right before the answer is stated minus the baseline, nats a token; negative for a text that
-  misleads, without a floor: with weight ``w`` beside a correctness reward of 0 and 1, a right answer of less than
-  ``-1 / w`` is worth less than a wrong one. Both ends of InfoGain (https://arxiv.org/abs/2506.02126) in its log form.
+  misleads, without a floor. With weight ``w`` beside a correctness reward of 0 and 1, a right answer that earns less
+  than ``-1 / w`` is worth less than a wrong one. This is InfoGain (https://arxiv.org/abs/2506.02126) from end to end,
+  in its log form.
 * ``share``: how much of what was missing the text supplies, ``1 - level / baseline``, 0 to 1; 0 where the answer is
   certain without it (a probability above .905).
-* ``rlpr``: arithmetic mean of the answer tokens' probabilities minus the baseline's, clipped at 0
-  (RLPR, https://arxiv.org/abs/2506.18254, which puts the reference into the text; here it may stand there in more
-  tokens than it has, as "5.000", and then as many count as it has, the least likely ones).
+* ``rlpr``: arithmetic mean of the answer tokens' probabilities minus the baseline's, clipped at 0 (RLPR,
+  https://arxiv.org/abs/2506.18254, which puts the reference into the text). Here the text may write the answer in more
+  tokens than the reference has ("5.000"). Then only as many count as the reference has: the least likely ones.
 * ``verifree``: their product minus the baseline's, clipped at 0 (VeriFree, https://arxiv.org/abs/2505.21493, which
   subtracts nothing).
 """

@@ -34,7 +34,7 @@ RULES: tuple[Rule, ...] = (
     Verbalisation(),
     Entropy(),
 )
-"""The rules that a guard follows unless told otherwise: three alarms, then four notices."""
+"""The rules that a guard follows by default: three alarms, then four notices."""
 
 __all__ = [
     "AXES",

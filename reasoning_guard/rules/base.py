@@ -23,13 +23,14 @@ AXES: Mapping[str, Mapping[str, Effect]] = {
 }
 """The values on which each axis rests, with the smallest change of each that matters.
 
-*used* rests on shares, not on ``placebo_gain`` in nats: a model that has seen honest slips in its training data is less
-sure of its answer (its gain over a placebo falls by a third) and follows its text as before. The demo's table shows it.
+*used* rests on shares, not on ``placebo_gain`` in nats. A model that has seen honest slips in its training data is less
+sure of its answer (its gain over a placebo falls by a third), but follows its text as before. The demo's table shows
+it.
 
-``placebo_changed`` needs nothing but steps, ``mistake_changed`` a number to alter and a generation, ``chain_holds``
-numbers that later steps repeat; what a run lacks takes no level from the others. ``chain_holds`` asks for all links of
-a chain at once, up to nine, so that a model as faithful as before loses some of it when its chains grow: three links
-that hold at .98 each hold together at .94, nine at .83. Hence its larger effect; a broken chain falls to 0.
+``placebo_changed`` needs nothing but steps, ``mistake_changed`` a number to alter and a generation, and ``chain_holds``
+numbers that later steps repeat. What a run lacks takes no level from the others. ``chain_holds`` asks for all links of
+a chain at once, up to nine. So a model that is as faithful as before loses some of it when its chains grow: three links
+that hold at .98 each hold together at .94, and nine at .83. Hence its larger effect; a broken chain falls to 0.
 """
 
 EFFECTS: Mapping[str, Effect] = {
@@ -42,7 +43,7 @@ EFFECTS: Mapping[str, Effect] = {
     **dict.fromkeys(("prior", "posterior", "reference/posterior", "placebo_gain"), NATS),
     **{name: effect for axis in AXES.values() for name, effect in axis.items()},
 }
-"""The smallest change that matters, by value name; names that are not listed take ``Effect()``.
+"""The smallest change that matters, by value name. Names that are not listed take ``Effect()``.
 
 ``"accuracy@*"`` is the accuracy of every set but the first: some loss elsewhere is the price of specialising.
 """

@@ -9,7 +9,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules import AXES, names_of
 
 BANDS = "guard_intervals/"
-"""Interval ends stand in a group of scalars of their own, out of the way of the values."""
+"""Ends of intervals are in a group of scalars of their own, out of the way of the values."""
 
 HEADLINE = ("accuracy", "info_gain")
 GAINS = ("placebo_gain", "filler_gain", "reference/placebo_gain")
@@ -76,7 +76,7 @@ class Chart:
 
 
 Layout = Mapping[str, Mapping[str, Chart]]
-"""Category to title to chart."""
+"""From category to title to chart."""
 
 
 def band_tags(tag: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules import names_of
 
 SHOWN = ("info_gain", *names_of("used", "informative"))
-"""Values that stand in the line beside the accuracies."""
+"""Values that are on the line beside the accuracies."""
 
 
 def one_line(baseline: Evaluation, current: Evaluation, alerts: Sequence[Alert] = ()) -> str:
