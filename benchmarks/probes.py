@@ -177,10 +177,10 @@ def _heading(device: str, steps: int, rounds: int, alone: float) -> list[str]:
     return [
         "# What each probe costs",
         "",
-        f"`python -m benchmarks.probes --steps {steps}`: multiples of InfoGain alone ({alone:.2f} s a trace; {how}; "
-        f"{platform.machine()}, torch {torch.__version__}); {steps} steps of {STEP} tokens behind {PROMPT} of prompt, "
-        "8 answer tokens, a Llama of 34 M parameters. Each line is InfoGain together with the probe. Times are medians "
-        f"of {rounds} rounds, with the range.",
+        f"What InfoGain costs together with a probe, as a multiple of InfoGain alone ({alone:.2f} s a trace). "
+        f"`python -m benchmarks.probes --steps {steps}`, {how} ({platform.machine()}, torch {torch.__version__}): "
+        f"a Llama of 34 M parameters, {steps} steps of {STEP} tokens behind {PROMPT} tokens of prompt, 8 answer tokens. "
+        f"Times are medians of {rounds} rounds, with the range.",
         "",
         "| InfoGain and | tokens fed | time |",
         "|---|---|---|",

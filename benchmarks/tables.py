@@ -11,6 +11,12 @@ from benchmarks.cells import Cell, Record
 from benchmarks.ways import SAMPLED, TOGETHER, Size, work_of
 
 NOTHING = "–"
+_KEPT = {
+    "cpu": "Freed memory stays with the process, as in one that has trained.",
+    "cuda": "(c), (d) and (e) may use cuDNN's attention, which has a plan for each length by then. The scorer, (a) and "
+    "(b), for which each length would be new, run without it. The scorer and (d) bypass the layers of autograd; the "
+    "others turn gradients off, as evaluation loops do.",
+}
 LIMIT_GOAL, _MANY = 1.10, 8
 
 
@@ -36,29 +42,26 @@ def report(records: Sequence[Record], device: str, left_out: Sequence[str] = ())
 
 
 def machine(records: Sequence[Record], device: str) -> str:
-    """What was measured on what."""
+    """What was measured on what, and what the columns mean."""
     where = "; ".join(dict.fromkeys(record.machine for record in records))
     dtype, time = ("bfloat16", "wall") if device == "cuda" else ("float32", "CPU")
-    loads = [record.load for record in records]
-    kept = {
-        "cpu": "Memory that was freed stays the process's, as in one that has trained. ",
-        "cuda": "(c), (d) and (e) may use cuDNN's attention, which has its plan for each length by then; the scorer, "
-        "(a) and (b), to whom each length would be a new one, run without. The scorer and (d) go past the layers of "
-        "autograd; the others turn gradients off, as evaluation loops do. ",
-    }[device]
-    return (
-        f"`python -m benchmarks.scoring --device {device}` on {where}. Llamas with random {dtype} weights, {time} "
-        "seconds. Prompts of 150 tokens and steps of 30 unless said. Ratios are taken within interleaved rounds: the "
-        "median, with the smallest and the largest, or one number for one round. (a) is a forward a prefix with all "
-        "logits, as the InfoGain authors do it; (b) a padded batch of all prefixes with answer logits only; (c) one "
-        "forward of the trace with its last token's logits; (d) the limit, one causal forward over as many tokens as "
-        "the tree has unique ones, with the scored logits and nothing done with them, several traces in batches of "
-        f"{TOGETHER[device]:,} tokens{', as are those of (c)' if device == 'cuda' else ''}; (e) one forward of the "
-        "trace with all logits, as a training step makes it. Differences are from a forward a branch, in nats; the run "
-        "fails where rounding cannot explain one. "
-        f"{kept}"
-        f"The machine had meanwhile a load of {min(loads):.1f} to {max(loads):.1f}, this benchmark's own included."
-    )
+    together, loads = f"several traces in batches of {TOGETHER[device]:,} tokens", [record.load for record in records]
+    return f"""`python -m benchmarks.scoring --device {device}` on {where}. Llamas with random {dtype} weights, {time} \
+seconds. Prompts have 150 tokens and steps 30, unless a table says otherwise. *n* is the number of steps, *answer* \
+that of the answer's tokens.
+
+What is compared, beside *shared*, the scorer itself:
+
+- (a) one forward for each prefix with all logits, as the InfoGain authors do it;
+- (b) one padded batch of all prefixes, with answer logits only;
+- (c) one forward of the trace with its last token's logits{f"; {together}" if device == "cuda" else ""};
+- (d) the limit: one causal forward over as many tokens as the tree has unique ones, with the scored logits and \
+nothing done with them; {together};
+- (e) one forward of the trace with all logits, as a training step makes it.
+
+Ratios are taken within interleaved rounds: the median, with the smallest and the largest, or one number for one \
+round. Differences are in nats, from one forward for each branch; the run fails where rounding cannot explain one. \
+{_KEPT[device]} The load of the machine was {min(loads):.1f} to {max(loads):.1f} meanwhile, including this benchmark."""
 
 
 def ratios(record: Record, one: str, other: str) -> list[float]:
@@ -152,7 +155,7 @@ def one_forward(records: Sequence[Record]) -> Iterator[str]:
     if not records:
         return
     yield "## Beside one forward: longer traces and larger models, answers of 8\n"
-    yield "By operations: what (d) takes beside (c), without those of attention.\n"
+    yield "*By operations*: the operations of (d) divided by those of (c), without those of attention.\n"
     yield (
         "| model, vocabulary | n | prompt | step | shared / (c) | shared / (d) | (d) / (c) | by operations | "
         "shared / (e) | shared, s | difference |\n|---|---|---|---|---|---|---|---|---|---|---|"
@@ -194,7 +197,7 @@ def many_traces(records: Sequence[Record]) -> Iterator[str]:
         return
     size = main[0].cell.size
     yield f"## {size.traces} traces in one call, prompts of {size.prompt} tokens and steps of {size.step}\n"
-    yield f"(a) and (b) go trace by trace: {SAMPLED} of the traces, which are equally long, stands for all.\n"
+    yield f"(a) and (b) go trace by trace. The traces are equally long, so {SAMPLED} of them stands for all.\n"
     yield (
         "| model, vocabulary | n | answer | (a) / shared | (b) / shared | shared / (c) | shared / (d) | (c), s | "
         "(d), s | shared, s | difference |\n|---|---|---|---|---|---|---|---|---|---|---|"
@@ -242,8 +245,8 @@ def hybrids(records: Sequence[Record]) -> Iterator[str]:
         return
     yield "## A hybrid of linear and full attention (3 to 1, as Qwen 3.5), one trace\n"
     yield (
-        "Random weights; its branches go on from copies of its cache: as many tokens, in more passes. No mask could "
-        "do for it what it does elsewhere, so it is not counted among the goals.\n"
+        "Random weights. Branches go on from copies of the cache: as many tokens, in more passes. Masks don't work for "
+        "such a model, so it is not counted among the goals.\n"
     )
     yield (
         "| model, vocabulary | n | answer | (a) / copies | (b) / copies | copies / (c) | copies / (d) | copies, s | "
@@ -265,7 +268,7 @@ def memory(records: Sequence[Record], device: str) -> Iterator[str]:
     how = "each way in a process of its own" if device == "cpu" else "as the GPU's allocator counts what is live"
     yield f"## Peak memory over the weights, MiB, {how}\n"
     of = "one trace" if device == "cpu" else "the traces that a plain forward reads at once"
-    yield f"Allowed: a plain forward's, the keys and values of {of} with branches, and 256 MiB."
+    yield f"Allowed: the peak of a plain forward, the keys and values of {of} with branches, and 256 MiB."
     several = next((r.cell.size for r in records if r.cell.size.traces > 1), Size(0, 0))
     yield (
         f"{several.traces} traces: prompts of {several.prompt} tokens, steps of {several.step}.\n"
