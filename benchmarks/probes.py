@@ -179,8 +179,8 @@ def _heading(device: str, steps: int, rounds: int, alone: float) -> list[str]:
         "",
         f"What InfoGain costs together with a probe, as a multiple of InfoGain alone ({alone:.2f} s a trace). "
         f"`python -m benchmarks.probes --steps {steps}`, {how} ({platform.machine()}, torch {torch.__version__}): "
-        f"a Llama of 34 M parameters, {steps} steps of {STEP} tokens behind {PROMPT} tokens of prompt, 8 answer tokens. "
-        f"Times are medians of {rounds} rounds, with the range.",
+        f"a Llama of 34 M parameters, {steps} steps of {STEP} tokens behind {PROMPT} tokens of prompt, 8 answer "
+        f"tokens. Times are medians of {rounds} rounds, with the range.",
         "",
         "| InfoGain and | tokens fed | time |",
         "|---|---|---|",

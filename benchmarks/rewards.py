@@ -134,8 +134,8 @@ _PAGE = """# What the rewards do and cost
 `python -m benchmarks.rewards` ({machine}, torch {torch}, one thread) trains the demo's tiny model under
 `GRPOTrainer`, for {steps} steps of 4 prompts x 8 completions, on prompts whose tag gives the answer away. There are 100
 held-out problems a set. A right answer earns 1, InfoGain has weight {weight}, and a token costs {cost} where length
-costs. A cell shows the seeds, separated by slashes, and the 95 % interval of the mean over all problems of all seeds. The
-first and the seventh column are read in distribution, all others out of distribution.
+costs. A cell shows the seeds, separated by slashes, and the 95 % interval of the mean over all problems of all seeds.
+The first and the seventh column are read in distribution, all others out of distribution.
 
 ## Seeds on which weight, learning rate, scaling and starts were chosen ({seeds})
 
