@@ -27,7 +27,11 @@ def page() -> str:
     """The whole page."""
     seen: set[int] = set()
     parts = [part for module in modules() for part in section(module, seen)]
-    head = "# API\n\nMade from the docstrings by `make docs`; the tests run every example where it is written."
+    head = (
+        "# API\n\nEvery public class and function, package by package: first the core, then the adapters for trainers. "
+        "To begin with, see the [README](../README.md).\n\nThis page is made from the docstrings by `make docs`, and "
+        "the tests run every example where it is written."
+    )
     return "\n\n".join([head, *parts]) + "\n"
 
 
@@ -149,7 +153,7 @@ def fields(title: str, text: str) -> str:
 
 def roles(text: str) -> str:
     """Sphinx's roles and double backticks as Markdown code."""
-    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?([\w]+)`", r"`\1`", text)
+    text = re.sub(r":\w+:`(?:~[\w.]*\.)?([\w.]+)`", r"`\1`", text)
     return re.sub(r"``([^`]+)``", r"`\1`", text)
 
 

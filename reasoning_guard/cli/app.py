@@ -24,7 +24,7 @@ def _paragraphs(command: Callable[..., None]) -> str:
 app = typer.Typer(
     name="reasoning-guard",
     help="Does the written reasoning still carry the answers?\n\nExit codes: 0 fine, 1 a rule or a check is broken, "
-    "2 wrong use, 3 nothing could be judged, 70 a defect of ours, 130 interrupted. Every command takes --json: then "
+    "2 wrong use, 3 nothing could be judged, 70 a bug in this package, 130 interrupted. With --json, "
     "standard output is one JSON object, and messages go to standard error.",
     no_args_is_help=True,
     add_completion=False,

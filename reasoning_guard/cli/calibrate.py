@@ -15,9 +15,7 @@ from reasoning_guard.places import check_file
 
 def calibrate(
     runs: Annotated[list[Path], typer.Argument(help="Output folders of healthy runs that had a guard.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the effects go.")] = Path(
-        "effects.json"
-    ),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")] = Path("effects.json"),
     as_json: options.Json = False,
 ) -> None:
     """Learn from healthy runs how far a harmless change goes, and widen the thresholds to that. Never narrow them.

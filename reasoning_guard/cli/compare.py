@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 def compare(
     base: Annotated[str, typer.Argument(help="The model before: folder or hub name.")],
-    tuned: Annotated[str, typer.Argument(help="The model after; the same tokenizer. PEFT adapters too.")],
+    tuned: Annotated[str, typer.Argument(help="The model after, with the same tokenizer, or a PEFT adapter.")],
     problems: options.Problems,
     format: options.Format = None,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the records and report.html.")
     ] = Path("comparison"),
     effects: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Smallest changes that matter; see calibrate.")
+        Path | None, typer.Option(metavar="FILE", help="Smallest changes that matter, made by calibrate.")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Notices break the gate too, not only alarms.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Let notices break the gate too, not only alarms.")] = False,
     max_new_tokens: options.MaxNewTokens = 512,
     device: options.Device = None,
     dtype: options.Dtype = "auto",

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 
 def curate(
-    traces: Annotated[
-        Path, typer.Argument(help="Training traces, JSONL, with their prompt (or an id) and completion.")
-    ],
+    traces: Annotated[Path, typer.Argument(help="Training traces, JSONL: a completion, and a prompt or an id.")],
     model: options.Model,
     problems: options.ProblemsBeside = None,
     format: options.Format = None,
@@ -29,7 +27,8 @@ def curate(
         Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for kept, rejected and scores.")
     ] = Path("curated"),
     least: Annotated[
-        float, typer.Option(min=0.0, metavar="NATS", help="Least that each link must carry, in nats per answer token.")
+        float,
+        typer.Option(min=0.0, metavar="NATS", help="The least each link must carry, in nats per answer token."),
     ] = 0.1,
     device: options.Device = None,
     dtype: options.Dtype = "auto",

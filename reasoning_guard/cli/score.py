@@ -25,7 +25,7 @@ def score(
     ] = None,
     mistakes: Annotated[
         bool,
-        typer.Option("--mistakes", help="Also alter a step and let the model go on; it must be the one that wrote."),
+        typer.Option("--mistakes", help="Also alter a step and let the model go on. It must be the model that wrote."),
     ] = False,
     max_new_tokens: options.MaxNewTokens = 512,
     device: options.Device = None,
