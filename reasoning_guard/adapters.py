@@ -55,7 +55,7 @@ def is_merged(model: nn.Module) -> bool:
 
 
 def _held(model: nn.Module) -> Iterator[object]:
-    """Whatever the layers of adapters hold beside the layers that they stand around."""
+    """Return whatever adapter layers hold beside the layers that they wrap."""
     yield getattr(model, "prompt_encoder", None)
     yield from (each for name, each in model.named_parameters() if name.endswith(_PROMPTS_IN_LAYERS))
     for module in modules_with(model, "adapter_layer_names"):

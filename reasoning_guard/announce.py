@@ -83,7 +83,7 @@ def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequ
 
 
 def _why_chance(evaluation: Evaluation, baseline: Evaluation | None, format: str) -> str:
-    """Why an evaluation may be at chance, for whoever has to mend it."""
+    """Say why an evaluation may be at chance, for whoever has to fix it."""
     rows = evaluation.rows
     answered = sum(row.answer is not None for row in rows)
     cut = sum("cut off" in row.notes for row in rows)

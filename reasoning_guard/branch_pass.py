@@ -118,8 +118,9 @@ def _tokens_in_a_pass(model: nn.Module) -> int:
     """Find the row length at which passes and attention to other branches' keys cost least together.
 
     A token's weights cost as much as its attention to ``W = weights / (2 x layers x width)`` keys. Read ``b`` at a
-    time, ``T`` branch tokens behind a trunk as long take ``T / b`` passes, each at the price of ``_A_PASS x W`` keys,
-    and attend to about ``3 b / 2`` keys each that they need not: least at ``b = sqrt(2 / 3 x _A_PASS x W)``.
+    time, ``T`` branch tokens behind a trunk of the same length take ``T / b`` passes, each at the price of ``_A_PASS x
+    W`` keys, and each token attends to about ``3 b / 2`` keys that it need not. The sum is least at ``b = sqrt(2 / 3 x
+    _A_PASS x W)``.
     """
     if device_of(model).type != "cpu":
         return _GPU_TOKENS

@@ -132,7 +132,7 @@ class BranchScorer:
         ]
 
     def _settle(self, trees: Sequence[TraceTree]) -> None:
-        """Which path is exact for this model as it stands; tested on the first trees, and where its state changes."""
+        """Find the path that is exact for this model as it is; tested on the first trees, and if its state changes."""
         if self._shared is False:
             self.verdict = Verdict(None, "asked for", pads=False)
             return
@@ -153,7 +153,7 @@ class BranchScorer:
             limit //= 8
 
     def _score_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
-        """Groups with a beginning one after the other; the trees of all others together, in batches that are full."""
+        """Score groups with a shared beginning one by one; the trees of all others together, in full batches."""
         beginnings = [_beginning(group) for group in groups]
         others = [tree for group, beginning in zip(groups, beginnings, strict=True) if not beginning for tree in group]
         rest = iter(self._score_fitting(others))
@@ -168,7 +168,7 @@ class BranchScorer:
         return [[found[i][j] for i, j in places] for places in sources]
 
     def _score_fitting(self, trees: Sequence[TraceTree], beginning: Sequence[int] = ()) -> Scores:
-        """Batches of trees sorted by length; a batch that memory is too small for is tried again, smaller."""
+        """Score trees sorted by length in batches. A batch that is too large for the memory is tried again, smaller."""
         sizes, effort = [_size(tree) for tree in trees], self.effort
         found: dict[int, list[BranchScore]] = {}
         prompt: Prompt | None = None
@@ -178,7 +178,7 @@ class BranchScorer:
         may_wait = device_of(self.model).type == "cuda"  # others may not say before that memory ran out
 
         def fetch(but: int) -> None:
-            """Wait for what was launched, but for so many batches of it."""
+            """Wait for what was launched, except for so many batches of it."""
             while len(launched) > but:
                 batch, scores = launched.pop(0)
                 found.update(zip(batch, scores(), strict=True))
@@ -251,9 +251,9 @@ class BranchScorer:
         return _at_hand([_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)])
 
     def _next_batch(self, sizes: Sequence[int], pending: Sequence[int], beginning: int) -> list[int]:
-        """The longest run of trees, sorted by length, whose padded size is within the token budget; one at least.
+        """Return the longest run of trees, sorted by length, whose padded size fits the token budget; at least one.
 
-        A beginning of so many tokens is not read again for each, but each holds it; one by one, branches begin anew.
+        A shared beginning is not read again for each, but each holds it. One by one, branches begin anew.
         """
         effort = self.effort
         budget = effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
@@ -287,7 +287,7 @@ def _in_step(model: nn.Module) -> Iterator[None]:
 
 
 def _distinct_ids(trees: Iterable[TraceTree]) -> Iterable[tuple[int, ...]]:
-    """All that is fed, once where it is the very same tuple: one question is asked at every cut of a trace."""
+    """Yield all that is fed, but the very same tuple only once: one question is asked at every cut of a trace."""
     found: dict[int, tuple[int, ...]] = {}
     for tree in trees:
         found[id(tree.trunk)] = tree.trunk
@@ -299,9 +299,9 @@ def _distinct_ids(trees: Iterable[TraceTree]) -> Iterable[tuple[int, ...]]:
 
 
 def _beginning(trees: Sequence[TraceTree]) -> tuple[int, ...]:
-    """What the trunks of a group have in common, as far as any branch sees; nothing where reading it once saves little.
+    """Return what a group's trunks share, as far as any branch sees; nothing if reading it once saves little.
 
-    A group with a beginning is read on its own, so what it saves must be worth batches that are less full.
+    A group with a shared beginning is read on its own, so what it saves must be worth batches that are less full.
     """
     if len(trees) < 2:
         return ()
@@ -312,16 +312,17 @@ def _beginning(trees: Sequence[TraceTree]) -> tuple[int, ...]:
 
 
 def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """The longest beginning that all trunks share."""
+    """Return the longest beginning that all trunks share."""
     shortest, longest = min(trunks), max(trunks)  # what the first and the last in order share, all of them share
     n = next((i for i, (a, b) in enumerate(zip(shortest, longest, strict=False)) if a != b), len(shortest))
     return shortest[:n]
 
 
 def _size(tree: TraceTree) -> int:
-    """Tokens that are fed, those that branches share counted for each.
+    """Count the tokens that are fed; those that branches share count for each.
 
-    Not the last one scored, nor what follows it; before a first token that is scored, one of the trunk again.
+    The last scored token and what follows it are not fed. If a branch's first token is scored, a trunk token is fed
+    again.
     """
     return len(tree.trunk) + sum(branch.scored[1] - (branch.scored[0] > 0) for branch in tree.branches)
 
@@ -336,7 +337,7 @@ def _only(tree: TraceTree, keep: Callable[[Branch], bool]) -> TraceTree:
 
 
 def _with_gaps(tree: TraceTree, kept: Callable[[Branch], bool], found: Sequence[BranchScore]) -> list[BranchScore]:
-    """The scores in the order of the tree's own branches, NaN for those that were not kept."""
+    """Return the scores in the order of the tree's own branches, NaN for those that were not kept."""
     if len(found) == len(tree.branches):
         return list(found)
     scored = iter(found)

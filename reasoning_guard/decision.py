@@ -70,14 +70,14 @@ def decide(
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """An unbroken row of looks at which a finding held, or another that rests on the same fall.
+    """An unbroken row of looks at which a finding, or another that rests on the same fall, held.
 
     Attributes:
-        severity: Of its findings.
-        moved: What they rest on, as rules name it, and whether it fell.
-        needs: What the latest of them could not do without.
+        severity: Severity of its findings.
+        moved: What the findings rest on, as rules name it, and whether it fell.
+        needs: Values that the latest finding could not do without.
         since: Step of the first look.
-        length: How many looks.
+        length: Number of looks.
     """
 
     severity: str
@@ -88,7 +88,7 @@ class _Row:
 
     @staticmethod
     def of(key: str, rule: Rule, finding: Finding, look: Comparison, before: Mapping[str, _Row]) -> _Row:
-        """The row that a finding goes on with, or begins; ``before`` holds those of the look before."""
+        """Return the row that a finding continues or begins; ``before`` holds the rows of the look before."""
         first = look.baseline.sets[0]
         names = ((c, c.name if c.set == first else f"{c.name}@{c.set}") for c in finding.changes)
         moved = frozenset((name, c.difference < 0) for c, name in names if name not in rule.needs)
@@ -97,7 +97,7 @@ class _Row:
         return _Row(rule.severity, moved, rule.needs, since, 1 + max((row.length for row in kin), default=0))
 
     def is_unseen(self, look: Comparison) -> bool:
-        """Whether nothing that it rests on can be compared at this look, or not all that its rule needs."""
+        """Say whether this look lacks all that the row rests on, or any value that its rule needs."""
         gone = bool(self.moved) and all(look.change(name) is None for name, _ in self.moved)
         return gone or any(look.change(name) is None for name in self.needs)
 
@@ -176,7 +176,7 @@ def _lack(rule: Rule, baseline: Evaluation, latest: Evaluation) -> str:
 
 
 def _unanswered(lacking: Sequence[str], evaluation: Evaluation) -> str:
-    """Where values are missing for want of reference answers: of how many problems."""
+    """Say how many problems lack values because they have no reference answer."""
     for name in lacking:
         plain, _, set = name.partition("@")
         rows = [row for row in evaluation.rows if row.set == (set or evaluation.sets[0])]
@@ -187,7 +187,7 @@ def _unanswered(lacking: Sequence[str], evaluation: Evaluation) -> str:
 
 
 def _findings(look: Comparison, rules: Sequence[Rule], strict: bool) -> dict[str, tuple[Rule, Finding]]:
-    """What the rules find in one look, by key; the questions of a severity share its level equally."""
+    """Return what the rules find in one look, by key. The questions of a severity share its level equally."""
     found: dict[str, tuple[Rule, Finding]] = {}
     for severity in ("alarm", "notice"):
         asking = [rule for rule in rules if rule.severity == severity]
@@ -199,7 +199,7 @@ def _findings(look: Comparison, rules: Sequence[Rule], strict: bool) -> dict[str
 
 
 def _check(rule: Rule, comparison: Comparison, strict: bool) -> Finding | None:
-    """What ``rule`` finds; a rule that raises is left out, the others go on."""
+    """Return what ``rule`` finds. A rule that raises is left out, and the others go on."""
     try:
         return rule.check(comparison)
     except Exception as error:
@@ -211,7 +211,7 @@ def _check(rule: Rule, comparison: Comparison, strict: bool) -> Finding | None:
 
 
 def _questions(baseline: Evaluation, rules: Sequence[Rule]) -> int:
-    """How many different statements about a change may raise one of ``rules``; at least 1."""
+    """Count the different statements about a change that may raise one of ``rules``; at least 1."""
     asked = {("fell", name) for rule in rules for name in expand(rule.falls, baseline)}
     asked |= {("rose", name) for rule in rules for name in expand(rule.rises, baseline)}
     return max(1, sum(len(column(baseline, name)) >= MINIMUM_PAIRS for _, name in asked))

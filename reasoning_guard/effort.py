@@ -58,7 +58,7 @@ class Effort:
     _whole: tuple[int, int] = field(default=(0, 0), repr=False)  # a trace's size, and `elements` before it was too much
 
     def __post_init__(self) -> None:
-        """What one begins with is what larger budgets are to be measured against."""
+        """Begin with a budget against which larger ones are measured."""
         self.proven = self.tokens
 
     def learn(self, sizes: list[int], seconds: float) -> None:

@@ -140,7 +140,7 @@ def probe_traces(
 
 
 class _Asked:
-    """One probe with the questions it asked and the replies it got, a list entry a trace."""
+    """One probe with the questions it asked and the replies it got, one list entry for each trace."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class _Asked:
         self.continued: list[list[tuple[int, ...]]] = [[] for _ in traces]
 
     def _checked_branches(self, trace: Trace, context: ProbeContext) -> list[Branch]:
-        """The probe's branches, refused here if they could not be scored: later they would take the others along."""
+        """Return the probe's branches; refuse those that can't be scored, which would later spoil the others too."""
         tree = TraceTree(trace.ids, tuple(self.probe.branches(trace, context)))
         anchored(tree)
         return list(tree.branches)
@@ -174,7 +174,7 @@ class _Asked:
         return who in self.probe.readers
 
     def readings(self) -> list[Reading]:
-        """The probe's reading of each trace, the reference's values beside the policy's."""
+        """Return the probe's reading of each trace, the reference's values beside the policy's."""
         return [self._reading(i) for i in range(len(self.traces))]
 
     def _reading(self, i: int) -> Reading:
@@ -197,7 +197,7 @@ class _Asked:
         return Reading().unscored(self.probe.names, self.errors[i])
 
     def _read_in_floats(self, trace: Trace, context: ProbeContext, *found: Any) -> Reading:
-        """What the probe reads, every value a float: whatever else it gives costs the value, not the run's records."""
+        """Return what the probe reads, in floats. Anything else costs that value, not the run's records."""
         name, read = type(self.probe).__name__, cast("object", self.probe.read(trace, context, *found))
         if not isinstance(read, Reading):
             raise TypeError(f"`read` returned {type(read).__name__}, not a Reading")
@@ -208,7 +208,7 @@ class _Asked:
         return plain
 
     def _try(self, i: int, ask: Callable[..., T], *args: object) -> T | None:
-        """A probe's mistake costs its own value on this trace, nothing else."""
+        """Call a probe. Its mistake costs its own value on this trace, nothing else."""
         try:
             return ask(self.traces[i], self.context, *args)
         except Exception as error:
@@ -232,7 +232,7 @@ def _score(scorer: TreeScorer, traces: Sequence[Trace], asked: Sequence[_Asked],
 def _continue(generator: Generator | None, asked: Sequence[_Asked]) -> None:
     """Continue the prefixes of all ``asked`` in one call and hand each its own.
 
-    Also where there are none: other processes may have some.
+    This is called even if there are none, because other processes may have some.
     """
     prefixes = [prefix for a in asked for each in a.prefixes for prefix in each]
     if generator is None:

@@ -107,7 +107,7 @@ def _stop(thread: Thread, finished: Event) -> None:
 
 
 def _is_expression(text: str) -> bool:
-    r"""Whether math-verify may read this: it takes words for products of letters and hangs on great powers."""
+    r"""Say whether math-verify may read this: it takes words for products of letters, and hangs on large powers."""
     bare = re.sub(r"\\(?:[a-zA-Z]+|!)", " ", text).replace("**", "^")
     words = {word.casefold() for word in re.findall(r"[^\W\d_]{3,}|(?<=\d)(?:st|nd|rd|th)\b", bare)}
     powers = math.prod(int(power) for power in re.findall(r"\^\s*[{(]*\s*-?(\d{1,9})", bare))

@@ -64,14 +64,14 @@ def score_forked(
 
 
 def _shared(sequence: TokenSequence) -> tuple[int, ...]:
-    """What may be read without asking for logits; two fed tokens at least are left (see :data:`prefixes.FEWEST`)."""
+    """Return what may be read without logits; at least two fed tokens are left (see :data:`prefixes.FEWEST`)."""
     return sequence.ids[: max(0, sequence.wanted[0] + 1 - FEWEST)]
 
 
 def _visits(
     model: nn.Module, root: Stop, sequences: Sequence[TokenSequence], limit: int
 ) -> Iterator[tuple[Stop, DynamicCache]]:
-    """Every stop with what the model remembers there, deepest first, so that few caches exist at once."""
+    """Yield every stop with what the model remembers there, deepest first, so that few caches exist at once."""
     pending: list[tuple[Stop, int, DynamicCache, bool]] = []
     stop, cache = root, DynamicCache(config=text_config(model))
     while True:
@@ -108,7 +108,7 @@ class _Room:
         self._a_row = sum(state.numel() for layer in cache.layers for state in _states(vars(layer))) if read else 0
 
     def holds(self, batch: Sequence[TokenSequence]) -> bool:
-        """Whether a batch, sorted by length, is within the budgets, and its padding no dearer than another pass."""
+        """Say whether a batch, sorted by length, is within the budgets, and its padding no dearer than another pass."""
         tokens, rows = len(batch[-1].ids) - self._read, len(batch)
         padding = rows * len(batch[-1].ids) - sum(len(each.ids) for each in batch)
         columns = len({place for each in batch for place in each.wanted}) if self._picks else tokens

@@ -111,8 +111,8 @@ def feed(model: nn.Module, cache: DynamicCache, ids: torch.Tensor, limit: int) -
 def _table_width(model: nn.Module, cache: DynamicCache, length: int) -> int:
     """Elements that one of ``length`` more tokens takes in a mask or in attention's weights.
 
-    0 where nothing was read before and nothing is out of reach: attention is then causal without a mask, and only
-    eager attention has its weights in memory.
+    It is 0 if nothing was read before and nothing is out of reach. Attention is then causal without a mask, and only
+    eager attention keeps its weights in memory.
     """
     try:
         before = cache.get_seq_length()

@@ -67,7 +67,7 @@ class _EntropyRecorder(LogitsProcessor):
 
 @contextmanager
 def _own_settings(model: nn.Module) -> Iterator[None]:
-    """Hide the model's generation configuration: ``generate`` fills in from it whatever a call leaves open."""
+    """Hide the model's generation configuration, from which ``generate`` fills in whatever a call leaves open."""
     found = [(m, vars(m)["generation_config"]) for m in model.modules() if "generation_config" in vars(m)]
     for module, _ in found:
         vars(module)["generation_config"] = GenerationConfig()
@@ -91,7 +91,8 @@ _budgets: WeakKeyDictionary[nn.Module, dict[str, _Budget]] = WeakKeyDictionary()
 def _budget_of(model: nn.Module) -> _Budget:
     """What was learnt about a model on the kind of device where it is now, remembered as long as it lives.
 
-    A run has a generator for each evaluation, and memory runs out late, when the cache has grown: it is learnt once.
+    A run has a generator for each evaluation, and memory runs out late, when the cache has grown. So this is learnt
+    once.
     """
     device = device_of(model).type
     untried = _Budget(_CPU_BUDGET if device == "cpu" else _GPU_BUDGET)
@@ -194,12 +195,12 @@ class Generator:
         return made
 
     def _in_step(self) -> AbstractContextManager[Callable[[], None]]:
-        """A sharded model generates on all processes at once; the one-token prompt of a companion is dropped."""
+        """Let a sharded model generate on all processes at once; a companion's one-token result is dropped."""
         self._synced = is_sharded(self.model) and Team.of_run().size > 1
         return in_step(self._synced, lambda: self._complete_batch([(self._pad,)], None))
 
     def _next_batch(self, prompts: Sequence[Sequence[int]], pending: Sequence[int], limit: int | None) -> list[int]:
-        """The longest run of prompts, sorted by length, that fits the token budget; one at least.
+        """Return the longest run of prompts, sorted by length, that fits the token budget; at least one.
 
         Prompts near the end of the context are not batched with others, whose completions they would cut short.
         """
@@ -286,9 +287,10 @@ def _end_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[
 
 
 def _pad_id(model: nn.Module, tokenizer: PreTrainedTokenizerBase, end_ids: frozenset[int]) -> int:
-    """What to pad with, which is masked and may be any id that the model knows.
+    """Return the id to pad with. It is masked, and may be any id that the model knows.
 
-    The tokenizer's own need not be one: a pad token is often added to the tokenizer alone, which training never feeds.
+    The tokenizer's own pad token need not be known: it is often added to the tokenizer alone, and training never feeds
+    it.
     """
     pad, known = tokenizer.pad_token_id, embeddings_of(model)
     pad = int(pad) if isinstance(pad, int) else min(end_ids, default=0)

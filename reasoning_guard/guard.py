@@ -321,7 +321,7 @@ class Guard:
     # --------------------------------------------------------------------------------------------------------- parts
 
     def _checked_and_read(self, model: nn.Module, device: torch.device | None) -> Reference | None:
-        """The frozen reference of a model that can be guarded; all processes have one, or none has."""
+        """Take the frozen reference of a model that can be guarded. All processes have one, or none has."""
         check_model(model, self.problems, self.reader)
         if is_main_process():
             self._memory.check()
@@ -330,7 +330,7 @@ class Guard:
         return found if all(Team.of_run().gather(found is not None)) else None
 
     def _judge(self, evaluation: Evaluation) -> Evaluation:
-        """Record and decide on the main process, for all; then speak, which changes nothing any more."""
+        """Record and decide on the main process, for all; then report, which changes nothing any more."""
         told = {alert.key for alert in self.alerts if alert.open}
         self.alerts = from_main_process(lambda: self._record(evaluation))
         new = [alert for alert in self.alerts if alert.open and alert.key not in told]
@@ -343,7 +343,7 @@ class Guard:
         return self._decide()
 
     def _speak(self, evaluation: Evaluation, new: Sequence[Alert]) -> None:
-        """Alerts to the log, the sinks and the user's own action; whoever raises is skipped, once loudly."""
+        """Send alerts to the log, the sinks and the user's own action. Whatever raises is skipped, with one warning."""
         logger.info("%s", report(evaluation, self.evaluations))
         say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
         action = self.action if callable(self.action) else None

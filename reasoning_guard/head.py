@@ -144,7 +144,7 @@ def make_logits(model: nn.Module) -> bool:
 
 
 def _state(model: nn.Module) -> object:
-    """What decides about logits: who makes them, and how they are capped or scaled."""
+    """Return what decides about logits: what makes them, and how they are capped or scaled."""
     return forward_identity(model), forward_identity(inner_model(model)), settings_of(model)
 
 
@@ -192,7 +192,7 @@ def _splits(model: nn.Module, ids: torch.Tensor, whole: torch.Tensor) -> bool:
 
 
 def _passes_on(model: nn.Module, linear: nn.Linear, ids: torch.Tensor) -> bool:
-    """Whether logits leave the model as they come out of its head: a cap or a scale would show on large ones."""
+    """Say whether logits leave the model as its head makes them: a cap or a scale would show on large ones."""
     generator = torch.Generator("cpu").manual_seed(0)
     made: list[torch.Tensor] = []
 
@@ -247,7 +247,7 @@ def _withheld(linear: nn.Linear) -> Iterator[_Given]:
 
 
 def _may_split(model: nn.Module) -> bool:
-    """Whether at this moment nobody watches or changes what leaves the head, and all of it is here."""
+    """Say whether nothing watches or changes what leaves the head now, and whether all of the head is here."""
     linear = _plain_head(model)
     watched = any(vars(each)["_forward_hooks"] for each in (model, inner_model(model), linear) if each is not None)
     return linear is not None and not watched and not is_sharded(model) and runs_as_written()

@@ -151,7 +151,7 @@ class History:
         return [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
 
     def _rising(self, read: Sequence[Evaluation]) -> list[Evaluation]:
-        """Those that come later than all before them."""
+        """Return those that come later than all before them."""
         latest = [-1, *accumulate((e.step for e in read), max)]
         rising = [e for e, before in zip(read, latest, strict=False) if e.step > before]
         if len(rising) < len(read):
@@ -163,7 +163,7 @@ class History:
         return rising
 
     def _check(self, fingerprint: Mapping[str, str]) -> None:
-        """Refuse records of another run; those of which nothing is known, since the disk refused that, are taken."""
+        """Refuse records of another run. Records of an unknown run (the disk refused to note it) are accepted."""
         known = self.run().get("fingerprint")
         if known is not None:
             check_fingerprint(known, fingerprint, f"the records in {self.directory}")

@@ -61,7 +61,7 @@ class MaskPlan:
         return all(reach is None or reach >= length for reach in self._reaches().values())
 
     def _reaches(self) -> dict[str, int | None]:
-        """How far back each kind of layer sees, in tokens; None to the first."""
+        """Return how far back each kind of layer sees, in tokens; None: to the first token."""
         if not self.by_layer_type:
             return {FULL: self.window}
         restricted = {SLIDING: self.window, CHUNKED: self.chunk}
@@ -70,7 +70,7 @@ class MaskPlan:
     def _restricted(
         self, seen: torch.Tensor, keys: torch.Tensor, queries: torch.Tensor, dtype: torch.dtype
     ) -> torch.Tensor | dict[str, torch.Tensor]:
-        """What is seen, within what the layers' windows and chunks leave of it, as the model wants it."""
+        """Restrict what is seen to the layers' windows and chunks, in the form that the model wants."""
         if self.window is None and self.chunk is None:
             return {FULL: additive(seen, dtype)} if self.by_layer_type else additive(seen, dtype)
         if not self.by_layer_type:

@@ -77,7 +77,7 @@ class Measurer:
         return evaluation
 
     def _probe(self, model: nn.Module, step: int, reference: Reference | None, size: int) -> Cost:
-        """What ``size`` problems will cost, by a few; the first reading, which tests and warms up, is not timed."""
+        """Measure what ``size`` problems will cost, by a few. The first reading (tests, warm-up) is not timed."""
         processes = Team.of_run().size
         few = nested(self.problems, max(processes * PROBED, size // PROBED))
         fewest = few[:: max(1, len(few) // (2 * processes))]

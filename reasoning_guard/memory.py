@@ -110,7 +110,7 @@ class Memory:
             self._records.keep_alerts(alerts)
 
     def _unpacked(self, identity: Identity) -> tuple[list[Evaluation], str | None]:
-        """What a training checkpoint brought, put into the folder too, and the reference that read it."""
+        """Unpack what a training checkpoint brought, into the folder too, and the reference that read it."""
         state, self._carried = self._carried, {}
         run, records = state["run"], self._records
         check_fingerprint(run["fingerprint"], identity.fingerprint, "the checkpoint's records")
@@ -120,7 +120,7 @@ class Memory:
         return brought, run["settings"].get("reference_fingerprint")
 
     def _from_disk(self, records: Records, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
-        """A disk that refuses twice ends a resumed run, which would lose its baseline for good; no other."""
+        """Read from disk. Only a resumed run ends if the disk refuses twice: it would lose its baseline for good."""
         try:
             return _begun(records, step, identity)
         except OSError as error:
@@ -145,7 +145,7 @@ def _begun(records: Records, step: int, identity: Identity) -> tuple[list[Evalua
 
 
 def _same(before: str | None, now: str | None) -> bool:
-    """Whether the reference is the one that read the baseline; others say nothing by comparison."""
+    """Say whether the reference is the one that read the baseline. Others can't be compared with it."""
     if now is None or before is None or now == before:
         return True
     logger.warning(

@@ -61,7 +61,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
 
 
 def _train_again(flags: Sequence[tuple[nn.Module, bool]]) -> None:
-    """Tell modules whose ``train`` does more than to set a flag, from the outside in: a whole's reaches its parts."""
+    """Call ``train`` of modules where it does more than set a flag, from the outside in, since it reaches parts."""
     for module, training in flags:
         if module.training != training and type(module).train is not nn.Module.train:
             module.train(training)
@@ -80,14 +80,14 @@ def _attend_again(attention: Sequence[tuple[Any, str | None]]) -> None:
 
 
 def _follows_lengths(module: nn.Module) -> bool:
-    """Whether a rotary embedding takes its frequencies from the longest text that it was given, or the latest."""
+    """Say whether a rotary embedding takes its frequencies from the longest or latest text that it was given."""
     kinds: Any = module.rope_type
     names = kinds.values() if isinstance(kinds, dict) else [kinds]
     return any(name == "longrope" or "dynamic" in str(name) for name in names)
 
 
 class _RopeState:
-    """All that a rotary embedding holds, some of it set anew and some changed in place as it reads."""
+    """All that a rotary embedding holds; some of it is set anew and some changed in place as it reads."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -107,20 +107,20 @@ class _RopeState:
 
 @contextmanager
 def _without_autograd(model: nn.Module) -> Iterator[None]:
-    """Compute no gradients, and pass PyTorch's autograd by, as ``inference_mode`` does.
+    """Compute no gradients, and bypass PyTorch's autograd, as ``inference_mode`` does.
 
-    Under ``no_grad`` alone every operation still goes through autograd's layers: a sixth of what Python takes to launch
-    a forward pass of a thin model, 6 to 10 % of one trace in 0.5 B on an H200. But what a model makes under
-    ``inference_mode`` and keeps, a buffer that grows with the longest text, training can't use. Here such tensors are
-    as any others.
+    Under ``no_grad`` alone, every operation still goes through autograd's layers. That is a sixth of the time that
+    Python takes to launch a forward pass of a thin model, and 6 to 10 % of one trace in 0.5 B on an H200. But what a
+    model makes and keeps under ``inference_mode``, such as a buffer that grows with the longest text, training can't
+    use. Here such tensors are like any others.
 
-    What those layers note is what was changed in place, for a backward pass that is still to come. No host reads a
-    model between a forward and its backward pass, and reading changes no weights.
+    Those layers note what was changed in place, for a backward pass that is still to come. No host reads a model
+    between a forward and its backward pass, and reading changes no weights.
 
-    Parameters of other kinds, sharded or quantised ones, have operations taken apart in these layers; there they stay.
+    For sharded or quantised parameters, these layers take operations apart, so there they stay.
 
-    Autocast keeps what it makes of the weights, here without a way back to them. Within a host's autocast, training
-    would take that for its own and learn nothing from it.
+    Autocast caches what it makes of the weights, here without gradients. Within a host's autocast, training would take
+    that for its own, and learn nothing from it.
     """
     plain = set(map(type, walk_of(model).parameters)) <= {nn.Parameter} and not is_sharded(model)
     # Private, and the only name for it.

@@ -206,10 +206,10 @@ def walk_of(model: nn.Module) -> Walk:
 
 
 def _all_of(model: nn.Module) -> tuple[tuple[nn.Module, ...], tuple[nn.Parameter, ...]]:
-    """What ``model.modules()`` and ``model.parameters()`` yield, the model itself first, in a fraction of their time.
+    """Return what ``model.modules()`` and ``model.parameters()`` yield, model first, in a fraction of their time.
 
-    Those make up a name for each, to no purpose here. Parameters are told apart by ``id``, since hashing a tensor is a
-    call of Python's.
+    Those make a name for each, which is not needed here. Parameters are told apart by ``id``, since hashing a tensor is
+    a Python call.
     """
     modules: dict[nn.Module, None] = {}
     parameters: dict[int, nn.Parameter] = {}

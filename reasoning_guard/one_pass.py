@@ -82,7 +82,7 @@ def fits(model: nn.Module, trees: Sequence[TraceTree], plan: MaskPlan, limit: in
 
 
 def _attends_by_kernel(model: nn.Module) -> bool:
-    """By what its settings say of it. Where its layers are otherwise, they make masks, and memory may run out."""
+    """Judge by the settings. If the layers differ from these, they make masks, and memory may run out."""
     device, config = device_of(model), text_config(model)
     width, heads, size = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads", "head_dim"))
     if isinstance(width, int) and isinstance(heads, int) and heads and not size:

@@ -80,7 +80,7 @@ def anchored(tree: TraceTree) -> TraceTree:
 
 
 def _on_trunk(trunk: Sequence[int], branch: Branch) -> Branch:
-    """The same branch, attached where it leaves the trunk; one that hides tokens is read as it came."""
+    """Return the branch attached where it leaves the trunk; one that hides tokens is read as it came."""
     start, stop = branch.scored
     if trunk[branch.at : branch.at + 1] != branch.ids[:1] or branch.hide[0] < branch.hide[1]:
         return branch
@@ -160,7 +160,7 @@ def parts(trie: Trie, width: int, wanted: int, only_compared: bool = False) -> l
 
 
 def _cut(sizes: Sequence[int], asked: Sequence[int], width: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """Runs of items, of like sizes up to ``width``; larger where an item would leave a small run behind."""
+    """Cut items into runs of like size, up to ``width``; larger if an item would leave a small run behind."""
     even = -(-sum(sizes) // max(1, -(-sum(sizes) // width), -(-sum(asked) // wanted)))
     begin = size = made = 0
     for i, (more, more_made) in enumerate(zip(sizes, asked, strict=True)):
@@ -175,7 +175,7 @@ def _cut(sizes: Sequence[int], asked: Sequence[int], width: int, wanted: int) ->
 
 
 def _row(trie: Trie, nodes: Integers) -> PackedRow:
-    """Some nodes in a row: those that are wanted first, else in their order."""
+    """Pack some nodes in a row: those that are wanted first, the others in their order."""
     nodes = np.sort(nodes)
     wanted = trie.wanted[nodes]
     nodes = np.concatenate([nodes[wanted], nodes[~wanted]])

@@ -87,7 +87,7 @@ def stops(sequences: Sequence[Sequence[int]], shared: Sequence[int], a_pass: int
 
 
 def _settle(stop: Stop, children: Sequence[Stop], ends: Sequence[int], a_pass: int) -> None:
-    """Which of the prefixes below a stop are stops themselves, and what it all costs."""
+    """Decide which of the prefixes below a stop are stops themselves, and what it all costs."""
 
     def tokens(begin: int, end: int) -> int:
         return ends[end] - ends[begin] - (end - begin) * stop.depth
@@ -110,6 +110,6 @@ def _settle(stop: Stop, children: Sequence[Stop], ends: Sequence[int], a_pass: i
 
 
 def _far_enough(stop: Stop, children: Sequence[Stop]) -> Iterator[Stop]:
-    """The prefixes below a stop that are long enough for a pass, and in place of the others what lies below them."""
+    """Return the prefixes below a stop that are long enough for a pass, and in place of the others what is below."""
     for child in children:
         yield from [child] if child.depth - stop.depth >= FEWEST else child.further

@@ -139,7 +139,7 @@ def load_problems(
 
 
 def _say_what_is_not_rendered(rows: Sequence[Any], problems: Sequence[Problem]) -> None:
-    """Say it where a prompt will lack what the same row's would have in training."""
+    """Warn if a prompt will lack something that the same row's would have in training."""
     chats = [row for row, problem in zip(rows, problems, strict=True) if not isinstance(problem.prompt, str)]
     for name in _RENDERED:
         if any(not is_missing(cell := listed(row.get(name))) and cell for row in chats):
@@ -247,7 +247,7 @@ def _documents(value: Any, number: int) -> tuple[str, ...]:
 
 
 def _name(value: Any, what: str, number: int) -> str | None:
-    """What an id or a set is called: whatever stands there, such as a date, as text."""
+    """Return the name of an id or a set: whatever is there, such as a date, as text."""
     tells = is_missing(value) or isinstance(value, str | bytes | list | tuple | Mapping | Real | Decimal)
     return text_of(value, what, number) if tells and not isinstance(value, bool) else str(value)
 

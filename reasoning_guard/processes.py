@@ -68,11 +68,11 @@ class _Message:
 
 @dataclass(slots=True)
 class _Standing:
-    """Where this process stands in the passes that all make.
+    """The state of this process in the passes that all make.
 
     Attributes:
         passing: Whether a pass has been announced since the last other message.
-        broke_off: Whether it was broken off here.
+        broke_off: Whether that pass broke off here.
     """
 
     passing: bool = False
@@ -224,7 +224,7 @@ def _anyone_passes(passing: bool) -> bool:
 
 
 def _tell(error: Exception) -> None:
-    """Tell the others of a failure of our own, in place of the message that they wait for."""
+    """Tell the others about a failure here, in place of the message that they wait for."""
     broke_off()
     kind = next((k for k in (ConfigurationError, HistoryError) if isinstance(error, k)), None)
     text = str(error) if kind else f"process {dist.get_rank()} failed: {type(error).__name__}: {error}"
@@ -232,7 +232,7 @@ def _tell(error: Exception) -> None:
 
 
 def _exchange(message: _Message) -> list[_Message]:
-    """Send a message to all and receive one of each; a failure among them is raised, the first by rank."""
+    """Send a message to all and receive one from each. If any is a failure, raise the first by rank."""
     messages = _all_messages(message)
     failed = next((m for m in messages if m.failure is not None), None)
     if failed is not None:
@@ -254,7 +254,7 @@ def _all_messages(message: _Message) -> list[_Message]:
 
 @contextmanager
 def _waiting(patience: timedelta) -> Iterator[None]:
-    """Messages are awaited that long, inside."""
+    """Within the block, await messages that long."""
     distributed_c10d._set_pg_timeout(patience, _group())  # pyright: ignore[reportPrivateUsage]
     try:
         yield

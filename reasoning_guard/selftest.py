@@ -283,9 +283,9 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
 def _at_once_is_exact(
     model: nn.Module, sample: Sequence[TraceTree], plan: MaskPlan, truth: Scores, allowed: float
 ) -> bool:
-    """Whether one pass is within rounding, on all of the sample or, where that is too long for it, on its beginning.
+    """Say whether one pass is within rounding, on the whole sample or, if that is too long, on its beginning.
 
-    What it may take is not what happens to be free: the verdict outlasts the moment.
+    The memory allowed is not what happens to be free now, because the verdict outlasts the moment.
     """
     if not fits(model, sample, plan, LIMIT):
         branch = min(sample[0].branches, key=lambda each: each.at)
@@ -312,7 +312,7 @@ def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Score
 
 
 def _unhidden(tree: TraceTree) -> TraceTree:
-    """What can be asked of any model: the branches that hide nothing, or else all with nothing hidden."""
+    """Return what any model can be asked: the branches that hide nothing, or else all with nothing hidden."""
     branches = [branch for branch in tree.branches if branch.hide[0] == branch.hide[1]] or tree.branches
     return TraceTree(tree.trunk, tuple(replace(branch, hide=(0, 0), against=None) for branch in branches))
 
@@ -340,7 +340,7 @@ def _forking(trunk: Sequence[int], limit: int | None) -> tuple[Branch, ...]:
 
 
 def _refuse_bidirectional(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, rounding: float) -> None:
-    """What stands behind a token must not change its score, else every answer would be read off itself."""
+    """Refuse a model in which what follows a token changes its score: every answer would be read off itself."""
     i = max(range(len(truth[0])), key=lambda i: len(truth[0][i].logprobs))
     branch, within = trees[0].branches[i], truth[0][i].logprobs[0]
     start = branch.scored[0]

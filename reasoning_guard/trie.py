@@ -115,9 +115,10 @@ class _Growing:
     def _add_forking(self, at: int, alike: Sequence[tuple[tuple[int, ...], Branch, int, bool]]) -> None:
         """Add sequences that fork somewhere.
 
-        In sorted order, what a branch shares with any before it, it shares with the one just before; and what that one
-        has beyond has no descendants to come. Sorted by when a token was first seen, the latest first, and not by its
-        id: then what asks the same as other branches do, under other ids, stands in the same order and rounds alike.
+        In sorted order, whatever a branch shares with any branch before it, it shares with the one just before; and
+        what that one has beyond gets no more descendants. The order is by when a token was first seen, the latest
+        first, and not by its id. So branches that ask the same as others, under other ids, are in the same order and
+        round alike.
         """
         before, path = (), range(0)
         ranks = _first_seen(ids for ids, *_ in alike)

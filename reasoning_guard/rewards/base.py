@@ -112,17 +112,17 @@ class TraceReward(ABC):
         """Grade completions.
 
         Args:
-            prompts: One a completion, as the dataset holds them.
+            prompts: One for each completion, as the dataset holds them.
             completions: Texts or lists of messages.
-            **arguments: ``completion_ids``, ``trainer_state``, ``log_metric``, ``log_extra`` where the host has them,
+            **arguments: ``completion_ids``, ``trainer_state``, ``log_metric`` and ``log_extra`` if the host has them,
                 and the dataset's columns.
 
         Returns:
-            A reward a completion, None where nothing can be said.
+            One reward for each completion; None if nothing can be said.
 
         Raises:
             ConfigurationError: There is no model to read with, or the column of answers is missing.
-            PeerError: Another process of the run failed here.
+            PeerError: Another process of the run has failed.
         """
         batch = Batch.of(prompts, completions, arguments)
         try:
@@ -173,8 +173,8 @@ class TraceReward(ABC):
     def _score(self, traces: Sequence[Trace], trees: Sequence[TraceTree | None]) -> list[list[BranchScore] | None]:
         """Scores of all trees in one call, each prompt read once; None where there is no tree.
 
-        Called on every process as often as on the others, also without a tree: where the weights are shared out, those
-        that have less to read accompany the passes of those that have more.
+        Every process calls this equally often, even without a tree. With sharded weights, processes that have less to
+        read accompany the passes of those that have more.
         """
         assert self._scorer is not None
         groups = [[i for i in group if trees[i] is not None] for group in groups_of(traces)]

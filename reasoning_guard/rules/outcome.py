@@ -50,9 +50,9 @@ class Memorisation(Rule):
 
 
 def _parts_from(first: Change, elsewhere: Change) -> bool:
-    """Whether accuracy surely fell more elsewhere: a first set of few problems shows no fall that it has had too.
+    """Say whether accuracy surely fell more elsewhere: a small first set may have had a fall that it can't show.
 
-    One in twenty passes by chance where both fell alike; it only ever keeps an alarm back, so it spends no level.
+    If both fell alike, one in twenty passes by chance. This test only ever holds an alarm back, so it spends no level.
     """
     error = math.hypot(first.standard_error, elsewhere.standard_error)
     return first.difference - elsewhere.difference > _ONE_IN_TWENTY * error
