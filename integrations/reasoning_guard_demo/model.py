@@ -36,6 +36,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
         unk_token=UNKNOWN,
         padding_side="left",
         model_max_length=MAX_TOKENS,
+        model_input_names=["input_ids", "attention_mask"],  # as models of language take them
         clean_up_tokenization_spaces=False,  # it would glue "?" to the word before it
     )
 
