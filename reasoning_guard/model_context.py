@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from threading import RLock
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ _SAME_WITHOUT = ("flash", "flex", "paged")
 """Parts of the names of those that compute the same as these. A user's own attention may compute something else."""
 
 
+_one_at_a_time = RLock()
+
+
 @contextmanager
 def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Module]:
     """Put ``model`` into evaluation mode for the duration of the block, and put everything back afterwards.
@@ -26,6 +30,9 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     lengths that rotary embeddings have seen. Gradients are off, in a way that leaves usable for training whatever a
     model makes for itself meanwhile (:func:`_without_autograd`). Compiled models run uncompiled, and cuDNN's attention
     is off, because each new length would be compiled or planned anew.
+
+    Threads read one after the other, whatever their models: what is put back later was changed for the whole process,
+    and hooks on a head take what any thread sends through it.
 
     Eval flags matter beyond dropout. With gradient checkpointing, a model in training mode silently drops its cache,
     and greedy generation is wrong from the second token on.
@@ -38,7 +45,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     Yields:
         The same model.
     """
-    with one_walk(model) as walk:
+    with _one_at_a_time, one_walk(model) as walk:
         flags = [(module, module.training) for module in walk.modules]
         attention = _attention(model) if dense_masks else []
         ropes = [_RopeState(module) for module in walk.having("rope_type") if _follows_lengths(module)]

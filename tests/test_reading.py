@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -228,3 +230,27 @@ def test_a_walk_ends_with_the_reading() -> None:
     model.more = nn.Linear(2, 2)
     assert model.more in walk_of(model).modules
     assert model.more not in before.modules
+
+
+def test_threads_read_one_after_the_other() -> None:
+    """Whatever models: what is put back is the whole process's, and two that overlap would put back each other's."""
+    models = [tiny_model("llama"), tiny_model("gpt2")]
+    inside: list[nn.Module] = []
+    together: list[int] = []
+
+    def read(model: nn.Module) -> None:
+        with reading(model):
+            inside.append(model)
+            sleep(0.05)
+            together.append(len(inside))
+            inside.remove(model)
+
+    state = torch.get_rng_state()
+    threads = [Thread(target=read, args=(model,)) for model in (*models, models[0])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == [1, 1, 1]
+    assert all(module.training for model in models for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), state)
