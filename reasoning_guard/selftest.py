@@ -193,7 +193,7 @@ def _test_twin(model: nn.Module, masks: bool) -> Verdict:
         twin = build_twin(model)
     except Exception as error:  # any architecture may refuse to be built small, each in its own way
         return Verdict(None, f"no small model of its kind could be built to test sharing on ({_said(error)})")
-    with reading(twin, dense_masks=True):
+    with torch.autocast("cpu", enabled=False), reading(twin, dense_masks=True):  # whatever the model is read in
         trees = twin_trees(VOCABULARY)
         try:
             truth = score_independent(twin, trees, token_budget=1, split=False)
