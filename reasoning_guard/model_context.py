@@ -26,10 +26,11 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
     """Put ``model`` into evaluation mode for the duration of the block, and put everything back afterwards.
 
     Restored: the train/eval flag of *every* module (a frozen submodule may be in eval while the rest trains), the
-    global random state of the CPU and of the model's CUDA devices, the attention implementation of every part, and the
-    lengths that rotary embeddings have seen. Gradients are off, in a way that leaves usable for training whatever a
-    model makes for itself meanwhile (:func:`_without_autograd`). Compiled models run uncompiled, and cuDNN's attention
-    is off, because each new length would be compiled or planned anew.
+    global random state of the CPU and of the model's CUDA devices, the attention implementation of every part, the
+    lengths that rotary embeddings have seen, and whether a mixture's router logits are asked for. Gradients are off, in
+    a way that leaves usable for training whatever a model makes for itself meanwhile (:func:`_without_autograd`).
+    Compiled models run uncompiled, and cuDNN's attention is off, because each new length would be compiled or planned
+    anew.
 
     Threads read one after the other, whatever their models: what is put back later was changed for the whole process,
     and hooks on a head take what any thread sends through it.
@@ -55,7 +56,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
                     model.eval()
                 if others := {name for _, name in attention if name not in _MASKED}:
                     _take_dense_masks(model, others)
-                with _without_autograd(model):
+                with _without_router_logits(model), _without_autograd(model):
                     yield model
             finally:
                 with ExitStack() as back:  # the last named first, and each whatever becomes of the others
@@ -137,6 +138,22 @@ def _without_autograd(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         torch.clear_autocast_cache()
+
+
+@contextmanager
+def _without_router_logits(model: nn.Module) -> Iterator[None]:
+    """Have mixtures of experts leave out the loss that balances their experts, which only training needs.
+
+    It counts tokens by a padding mask, and fails under a mask of four dimensions.
+    """
+    asked = [config for config in walk_of(model).attending if getattr(config, "output_router_logits", False) is True]
+    try:
+        for config in asked:
+            config.output_router_logits = False
+        yield
+    finally:
+        for config in asked:
+            config.output_router_logits = True
 
 
 def takes_dense_masks(model: nn.Module) -> bool:

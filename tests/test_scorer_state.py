@@ -6,6 +6,7 @@ import gc
 import random
 import types
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,6 +111,21 @@ def test_what_a_twin_shows_does_not_depend_on_a_hosts_autocast(name: str, monkey
     monkeypatch.setattr(selftest, "_twins", {})
     assert first == verdict_of_twin(model)
     assert first.plan or first.forks
+
+
+def test_a_mixture_that_balances_its_experts_shares_its_trunk() -> None:
+    """The loss for it, which `output_router_logits` asks for, fails under a mask; reading has no use for it."""
+    model = tiny_model("mixtral", output_router_logits=True)
+    whole = TREE.branches[2]
+    tree = TraceTree(TREE.trunk, (whole, replace(whole, hide=(0, 9), against=whole)))
+    scorer = BranchScorer(model)
+    [[_, found]] = scorer.score_trees([tree])
+    assert scorer.verdict is not None
+    assert scorer.verdict.plan is not None
+    assert len(found.kl) == 4
+    assert model.config.output_router_logits is True
+    [[_, expected]] = BranchScorer(tiny_model("mixtral")).score_trees([tree])
+    assert found == expected
 
 
 def test_a_trace_of_which_nothing_is_asked_tests_nothing() -> None:
