@@ -86,8 +86,8 @@ def score_traces(
         A row a trace. Where accuracy is at chance, how far answers depend on the text is NaN with the reason.
 
     Raises:
-        ConfigurationError: A problem that tokenizer and format can't ask about, ``out`` holds scores of other traces
-            or settings, or several processes without ``out``.
+        ConfigurationError: A problem that tokenizer and format can't ask about, ``out`` holds something else than the scores of
+            these traces with these settings, or several processes without ``out``.
 
     Example:
         >>> from reasoning_guard.offline import load_model, load_saved_traces, score_traces     # doctest: +SKIP
@@ -161,6 +161,11 @@ def _do(chunks: Iterable[list[dict[str, Any]]], file: ScoreFile, team: Team) -> 
 
 def _finish(file: ScoreFile, saved: SavedTraces, probes: Sequence[Probe]) -> ScoredTraces:
     records = file.records()
+    if [record["line"] for record in records] != [trace.line for trace in saved.traces]:
+        raise ConfigurationError(
+            f"{file.path} holds the scores of {len(records)} traces, not of these {len(saved.traces)}; give another "
+            "file to write to, or move it away"
+        )
     scored = _whole(records, saved, probes)
     if not file.is_whole:
         file.finish([{"line": r["line"], **asdict(row)} for r, row in zip(records, scored.rows, strict=True)])
