@@ -159,7 +159,6 @@ def examine(
     rows = probe_traces(traces, reader, generator, scorer, None, default_probes(), watch)
     shown = _most_telling(traces)
     reference = traces[shown].problem.answer
-    assert scorer.verdict is not None
     return Checkup(
         model=_facts(model, tokenizer),
         format=reader.format,
@@ -178,7 +177,7 @@ def examine(
         asked_of=asked_of,
         presets={name: sum(states_answer(name, t.text) for t in traces) / len(traces) for name in PRESETS},
         seams=seam_report(reader, traces),
-        path=scorer.verdict,
+        path=scorer.verdict or Verdict(None, "not tested, since no question fits into the model's context"),
         seconds=watch.seconds,
     )
 

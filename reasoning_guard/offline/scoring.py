@@ -86,8 +86,8 @@ def score_traces(
         A row a trace. Where accuracy is at chance, how far answers depend on the text is NaN with the reason.
 
     Raises:
-        ConfigurationError: A problem that tokenizer and format can't ask about, ``out`` holds something else than the scores of
-            these traces with these settings, or several processes without ``out``.
+        ConfigurationError: A problem that tokenizer and format can't ask about, ``out`` holds something else than the
+            scores of these traces with these settings, or several processes without ``out``.
 
     Example:
         >>> from reasoning_guard.offline import load_model, load_saved_traces, score_traces     # doctest: +SKIP
