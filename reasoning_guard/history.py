@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -240,10 +241,12 @@ def check_fingerprint(known: Mapping[str, str], now: Mapping[str, str], where: s
 def digest(value: Any) -> str:
     """A short fingerprint of JSON-able data: 16 hex characters of the SHA-256 of its canonical JSON.
 
+    What JSON does not know, such as a function, counts by how Python writes it, less the address.
+
     >>> digest({"b": 1, "a": [2]}) == digest({"a": [2], "b": 1})
     True
     """
-    canonical = json.dumps(value, sort_keys=True, default=str)
+    canonical = json.dumps(value, sort_keys=True, default=lambda each: re.sub(r" at 0x[0-9a-fA-F]+", "", str(each)))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
