@@ -258,8 +258,7 @@ def test_a_broken_sink_is_named_once_by_each_guard_whatever_stood_at_its_address
     made, sink = Evaluation(step=0), Listener("evaluation")
     for speaker in (Speaker(), Speaker()):
         with pytest.warns(ReasoningGuardWarning) as said:
-            for _ in range(2):
-                tell(made, made, (), [sink], None, "record", speaker=speaker)
+            _ = [tell(made, made, (), [sink], None, "record", speaker=speaker) for _ in range(2)]
         assert [str(each.message) for each in said] == ["Listener.evaluation failed and is skipped: broken on purpose"]
 
 
