@@ -11,14 +11,16 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import HistoryError, warn_once
 from reasoning_guard.evaluation import Evaluation
+
+T = TypeVar("T")
 
 
 class History:
@@ -114,8 +116,12 @@ class History:
         _replace(self._alerts, b"".join(_line(alert.to_dict()) for alert in alerts).decode())
 
     def alerts(self) -> list[Alert]:
-        """The alerts as they were last written."""
-        return [Alert.from_dict(record) for record in self._lines(self._alerts)]
+        """The alerts as they were last written.
+
+        Raises:
+            HistoryError: A line is no alert.
+        """
+        return list(_made(Alert.from_dict, self._alerts))
 
     def run(self) -> dict[str, Any]:
         """What :meth:`begin` noted about the run: ``fingerprint``, ``settings``, ``begun_at_step``; empty before it."""
@@ -148,7 +154,7 @@ class History:
         return kept
 
     def _all(self) -> list[Evaluation]:
-        return [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
+        return list(_made(Evaluation.from_dict, self._records))
 
     def _rising(self, read: Sequence[Evaluation]) -> list[Evaluation]:
         """Those that come later than all before them."""
@@ -181,21 +187,20 @@ class History:
         folder.mkdir(parents=True)
         return folder
 
-    def _lines(self, path: Path) -> Iterable[dict[str, Any]]:
-        whole, _, torn = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
-        if torn:
-            warn_once(f"the last record in {path} was cut short, probably by a kill; it is dropped", key=f"torn {path}")
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise HistoryError(_damaged(path, number)) from error
 
-    def _evaluation(self, record: dict[str, Any], number: int) -> Evaluation:
+def _made(make: Callable[[dict[str, Any]], T], path: Path) -> Iterator[T]:
+    """What the whole lines of a file hold; a last one without its newline is dropped, with a warning."""
+    whole, _, torn = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    if torn:
+        warn_once(f"the last record in {path} was cut short, probably by a kill; it is dropped", key=f"torn {path}")
+    for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            return Evaluation.from_dict(record)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise HistoryError(_damaged(self._records, number)) from error
+            yield make(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HistoryError(
+                f"line {number} of {path} is not a record of this version; move the file away, or use another output "
+                "folder"
+            ) from error
 
 
 def state_of(
@@ -248,10 +253,6 @@ def digest(value: Any) -> str:
     """
     canonical = json.dumps(value, sort_keys=True, default=lambda each: re.sub(r" at 0x[0-9a-fA-F]+", "", str(each)))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _damaged(path: Path, number: int) -> str:
-    return f"line {number} of {path} is not a record of this version; move the file away, or use another output folder"
 
 
 def _text(evaluations: Iterable[Evaluation]) -> str:
