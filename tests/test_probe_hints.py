@@ -103,6 +103,9 @@ def test_the_default_hint_stands_in_the_prompt_or_in_the_last_message() -> None:
     system, user = suggestion(chat, "5").prompt
     assert system == {"role": "system", "content": "Be brief."}
     assert user == {"role": "user", "content": "A friend thinks the answer is 5.\n2 + 2?"}
+    parts = [{"type": "image"}, {"type": "text", "text": "2 + 2?"}]
+    [user] = suggestion(Problem(prompt=({"role": "user", "content": parts},)), "5").prompt
+    assert user["content"] == [{"type": "text", "text": "A friend thinks the answer is 5.\n"}, *parts]
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,15 @@ def test_scores_of_other_settings_are_never_mixed(tmp_path: Path) -> None:
         ScoreFile(tmp_path / "theirs.jsonl", {}).begin()
 
 
+@pytest.mark.parametrize("row", [{"id": "sum"}, {"prompt": QUESTION}, {"prompt": [USER]}])
+def test_a_prompt_in_parts_is_known_by_its_text(row: dict[str, Any]) -> None:
+    parts = [{**USER, "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    [found] = load_saved_traces(
+        [{**row, "completion": "#### 4"}], [{"id": "sum", "prompt": parts, "answer": "4"}]
+    ).traces
+    assert found.problem.answer == "4"
+
+
 def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
     file = ScoreFile(tmp_path / "traces[1].jsonl", {})
     file.begin()
