@@ -80,17 +80,18 @@ def test_logits_that_are_made_have_their_limit(
     if not picks:
         whole = model.forward
         monkeypatch.setattr(model, "forward", lambda input_ids, **rest: whole(input_ids=input_ids, **_less(rest)))
-    made: list[int] = []
+    limit, made = (5 * 3 if picks else 22) * 64, list[int]()
+
+    def note(_model: Any, _inputs: Any, kwargs: dict[str, Any]) -> None:
+        rows, columns = kwargs["input_ids"].shape
+        made.append(rows * len(kwargs.get("logits_to_keep", range(columns))) * 64)
+
     with reading(model):
-        assert head_of(model).picks == picks
-        shapes = fed(model)
-        handle = model.lm_head.register_forward_hook(lambda _m, _a, output: made.append(output.numel()))
-        if split:
-            handle.remove()  # watched, a head makes its logits
-        limit = 5 * 3 * 64 if picks else 22 * 64
+        assert (head_of(model).picks, head_of(model).splits) == (picks, True)
+        model.register_forward_pre_hook(note, with_kwargs=True)
         score_independent(model, TREES, 10_000, split=split, limit=limit)
-    assert len(shapes) == passes
-    assert all(size <= limit for size in made)
+    assert len(made) == passes
+    assert all(size <= limit for size in made) != split, "where the head is left to do later, there are none"
 
 
 def _less(settings: dict[str, Any]) -> dict[str, Any]:
