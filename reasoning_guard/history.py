@@ -59,7 +59,7 @@ class History:
         """
         kept = self._resume(step, fingerprint) if step > 0 else self._restart()
         run = {"fingerprint": dict(fingerprint), "settings": dict(settings or {}), "begun_at_step": step}
-        _replace(self._run, json.dumps(_plain(run), indent=2) + "\n")
+        _replace(self._run, json.dumps(plain(run), indent=2) + "\n")
         return kept
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -220,7 +220,7 @@ def state_of(
         "run": {"fingerprint": dict(fingerprint), "settings": dict(settings)},
         "evaluations": [evaluation.to_dict() for evaluation in evaluations],
     }
-    return json.loads(json.dumps(_plain(state)))
+    return json.loads(json.dumps(plain(state)))
 
 
 def check_fingerprint(known: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
@@ -260,17 +260,17 @@ def _text(evaluations: Iterable[Evaluation]) -> str:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(_plain(record), allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(record), allow_nan=False) + "\n").encode()
 
 
-def _plain(value: Any) -> Any:
-    """``value`` with NaN and infinities as None, which JSON does not know."""
+def plain(value: Any) -> Any:
+    """``value`` with NaN and infinities, which JSON does not know, as None, and tuples as lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from reasoning_guard.adapters import has_adapter
 from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.evaluate import Stopwatch, probe_traces, write_traces
 from reasoning_guard.evaluation import Row
@@ -205,7 +206,7 @@ def _most_telling(traces: Sequence[Trace]) -> int:
 def _facts(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> ModelFacts:
     parameter = next(model.parameters())
     inner: Any = model
-    adapter = hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+    adapter = has_adapter(model)
     return ModelFacts(
         name=type(inner.get_base_model() if adapter else inner).__name__,
         parameters=sum(p.numel() for p in model.parameters()),
