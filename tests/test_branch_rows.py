@@ -285,3 +285,18 @@ def test_masks_get_a_quarter_of_the_room_and_logits_three(
             for room in (2**22, 40_000):
                 width = branch_pass._room(model, trunk, tries, plan, room)[0]
                 assert width == min(row, room // 2 // (tables * keys))
+
+
+@pytest.mark.parametrize("picks", [True, False])
+def test_a_row_of_a_head_that_makes_all_logits_has_room_for_them(picks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch_pass, "_tokens_in_a_pass", lambda _: 300)
+    model, limit = tiny_model("llama", vocab_size=20_000), 2**20
+    model.lm_head.register_forward_hook(lambda *_: None)  # watched, it is not left to do later
+    if not picks:
+        whole = model.forward
+        monkeypatch.setattr(model, "forward", lambda input_ids, use_cache: whole(input_ids, use_cache=use_cache))
+    tries = [Trie.of([Branch(50, (n, *range(3, 23)), (1, 21)) for n in range(3, 43)])]
+    with reading(model):
+        assert (head_of(model).splits, head_of(model).picks) == (False, picks)
+        logits = limit * 3 // 2 // 20_000
+        assert branch_pass._room(model, 100, tries, MaskPlan(), limit) == (300 if picks else logits, logits)
