@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
-from reasoning_guard.model_parts import modules_with
+from reasoning_guard.model_parts import here, modules_with
 
 _REWRITING = ("pissa", "corda", "olora", "loftq", "lora_ga")
 """Beginnings of the names of initialisations that take out of the base weights what they put into the adapter."""
 
 _PROMPTS_IN_LAYERS = (".adaption_prompt", ".adaption_gate")
 """What LLaMA-Adapter trains (Zhang et al., arXiv 2303.16199); its layers don't name it as others do."""
+
+_FIRST = re.compile(r"(?<=\.)(lora_(?:embedding_)?)A(?=\.)")
+"""How the first of LoRA's two matrices is named, of a layer or of an embedding."""
 
 
 def has_adapter(model: nn.Module) -> bool:
@@ -49,9 +53,23 @@ def adapter_parameters(model: nn.Module) -> frozenset[int]:
     return frozenset(id(parameter) for held in _held(model) for parameter in _parameters(held))
 
 
+def idle_parameters(model: nn.Module) -> frozenset[int]:
+    """``id`` of LoRA's matrices that change nothing yet: of two, one is drawn at random and the other is zero."""
+    named = dict(model.named_parameters())
+    pairs = ((name, _FIRST.sub(r"\1B", name)) for name in named)
+    idle = (pair for pair in pairs if pair[1] in named and pair[0] != pair[1] and any(_is_zero(named[n]) for n in pair))
+    return frozenset(id(named[name]) for pair in idle for name in pair)
+
+
 def is_merged(model: nn.Module) -> bool:
     """Whether an adapter is part of the weights below at the moment."""
     return any(getattr(module, "merged_adapters", None) for module in modules_with(model, "merged_adapters"))
+
+
+def _is_zero(parameter: nn.Parameter) -> bool:
+    """By what this process holds of it."""
+    own = here(parameter)
+    return not own.is_meta and not bool(own.any())
 
 
 def _held(model: nn.Module) -> Iterator[object]:

@@ -32,6 +32,8 @@ def tell(
     sinks: Sequence[Sink],
     action: Callable[[Alert], None] | None,
     on_error: OnError,
+    *,
+    speaker: object,
 ) -> None:
     """Log the new alerts, and hand them with the evaluation to the sinks and to the user's own action.
 
@@ -43,6 +45,7 @@ def tell(
         action: The user's own action, if there is one.
         on_error: "record": a sink or action that raises is skipped, with a warning the first time, since it is others'
             code; "raise": its error is raised.
+        speaker: The guard that warns. Another guard gives its own warning.
     """
     for alert in new:
         logger.warning("%s", alert.text())
@@ -56,7 +59,15 @@ def tell(
         except Exception as error:
             if on_error == "raise":
                 raise
-            warn_once(f"{call.func} failed and is skipped: {error}", key=f"sink {call.func}")
+            name = _name(call.func)
+            warn_once(f"{name} failed and is skipped: {error}", key=f"failed {name}", by=speaker)
+
+
+def _name(listener: Callable[..., None]) -> str:
+    """What a listener is called, without the address that Python would add."""
+    owner = getattr(listener, "__self__", None)
+    name = getattr(listener, "__name__", type(listener).__name__)
+    return name if owner is None else f"{type(owner).__name__}.{name}"
 
 
 def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequence[Rule], *, speaker: object) -> None:

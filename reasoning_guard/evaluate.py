@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar, cast
 
+from reasoning_guard.cells import content_of
 from reasoning_guard.errors import warn_once
 from reasoning_guard.evaluation import REFERENCE_PREFIX, Evaluation, Row
 from reasoning_guard.forward import Scores
@@ -249,12 +250,14 @@ def _row(trace: Trace, readings: Sequence[Reading]) -> Row:
         values |= reading.values
         reasons |= reading.reasons
     prompt = trace.problem.prompt
+    if not isinstance(prompt, str):
+        prompt = "\n".join(f"{message['role']}: {content_of(message['content'])}" for message in prompt)
     return Row(
         id=trace.problem.id,
         set=trace.problem.set,
         values=values,
         reasons=reasons,
-        prompt=prompt if isinstance(prompt, str) else "\n".join(f"{m['role']}: {m['content']}" for m in prompt),
+        prompt=prompt,
         completion=trace.text,
         steps=trace.steps,
         curve=next((reading.curve for reading in readings if reading.curve), ()),

@@ -10,10 +10,9 @@ import ctypes
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -59,7 +58,7 @@ def expressions_equal(given: str, reference: str) -> bool:
         one, other = (parse(f"${text}$", parsing_timeout=None) for text in texts)  # type: ignore[arg-type]
         return bool(one and other and verify(other, one, timeout_seconds=None))
 
-    with _quiet("math_verify"):
+    with _quiet:
         return within(SECONDS, asked) is True
 
 
@@ -121,13 +120,29 @@ def _is_expression(text: str) -> bool:
     )
 
 
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Keep a library's logger below errors: math-verify announces every missing timeout."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+class _Quiet:
+    """Keeps a library's logger below errors: math-verify announces every missing timeout.
+
+    Several threads may be inside; the last one to leave puts the level back.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+        self._lock = Lock()
+        self._inside, self._level = 0, logging.NOTSET
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._level = self._logger.level
+                self._logger.setLevel(logging.CRITICAL)
+            self._inside += 1
+
+    def __exit__(self, *_error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._logger.setLevel(self._level)
+
+
+_quiet = _Quiet("math_verify")

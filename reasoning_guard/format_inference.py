@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
-from reasoning_guard.problems import load_problems
+from reasoning_guard.problems import COLUMNS, Problem
+from reasoning_guard.row_files import rows_of
 
 logger = logging.getLogger(__name__)
 
@@ -58,20 +58,28 @@ def likeliest_format(texts: Iterable[str]) -> str | None:
 
 
 def solutions(problems: Any) -> Iterator[str]:
-    """Yield the texts of held-out problems that may be worked solutions.
+    r"""Yield the texts of held-out problems that may be worked solutions.
 
     Args:
         problems: Anything that :func:`~reasoning_guard.problems.load_problems` takes; an iterator is used up.
 
     Yields:
-        The "solution" and "answer" of each row; for a file, its reference answers as they stand.
+        What each of the first rows holds in its columns of an answer. If a row has several, such as a worked solution
+        and the bare answer, they are one text.
+
+    Raises:
+        ConfigurationError: ``problems`` holds no rows.
+
+    Example:
+        >>> list(solutions([{"problem": "1 + 1?", "solution": "It is \\boxed{2}.", "answer": "2"}]))
+        ['2\nIt is \\boxed{2}.']
     """
-    if isinstance(problems, (str, os.PathLike)):
-        yield from (problem.answer for problem in load_problems(problems) if problem.answer is not None)
-        return
-    for row in islice(iter(problems), EXAMPLES) if isinstance(problems, Iterable) else ():
+    for row in islice(rows_of(problems), EXAMPLES):
+        held = [row.answer] if isinstance(row, Problem) else []
         if isinstance(row, Mapping):
-            yield from (str(row[c]) for c in ("solution", "answer") if isinstance(row.get(c), str))
+            held = [row.get(name) for name in COLUMNS["answer"]]
+        if texts := [each for each in held if isinstance(each, str)]:
+            yield "\n".join(texts)
 
 
 def states_answer(name: str, text: str) -> bool:

@@ -347,7 +347,7 @@ class Guard:
         logger.info("%s", report(evaluation, self.evaluations))
         say_what_is_odd(self.evaluations, self.reader, self.rules, speaker=self)
         action = self.action if callable(self.action) else None
-        tell(self.baseline or evaluation, evaluation, new, self.sinks, action, self.on_error)
+        tell(self.baseline or evaluation, evaluation, new, self.sinks, action, self.on_error, speaker=self)
 
     def _decide(self) -> list[Alert]:
         alerts = decide(

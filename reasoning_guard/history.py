@@ -10,14 +10,17 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import HistoryError, warn_once
 from reasoning_guard.evaluation import Evaluation
+
+T = TypeVar("T")
 
 
 class History:
@@ -57,7 +60,7 @@ class History:
         """
         kept = self._resume(step, fingerprint) if step > 0 else self._restart()
         run = {"fingerprint": dict(fingerprint), "settings": dict(settings or {}), "begun_at_step": step}
-        _replace(self._run, json.dumps(_plain(run), indent=2) + "\n")
+        _replace(self._run, json.dumps(plain(run), indent=2) + "\n")
         return kept
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -114,8 +117,12 @@ class History:
         _replace(self._alerts, b"".join(_line(alert.to_dict()) for alert in alerts).decode())
 
     def alerts(self) -> list[Alert]:
-        """Return the alerts as they were last written."""
-        return [Alert.from_dict(record) for record in self._lines(self._alerts)]
+        """Return the alerts as they were last written.
+
+        Raises:
+            HistoryError: A line is not an alert of this version.
+        """
+        return list(_made(Alert.from_dict, self._alerts))
 
     def run(self) -> dict[str, Any]:
         """Return what :meth:`begin` noted about the run: ``fingerprint``, ``settings``, ``begun_at_step``."""
@@ -148,7 +155,7 @@ class History:
         return kept
 
     def _all(self) -> list[Evaluation]:
-        return [self._evaluation(record, number) for number, record in enumerate(self._lines(self._records), start=1)]
+        return list(_made(Evaluation.from_dict, self._records))
 
     def _rising(self, read: Sequence[Evaluation]) -> list[Evaluation]:
         """Return those that come later than all before them."""
@@ -181,21 +188,20 @@ class History:
         folder.mkdir(parents=True)
         return folder
 
-    def _lines(self, path: Path) -> Iterable[dict[str, Any]]:
-        whole, _, torn = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
-        if torn:
-            warn_once(f"the last record in {path} was cut short, probably by a kill; it is dropped", key=f"torn {path}")
-        for number, line in enumerate(whole.splitlines(), start=1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise HistoryError(_damaged(path, number)) from error
 
-    def _evaluation(self, record: dict[str, Any], number: int) -> Evaluation:
+def _made(make: Callable[[dict[str, Any]], T], path: Path) -> Iterator[T]:
+    """Yield what the whole lines of a file hold. A last line without its newline is dropped, with a warning."""
+    whole, _, torn = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    if torn:
+        warn_once(f"the last record in {path} was cut short, probably by a kill; it is dropped", key=f"torn {path}")
+    for number, line in enumerate(whole.splitlines(), start=1):
         try:
-            return Evaluation.from_dict(record)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise HistoryError(_damaged(self._records, number)) from error
+            yield make(json.loads(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HistoryError(
+                f"line {number} of {path} is not a record of this version; move the file away, or use another output "
+                "folder"
+            ) from error
 
 
 def state_of(
@@ -215,7 +221,7 @@ def state_of(
         "run": {"fingerprint": dict(fingerprint), "settings": dict(settings)},
         "evaluations": [evaluation.to_dict() for evaluation in evaluations],
     }
-    return json.loads(json.dumps(_plain(state)))
+    return json.loads(json.dumps(plain(state)))
 
 
 def check_fingerprint(known: Mapping[str, str], now: Mapping[str, str], where: str) -> None:
@@ -241,15 +247,13 @@ def check_fingerprint(known: Mapping[str, str], now: Mapping[str, str], where: s
 def digest(value: Any) -> str:
     """Return a short fingerprint of JSON-able data: 16 hex characters of the SHA-256 of its canonical JSON.
 
+    A value that JSON does not know, such as a function, is written as Python prints it, without its address.
+
     >>> digest({"b": 1, "a": [2]}) == digest({"a": [2], "b": 1})
     True
     """
-    canonical = json.dumps(value, sort_keys=True, default=str)
+    canonical = json.dumps(value, sort_keys=True, default=lambda each: re.sub(r" at 0x[0-9a-fA-F]+", "", str(each)))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-
-def _damaged(path: Path, number: int) -> str:
-    return f"line {number} of {path} is not a record of this version; move the file away, or use another output folder"
 
 
 def _text(evaluations: Iterable[Evaluation]) -> str:
@@ -257,17 +261,17 @@ def _text(evaluations: Iterable[Evaluation]) -> str:
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(_plain(record), allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(record), allow_nan=False) + "\n").encode()
 
 
-def _plain(value: Any) -> Any:
-    """``value`` with NaN and infinities as None, which JSON does not know."""
+def plain(value: Any) -> Any:
+    """``value`` with NaN and infinities, which JSON does not know, as None, and tuples as lists."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 

@@ -91,6 +91,11 @@ def is_tensor_parallel(model: nn.Module) -> bool:
     return any("tp" in (p.device_mesh.mesh_dim_names or ()) for p in model.parameters() if isinstance(p, DTensor))
 
 
+def here(parameter: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a parameter, got without talking to the others."""
+    return parameter.to_local() if isinstance(parameter, DTensor) else parameter
+
+
 def forward_identity(model: nn.Module) -> tuple[object, object]:
     """Return a value that changes when a host patches the forward of the model or of its class."""
     own = vars(model).get("forward")

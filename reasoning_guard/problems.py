@@ -210,7 +210,7 @@ def _problem(row: Row, number: int, columns: Mapping[str, str | None], format: T
         answer=_answer(cell["answer"], options, number, format),
         options=options,
         id=_name(cell["id"], "the id", number) or "",
-        set="id" if (named := _name(cell["set"], "the set", number)) is None else named,
+        set=_name(cell["set"], "the set", number) or "id",
         documents=_documents(cell["documents"], number),
     )
 

@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
+from accelerate.utils import align_module_device, has_offloaded_params
 from torch import nn
-from torch.distributed.tensor import DTensor
 
-from reasoning_guard.adapters import adapter_parameters, base_differs, has_adapter, is_merged
+from reasoning_guard.adapters import adapter_parameters, base_differs, has_adapter, idle_parameters, is_merged
 from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import Scores
-from reasoning_guard.model_parts import device_of
+from reasoning_guard.model_parts import device_of, here
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.tree import TraceTree
 
@@ -101,16 +101,22 @@ class Reference:
                 p.requires_grad_(flag)
 
     def fingerprint(self) -> str:
-        """A digest of a sample of every parameter, which changes when the reference's weights do."""
-        digest = hashlib.sha256()
-        left_out = adapter_parameters(self._scorer.model) if self._adapter_off else frozenset[int]()
-        for _, parameter in sorted(self._scorer.model.named_parameters()):
-            if id(parameter) in left_out:
-                continue
-            own = parameter.to_local() if isinstance(parameter, DTensor) else parameter  # no talk with other processes
-            sample = own.detach().flatten()[:: max(1, own.numel() // 16)][:16]
-            digest.update(sample.double().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        """A digest of a sample of every parameter that is used, which changes when the reference's weights do."""
+        model = self._scorer.model
+        without = adapter_parameters(model) if self._adapter_off else idle_parameters(model)
+        left_out = {name for name, parameter in model.named_parameters() if id(parameter) in without}
+        samples = {name: _sample(parameter) for name, parameter in model.named_parameters() if not parameter.is_meta}
+        for path, module in model.named_modules():
+            if has_offloaded_params(module):
+                with align_module_device(module):
+                    samples |= {name: _sample(each) for name, each in module.named_parameters(path, recurse=False)}
+        return hashlib.sha256(b"".join(samples[name] for name in sorted(samples.keys() - left_out))).hexdigest()[:16]
+
+
+def _sample(parameter: nn.Parameter) -> bytes:
+    """Return sixteen numbers of a parameter, evenly spread."""
+    own = here(parameter).detach()
+    return own.flatten()[:: max(1, own.numel() // 16)][:16].double().cpu().numpy().tobytes()
 
 
 def take_reference(

@@ -121,8 +121,11 @@ def _check_scorable(model: nn.Module) -> None:
 def fingerprint_of(problems: Sequence[Problem], reader: TraceReader, max_new_tokens: int) -> dict[str, str]:
     """Return what must not change if the numbers of two evaluations are to be comparable, by name."""
     asked = [(p.id, p.set, p.answer, p.options, p.prompt) for p in problems]
-    return {
+    found = {
         "problems": digest(asked),
         "format": digest(reader.format.to_dict()),
         "max_new_tokens": str(max_new_tokens),
     }
+    if reader.template and not all(isinstance(problem.prompt, str) for problem in problems):
+        found["template"] = digest(reader.template)
+    return found

@@ -258,3 +258,45 @@ def test_memory_for_logits_limits_only_what_makes_them(watched: bool, compared: 
         model.register_forward_pre_hook(lambda *_: calls.append(None))
         score_shared(model, [TraceTree(trunk, tuple(branches))], MaskPlan(), limit=2_000_000)
     assert len(calls) == 1 + passes, "the trunk, then the branches"
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("plan", [MaskPlan(), MaskPlan(by_layer_type=True, window=5, chunk=7)])
+@pytest.mark.parametrize("trees", [1, 3])
+def test_masks_get_a_quarter_of_the_room_and_logits_three(
+    attention: str, plan: MaskPlan, trees: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mask counts twice, for what it is made from, and so do eager weights; half a row may stand before a stem."""
+    monkeypatch.setattr(branch_pass, "_tokens_in_a_pass", lambda _: 300 * trees)
+    model, limit, trunk = tiny_model("llama", vocab_size=64), 2**20, 100
+    model.set_attn_implementation(attention)
+    short = [Branch(50, (n, *range(3, 23)), (1, 21)) for n in range(3, 43)]
+    tries = [Trie.of([*short, Branch(50, (50, *range(80)), (1, 81))])] * trees
+    tables = 2 * trees * (plan.n_masks + (4 if attention == "eager" else 0))
+    with reading(model):
+        width, wanted = branch_pass._room(model, trunk, tries, plan, limit)
+        assert wanted == limit * 3 // 2 // (64 * trees)
+        assert width == min(300, limit // 2 // (tables * (trunk + 300)))
+        assert branch_pass._room(model, trunk, tries, plan, 16)[0] == 1, "there is always room for a token"
+        monkeypatch.setattr(branch_pass, "_tokens_in_a_pass", lambda _: 60)
+        for narrowest, row in ((60, 60), (1, 60 // trees)):  # the least that a row has, each by itself
+            monkeypatch.setattr(branch_pass, "_NARROWEST", narrowest)
+            keys = trunk + 80 + row // 2
+            for room in (2**22, 40_000):
+                width = branch_pass._room(model, trunk, tries, plan, room)[0]
+                assert width == min(row, room // 2 // (tables * keys))
+
+
+@pytest.mark.parametrize("picks", [True, False])
+def test_a_row_of_a_head_that_makes_all_logits_has_room_for_them(picks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch_pass, "_tokens_in_a_pass", lambda _: 300)
+    model, limit = tiny_model("llama", vocab_size=20_000), 2**20
+    model.lm_head.register_forward_hook(lambda *_: None)  # watched, it is not left to do later
+    if not picks:
+        whole = model.forward
+        monkeypatch.setattr(model, "forward", lambda input_ids, use_cache: whole(input_ids, use_cache=use_cache))
+    tries = [Trie.of([Branch(50, (n, *range(3, 23)), (1, 21)) for n in range(3, 43)])]
+    with reading(model):
+        assert (head_of(model).splits, head_of(model).picks) == (False, picks)
+        logits = limit * 3 // 2 // 20_000
+        assert branch_pass._room(model, 100, tries, MaskPlan(), limit) == (300 if picks else logits, logits)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,9 @@ import two_checkpoints
 from in_fork import in_fork
 from reasoning_guard.cli import app as cli
 from reasoning_guard.cli.app import app, main
+from reasoning_guard.cli.doctor import _show_trace
+from reasoning_guard.cli.terminal import Terminal
+from reasoning_guard.problems import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("demo", "doctor", "score", "compare", "curate", "report", "calibrate")
@@ -257,3 +261,11 @@ def test_a_run_with_an_alarm_teaches_with_a_warning(folder: Path, tmp_path: Path
     assert done.returncode == 0, done.stderr
     assert "raised an alarm (accuracy_trap): what it lost counts as harmless from now on" in said
     assert "no change of mistake_changed matters any more" in said
+
+
+def test_a_prompt_in_parts_is_shown_by_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    parts = [{"type": "image"}, {"type": "text", "text": "2 + 2 = ?"}]
+    problem = Problem(prompt=({"role": "user", "content": parts},), answer="4", id="sum")  # type: ignore[dict-item]
+    trace = SimpleNamespace(problem=problem, n_steps=0, answer="4", correct=True)
+    _show_trace(Terminal(as_json=False, speaks=True), SimpleNamespace(traces=[trace], shown=0, curve=None))  # type: ignore[arg-type]
+    assert "2 + 2 = ?" in capsys.readouterr().out.splitlines()

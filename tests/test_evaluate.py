@@ -75,6 +75,15 @@ def test_chat_messages_and_options() -> None:
     assert all(math.isfinite(row.values["info_gain"]) for row in found.rows)
 
 
+def test_a_prompt_in_parts_is_kept_as_its_text() -> None:
+    parts = [{"type": "image"}, {"type": "text", "text": "2 + 2 = ?"}]
+    trace = READER.read(
+        Problem(prompt=({"role": "user", "content": parts},), answer="4"), encode("# 4"), prompt_ids=[3]
+    )
+    [row] = probe_traces([trace], READER, None, frozen(memorised()), None, [])
+    assert row.prompt == "user: 2 + 2 = ?"
+
+
 def test_problems_without_reference_answers_still_have_behaviour() -> None:
     problems = [Problem(prompt=str(problem.prompt), id=problem.id) for problem in PROBLEMS]
     found = ask(memorised(), problems)

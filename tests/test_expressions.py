@@ -85,6 +85,29 @@ def test_math_verify_is_quiet_while_it_is_asked(
     logger.setLevel(logging.NOTSET)
 
 
+def test_math_verify_is_as_loud_as_before_once_the_last_of_several_threads_has_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logger, inside, leave = logging.getLogger("math_verify"), threading.Barrier(3), [threading.Event() for _ in "ab"]
+    monkeypatch.setattr(logger, "level", logging.WARNING)
+    seen: list[int] = []
+
+    def ask(turn: int) -> None:
+        with expressions._quiet:
+            inside.wait(10)
+            leave[turn].wait(10)
+        seen.append(logger.level)
+
+    threads = [threading.Thread(target=ask, args=(turn,)) for turn in range(2)]
+    for thread in threads:
+        thread.start()
+    inside.wait(10)
+    for thread, event in zip(threads, leave, strict=True):
+        event.set()
+        thread.join(10)
+    assert seen == [logging.CRITICAL, logging.WARNING]
+
+
 def test_work_has_its_time_and_its_failures_say_nothing() -> None:
     assert within(5, lambda: 42) == 42
     assert within(5, lambda: 1 // 0) is None

@@ -14,6 +14,8 @@ import torch
 
 import runs
 from reasoning_guard.alerts import Alert
+from reasoning_guard.announce import tell
+from reasoning_guard.errors import ReasoningGuardWarning
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.guard import Guard
 from reasoning_guard.history import History
@@ -247,6 +249,17 @@ def test_a_broken_sink_takes_nothing_from_the_others(broken: str, tmp_path: Path
     assert sorted(sound.heard) == [("alert", 1), ("evaluation", 0), ("evaluation", 1), ("evaluation", 2)]
     assert len(guard.sinks[0].heard) == (1 if broken == "evaluation" else 3)
     assert [e.step for e in History(tmp_path).load()] == [0, 1, 2]
+
+
+def test_a_broken_sink_is_named_once_by_each_guard_whatever_stood_at_its_address() -> None:
+    class Speaker:
+        pass
+
+    made, sink = Evaluation(step=0), Listener("evaluation")
+    for speaker in (Speaker(), Speaker()):
+        with pytest.warns(ReasoningGuardWarning) as said:
+            _ = [tell(made, made, (), [sink], None, "record", speaker=speaker) for _ in range(2)]
+        assert [str(each.message) for each in said] == ["Listener.evaluation failed and is skipped: broken on purpose"]
 
 
 @pytest.mark.parametrize(("broken", "at"), [("evaluation", 0), ("alert", 1)])

@@ -3,11 +3,15 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.format_inference import infer_format, solutions
 from reasoning_guard.formats import PRESETS, TraceFormat, boxed_statement, get_format
+from reasoning_guard.problems import Problem
 
 
 def steps(format: str | TraceFormat, text: str) -> list[str]:
@@ -158,3 +162,19 @@ def test_degenerate_texts_are_read_in_linear_time(name: str, unit: str) -> None:
     PRESETS[name].parse(text)
     PRESETS[name].parse(text + "x")
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "of", [list, iter, lambda rows: [Problem(prompt=r["problem"], answer=r["solution"]) for r in rows]]
+)
+def test_worked_solutions_tell_the_format_beside_bare_answers(of: Any, tmp_path: Path) -> None:
+    rows = [{"problem": f"{i} + 1?", "solution": f"It is \\boxed{{{i + 1}}}.", "answer": str(i + 1)} for i in range(8)]
+    assert infer_format({"held-out solutions": solutions(of(rows))}).name == "boxed"
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert infer_format({"held-out solutions": solutions(tmp_path / "rows.jsonl")}).name == "boxed"
+
+
+def test_what_is_no_rows_tells_no_format() -> None:
+    with pytest.raises(ConfigurationError, match="choose one split"):
+        list(solutions({"train": []}))
+    assert list(solutions([{"answer": 5}, {"target": None}, "words"])) == []

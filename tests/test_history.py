@@ -282,3 +282,10 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         assert len(set(found) - set(sure)) <= 1 or "begun" not in finished
         sure = found
     assert max(sure) > 1, "the writers never came to write"
+
+
+@pytest.mark.parametrize("line", ['{"key": "a"}', "[1]", "words"])
+def test_alerts_of_another_version_are_refused_by_name(line: str, tmp_path: Path) -> None:
+    (tmp_path / "alerts.jsonl").write_text(f"{line}\n")
+    with pytest.raises(HistoryError, match=r"line 1 of .*alerts\.jsonl is not a record of this version"):
+        History(tmp_path).alerts()

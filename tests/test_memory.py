@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,12 @@ import pytest
 
 from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation, Row
-from reasoning_guard.history import History
+from reasoning_guard.history import History, check_fingerprint
 from reasoning_guard.memory import Identity, Memory
+from reasoning_guard.problems import Problem
+from reasoning_guard.reader import TraceReader
+from reasoning_guard.settings import fingerprint_of
+from tokenizers_on_the_spot import gpt2_style
 
 MADE = [Evaluation(step=step, rows=(Row(id="a", values={"accuracy": 1.0}),)) for step in (0, 10, 20)]
 
@@ -121,3 +125,24 @@ def test_a_file_in_the_folders_place_is_refused_before_any_training(tmp_path: Pa
     Memory("record").check()
     with pytest.raises(ConfigurationError, match="`directory`"):
         kept_in(tmp_path / "run").check()
+
+
+def test_how_chats_are_rendered_belongs_to_a_run_and_where_a_tool_lies_in_memory_does_not() -> None:
+    def tool() -> Callable[[], None]:
+        def search() -> None:
+            """Look it up."""
+
+        return search
+
+    def fingerprint(template: dict[str, Any], prompt: Any = ({"role": "user", "content": "3"},)) -> dict[str, str]:
+        reader = TraceReader(gpt2_style(), "plain")
+        reader.template = template
+        return fingerprint_of([Problem(prompt=prompt, answer="3")], reader, 40)
+
+    tools = tool(), tool()
+    assert str(tools[0]) != str(tools[1])
+    told, again, plain = (fingerprint(each) for each in ({"tools": [tools[0]]}, {"tools": [tools[1]]}, {}))
+    assert told == again
+    with pytest.raises(HistoryError, match="other settings: template"):
+        check_fingerprint(plain, told, "the records")
+    assert fingerprint({"thinking": False}, "3") == fingerprint({}, "3"), "texts are rendered by nobody"

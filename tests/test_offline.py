@@ -68,6 +68,21 @@ def test_scores_of_another_model_do_not_go_on(tmp_path: Path) -> None:
         score_traces(saved(), model("tuned"), WORDS, out=tmp_path / "s.jsonl")
 
 
+def test_scores_of_which_a_part_is_gone_are_no_scores(tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    score_traces(saved(), model("base"), WORDS, out=out)
+    lines = out.read_text().splitlines(keepends=True)
+    out.write_text("".join(lines[:-1]))
+    with pytest.raises(ConfigurationError, match=f"holds the scores of {len(lines) - 1} traces, not of these"):
+        score_traces(saved(), model("base"), WORDS, out=out)
+
+
+def test_a_checkup_of_prompts_that_are_all_too_long_says_so() -> None:
+    long = [{**row, "id": str(n), "question": row["question"] * 99} for n, row in enumerate(two_checkpoints.problems())]
+    said = advise(examine(model("base"), WORDS, long, format="gsm8k", sample=2))
+    assert any(each.level == "problem" and "the longest prompt has" in each.found for each in said)
+
+
 def test_where_answers_are_wrong_dependence_on_the_text_is_not_told() -> None:
     wrong = load_saved_traces(two_checkpoints.traces()[1::2], two_checkpoints.problems())
     found = score_traces(wrong, model("base"), WORDS)

@@ -75,6 +75,14 @@ def test_the_right_option_is_never_hinted_at_however_it_is_named(name: str) -> N
     assert wrong_answer(numbers, context) == "3"
 
 
+def test_a_number_of_any_length_has_near_numbers() -> None:
+    context = ProbeContext(reader=READER, traces=[])
+    for digits in (19, 20, 40):
+        near = wrong_answer(Problem(prompt="2^99 = ?", answer="9" * digits), context)
+        assert near is not None
+        assert abs(int(near) - int("9" * digits)) <= 10**15
+
+
 def test_a_decimal_without_a_whole_part_has_near_numbers() -> None:
     context = ProbeContext(reader=READER, traces=[])
     found = wrong_answer(Problem(prompt="?", answer=".5"), context)
@@ -95,6 +103,9 @@ def test_the_default_hint_stands_in_the_prompt_or_in_the_last_message() -> None:
     system, user = suggestion(chat, "5").prompt
     assert system == {"role": "system", "content": "Be brief."}
     assert user == {"role": "user", "content": "A friend thinks the answer is 5.\n2 + 2?"}
+    parts = [{"type": "image"}, {"type": "text", "text": "2 + 2?"}]
+    [user] = suggestion(Problem(prompt=({"role": "user", "content": parts},)), "5").prompt
+    assert user["content"] == [{"type": "text", "text": "A friend thinks the answer is 5.\n"}, *parts]
 
 
 @pytest.mark.parametrize(

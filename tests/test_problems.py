@@ -129,6 +129,13 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         load_problems(path)
 
 
+@pytest.mark.parametrize("empty", ["", None, float("nan")])
+def test_an_empty_cell_names_no_set(empty: object) -> None:
+    """One called nothing could not be told from the first."""
+    [problem] = load_problems([{"prompt": "1 + 1?", "answer": "2", "set": empty}])
+    assert problem.set == "id"
+
+
 def test_of_several_known_columns_the_first_counts() -> None:
     """MATH has a worked solution beside its answer."""
     [problem] = load_problems([{"problem": "1 + 1?", "solution": "1 + 1 = 2, so it is 2.", "answer": "2"}])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from datasets import Dataset
 from peft import AdaptionPromptConfig, LoraConfig, get_peft_model
 from transformers import TrainerCallback
@@ -278,3 +279,33 @@ def test_an_adapters_training_leaves_the_fingerprint_of_its_base(settings: dict[
     with torch.no_grad():
         model.get_base_model().model.embed_tokens.weight.add_(0.1)
     assert reference.fingerprint() != fingerprint
+
+
+def test_what_an_adapter_drew_at_random_and_does_not_use_yet_is_not_in_the_fingerprint() -> None:
+    """Its base is trained too, so that a copy is taken; a run that goes on draws anew before it loads its weights."""
+
+    def reference(seed: int) -> Reference:
+        torch.manual_seed(seed)
+        model = tiny_model("llama", vocab_size=len(TOKENIZER))
+        kinds = {"target_modules": ["q_proj", "embed_tokens"], "init_lora_weights": True}
+        return taken(lora(model, **kinds, bias="all", modules_to_save=None).requires_grad_())
+
+    one, other = reference(0), reference(1)
+    assert "copy" in one.description
+    assert one.fingerprint() == other.fingerprint()
+    for name, parameter in other._scorer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    assert one.fingerprint() != other.fingerprint()
+
+
+def test_a_reference_whose_weights_come_when_they_are_needed_has_the_same_fingerprint() -> None:
+    def reference(value: float, *, offloaded: bool) -> Reference:
+        model = tiny_model("llama", vocab_size=len(TOKENIZER))
+        torch.nn.init.constant_(model.model.norm.weight, value)
+        if offloaded:
+            cpu_offload(model, execution_device=torch.device("cpu"))
+        return taken(memorised(), model)
+
+    assert reference(1.0, offloaded=True).fingerprint() == reference(1.0, offloaded=False).fingerprint()
+    assert reference(1.0, offloaded=True).fingerprint() != reference(2.0, offloaded=True).fingerprint()

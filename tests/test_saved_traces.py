@@ -185,6 +185,30 @@ def test_scores_of_other_settings_are_never_mixed(tmp_path: Path) -> None:
         ScoreFile(tmp_path / "theirs.jsonl", {}).begin()
 
 
+@pytest.mark.parametrize("row", [{"id": "sum"}, {"prompt": QUESTION}, {"prompt": [USER]}])
+def test_a_prompt_in_parts_is_known_by_its_text(row: dict[str, Any]) -> None:
+    parts = [{**USER, "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]
+    [found] = load_saved_traces(
+        [{**row, "completion": "#### 4"}], [{"id": "sum", "prompt": parts, "answer": "4"}]
+    ).traces
+    assert found.problem.answer == "4"
+
+
+def test_a_name_with_brackets_is_no_pattern(tmp_path: Path) -> None:
+    file = ScoreFile(tmp_path / "traces[1].jsonl", {})
+    file.begin()
+    file.add(0, [{"line": 0}])
+    assert ScoreFile(tmp_path / "traces[1].jsonl", {}).begin() == {0}
+
+
+@pytest.mark.parametrize("foreign", ['{"mine": 1}\n', "[1]\n", "words\n"])
+def test_a_file_that_took_the_scores_place_is_refused(tmp_path: Path, foreign: str) -> None:
+    ScoreFile(tmp_path / "s.jsonl", {}).begin()
+    (tmp_path / "s.jsonl").write_text(foreign)
+    with pytest.raises(ConfigurationError, match="holds something else than scores of ours"):
+        ScoreFile(tmp_path / "s.jsonl", {}).begin()
+
+
 def test_several_samples_of_a_problem_count_as_one() -> None:
     rows = [Row(id=name, values={"accuracy": right}) for name, right in (("a", 1.0), ("a", 0.0), ("b", 1.0))]
     rows.append(Row(id="c", values={"accuracy": math.nan}))

@@ -63,6 +63,14 @@ def test_the_layout_opens_with_accuracy_and_info_gain_and_holds_only_what_there_
     assert "used" not in page["Faithfulness"]
 
 
+def test_the_layout_of_two_sets_shows_accuracy_only_where_it_is_measured() -> None:
+    rows = tuple(Row(id=name, set=name, values={"mine": 1.0}) for name in ("near", "far"))
+    assert list(layout(Evaluation(step=0, rows=rows))) == ["Calibration", "Cost"]
+    graded = tuple(Row(id=row.id, set=row.set, values={"accuracy": 1.0}) for row in rows)
+    chart = layout(Evaluation(step=0, rows=graded))["Reasoning guard"]["accuracy by set"]
+    assert chart.tags == ("guard/accuracy", "guard/far/accuracy")
+
+
 def curved(step: int, *ids: str) -> Evaluation:
     rows = tuple(Row(id=id, values={"info_gain": 1.0}, curve=(-2.0, -1.0 - step, -0.1)) for id in ids)
     return Evaluation(step=step, rows=rows)

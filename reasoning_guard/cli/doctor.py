@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from reasoning_guard.cells import content_of
 from reasoning_guard.cli import options
 from reasoning_guard.cli.terminal import BROKEN, Terminal, load, terminal
 
@@ -92,7 +93,8 @@ def _show_facts(say: Terminal, c: Checkup, source: str) -> None:
 
 def _show_trace(say: Terminal, c: Checkup) -> None:
     trace = c.traces[c.shown]
-    prompt = trace.problem.prompt if isinstance(trace.problem.prompt, str) else trace.problem.prompt[-1]["content"]
+    prompt = trace.problem.prompt
+    prompt = prompt if isinstance(prompt, str) else content_of(prompt[-1]["content"])
     say.out.print(f"\n[bold]Problem {escape(trace.problem.id)}, step by step[/]")
     say.out.print(escape(_short(prompt)), style="dim")
     steps = Table(box=None, pad_edge=False)

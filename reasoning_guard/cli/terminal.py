@@ -48,7 +48,7 @@ class Terminal:
     def result(self, values: Mapping[str, Any]) -> None:
         """Print the result for machines, but only with ``--json``."""
         if self._json is not None:
-            from reasoning_guard.offline.jsonl import plain
+            from reasoning_guard.history import plain
 
             self._json.write(json.dumps(plain(values), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
             self._json.flush()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from reasoning_guard.adapters import has_adapter
 from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.evaluate import Stopwatch, probe_traces, write_traces
 from reasoning_guard.evaluation import Row
@@ -159,7 +160,6 @@ def examine(
     rows = probe_traces(traces, reader, generator, scorer, None, default_probes(), watch)
     shown = _most_telling(traces)
     reference = traces[shown].problem.answer
-    assert scorer.verdict is not None
     return Checkup(
         model=_facts(model, tokenizer),
         format=reader.format,
@@ -178,7 +178,7 @@ def examine(
         asked_of=asked_of,
         presets={name: sum(states_answer(name, t.text) for t in traces) / len(traces) for name in PRESETS},
         seams=seam_report(reader, traces),
-        path=scorer.verdict,
+        path=scorer.verdict or Verdict(None, "not tested, since no question fits into the model's context"),
         seconds=watch.seconds,
     )
 
@@ -206,7 +206,7 @@ def _most_telling(traces: Sequence[Trace]) -> int:
 def _facts(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> ModelFacts:
     parameter = next(model.parameters())
     inner: Any = model
-    adapter = hasattr(model, "peft_config") and hasattr(model, "disable_adapter")
+    adapter = has_adapter(model)
     return ModelFacts(
         name=type(inner.get_base_model() if adapter else inner).__name__,
         parameters=sum(p.numel() for p in model.parameters()),

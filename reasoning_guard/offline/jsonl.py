@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from reasoning_guard.cells import whole_characters
+from reasoning_guard.history import plain
 
 
 def line(record: Mapping[str, Any]) -> bytes:
     r"""Write a record as one line, with null for NaN and infinities, which JSON does not know.
 
     Example:
-        >>> line({"a": [1.5, math.nan]})
+        >>> line({"a": [1.5, float("nan")]})
         b'{"a": [1.5, null]}\n'
     """
     return whole_characters(json.dumps(plain(record), allow_nan=False, ensure_ascii=False) + "\n").encode()
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` with None for NaN and infinities, and lists for tuples."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return value
 
 
 def read_whole(path: Path) -> list[dict[str, Any]]:

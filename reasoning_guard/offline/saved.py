@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from reasoning_guard.cells import text_of, whole_characters
+from reasoning_guard.cells import content_of, text_of, whole_characters
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.format_inference import likeliest_format
 from reasoning_guard.formats import PRESETS, TraceFormat, get_format
@@ -130,9 +130,9 @@ class _Known:
 def _keys(prompt: str | Sequence[Mapping[str, str]]) -> list[str]:
     """What a prompt is known by: itself, and the text of its last user message."""
     whole = Problem(prompt=prompt if isinstance(prompt, str) else tuple(prompt)).id
-    last = (
-        prompt if isinstance(prompt, str) else next((m["content"] for m in reversed(prompt) if m["role"] == "user"), "")
-    )
+    if isinstance(prompt, str):
+        return [whole, prompt.strip()]
+    last = next((content_of(m["content"]) for m in reversed(prompt) if m["role"] == "user"), "")
     return [whole, last.strip()]
 
 

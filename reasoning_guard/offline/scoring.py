@@ -87,8 +87,8 @@ def score_traces(
         with the reason.
 
     Raises:
-        ConfigurationError: Tokenizer and format can't ask about a problem, ``out`` holds scores of other traces or
-            settings, or there are several processes and no ``out``.
+        ConfigurationError: Tokenizer and format can't ask about a problem, ``out`` holds something other than scores
+            of these traces with these settings, or there are several processes and no ``out``.
 
     Example:
         >>> from reasoning_guard.offline import load_model, load_saved_traces, score_traces     # doctest: +SKIP
@@ -162,6 +162,11 @@ def _do(chunks: Iterable[list[dict[str, Any]]], file: ScoreFile, team: Team) -> 
 
 def _finish(file: ScoreFile, saved: SavedTraces, probes: Sequence[Probe]) -> ScoredTraces:
     records = file.records()
+    if [record["line"] for record in records] != [trace.line for trace in saved.traces]:
+        raise ConfigurationError(
+            f"{file.path} holds the scores of {len(records)} traces, not of these {len(saved.traces)}; give another "
+            "file to write to, or move it away"
+        )
     scored = _whole(records, saved, probes)
     if not file.is_whole:
         file.finish([{"line": r["line"], **asdict(row)} for r, row in zip(records, scored.rows, strict=True)])

@@ -56,9 +56,19 @@ class ScoreFile:
         append(self.path.with_name(f"{self.path.name}.part-{process}"), records)
 
     def records(self) -> list[dict[str, Any]]:
-        """Return what is scored so far, in the order of the traces."""
-        files = [self.path] if self.path.exists() else self._parts()
-        found = {record["line"]: record for file in files for record in read_whole(file)}
+        """Return what is scored so far, in the order of the traces.
+
+        Raises:
+            ConfigurationError: A file holds something other than scores.
+        """
+        found: dict[int, dict[str, Any]] = {}
+        for file in [self.path] if self.is_whole else self._parts():
+            try:
+                found |= {record["line"]: record for record in read_whole(file)}
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigurationError(
+                    f"{file} holds something else than scores of ours; give another file to write to, or move it away"
+                ) from error
         return [found[number] for number in sorted(found)]
 
     def finish(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -68,7 +78,8 @@ class ScoreFile:
             part.unlink()
 
     def _parts(self) -> list[Path]:
-        return sorted(self.path.parent.glob(f"{self.path.name}.part-*"))
+        """Return the parts, without a glob, which would take brackets in a name for a pattern."""
+        return sorted(path for path in self.path.parent.iterdir() if path.name.startswith(f"{self.path.name}.part-"))
 
     def _check(self, before: Mapping[str, Any]) -> None:
         changed = sorted(k for k in {*before, *self.settings} if before.get(k) != self.settings.get(k))

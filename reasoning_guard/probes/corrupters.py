@@ -138,7 +138,7 @@ def near_numbers(number: str, rng: random.Random) -> Iterator[str]:
     """Yield other numbers of like size, written alike (decimals, thousands separators), in random order."""
     whole, _, fraction = number.partition(".")
     value = int(whole.replace(",", "") or 0)
-    size = max(3, value // 5)
+    size = max(3, min(value // 5, 10**_DIGITS))  # Python can't draw from a range of 2**63 and more
     near = range(-min(size, value), size + 1)
     for difference in rng.sample(near, min(len(near), _TRIES)):
         if difference:

@@ -107,7 +107,7 @@ def layout(evaluation: Evaluation, prefix: str = "") -> dict[str, dict[str, Char
         drawn = {title: _chart(names, prefix) for title, names in held.items() if names}
         page |= {category: drawn} if drawn else {}
     others = [f"{prefix}guard/{set}/accuracy" for set in evaluation.sets[1:]]
-    if others:
+    if others and "accuracy" in known:
         page["Reasoning guard"]["accuracy by set"] = Chart((f"{prefix}guard/accuracy", *others), bands=True)
     return page
 
