@@ -19,6 +19,7 @@ from transformers import TrainerCallback
 import lightning_runs
 import runs
 from reasoning_guard.errors import ConfigurationError, HistoryError, ReasoningGuardWarning
+from reasoning_guard.healthy import HealthyCheckpoints
 from reasoning_guard.history import History
 from reasoning_guard.hosting import show
 from reasoning_guard.probes import NullProbe, all_probes, default_probes
@@ -274,3 +275,17 @@ def test_a_logger_that_fails_keeps_no_weights_from_being_written(tmp_path: Path)
         "checkpoint-0.ckpt",
         "checkpoint-3.ckpt",
     ]
+
+
+def test_healthy_weights_that_cannot_be_tidied_end_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "denied on purpose")
+
+    monkeypatch.setattr(HealthyCheckpoints, "begin", refuse)
+    guard = lightning_runs.guard(action="rollback", on_error="record", reference=None)
+    host, _ = lightning_runs.fit(tmp_path, guard, max_epochs=1)
+    assert host.global_step == 3
+    assert "denied on purpose" in caplog.text
+    assert [e.step for e in guard.guard.evaluations] == [0, 3]

@@ -16,10 +16,11 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.format_inference import infer_format, solutions
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
-from reasoning_guard.hosting import check_name, is_due, safely, show, sinks_for_training
+from reasoning_guard.hosting import check_name, is_due, safely, say_no_records, show, sinks_for_training
 from reasoning_guard.processes import is_main_process
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_lightning.base import CallbackBase
+from reasoning_guard_lightning.carrying import KEY, records_of_another_name
 from reasoning_guard_lightning.loggers import log_to, sinks_of
 from reasoning_guard_lightning.models import as_trained, trained_model
 from reasoning_guard_lightning.rollback import Rollback
@@ -138,9 +139,9 @@ class ReasoningGuardCallback(CallbackBase):
         self._every = self._given_every or (None if trainer.enable_validation else _tenth(trainer))
         self._safely(lambda: self._open_loggers(trainer))
         self._safely(lambda: self.guard.begin(trainer.global_step))
-        if self._rollback is not None:
-            self._rollback.begin(trainer.global_step)
+        self._safely(lambda: self._begin_rollback(trainer))
         if not self.guard.evaluations:
+            say_no_records(trainer.global_step, self.directory)
             self._evaluate(trainer, pl_module)
         self._safely(lambda: self._tell_callbacks(trainer))
 
@@ -173,7 +174,7 @@ class ReasoningGuardCallback(CallbackBase):
     @property
     def state_key(self) -> str:
         """Stays the same from run to run; a second guard needs a ``directory`` of another name."""
-        return "ReasoningGuardCallback" + (f"[{self._given_directory.name}]" if self._given_directory else "")
+        return KEY + (f"[{self._given_directory.name}]" if self._given_directory else "")
 
     def state_dict(self) -> dict[str, Any]:
         """The guard's records, in plain types."""
@@ -183,6 +184,12 @@ class ReasoningGuardCallback(CallbackBase):
         """Go on with the records of a checkpoint."""
         self.guard.load_state_dict(state_dict)
 
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Find the records of a checkpoint where ``directory`` had another name, by which Lightning does not."""
+        state = records_of_another_name(self, trainer.callbacks, checkpoint.get("callbacks") or {})
+        if state is not None:
+            self.load_state_dict(state)
+
     # ---------------------------------------------------------------------------------------------------------- parts
 
     def _open_directory(self, trainer: Any) -> None:
@@ -191,6 +198,10 @@ class ReasoningGuardCallback(CallbackBase):
         self.guard.keep_records_in(self.directory)
         if self.guard.action == "rollback":
             self._rollback = Rollback(self.guard, self.directory)
+
+    def _begin_rollback(self, trainer: Any) -> None:
+        if self._rollback is not None:
+            self._rollback.begin(trainer.global_step)
 
     def _open_loggers(self, trainer: Any) -> None:
         before, self._own_sinks = self._own_sinks, sinks_of(trainer)
