@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
-from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError
+from reasoning_guard.errors import ConfigurationError, HistoryError, LostProcessError, warn_once
 from reasoning_guard.sinks import Sink
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,22 @@ def check_name(name: str, where: str, known: Collection[str]) -> None:
         raise ConfigurationError(
             f"{where}: no evaluation will have a value {name!r}"
             f"{f'; did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}'}"
+        )
+
+
+def say_no_records(step: int, directory: Path | None) -> None:
+    """Warn where a run that goes on has no records, so that its baseline is made in the middle of it.
+
+    Args:
+        step: Training step at which the run stands; at 0 there is nothing to say.
+        directory: Where its records were looked for.
+    """
+    if step > 0:
+        warn_once(
+            f"the run goes on at step {step}, and there are no records of it in {directory}: the model as it is now "
+            "becomes the baseline, and what happened before can't be seen. Pass `directory=` the folder in which the "
+            "run kept them",
+            key=f"no records in {directory}",
         )
 
 

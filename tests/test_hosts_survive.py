@@ -19,6 +19,8 @@ from transformers import TrainerCallback
 import lightning_runs
 import runs
 from reasoning_guard.errors import ConfigurationError, HistoryError, ReasoningGuardWarning
+from reasoning_guard.generation import Generator
+from reasoning_guard.healthy import HealthyCheckpoints
 from reasoning_guard.history import History
 from reasoning_guard.hosting import show
 from reasoning_guard.probes import NullProbe, all_probes, default_probes
@@ -166,6 +168,41 @@ def test_lightning_is_told_of_values_that_never_are_and_of_those_that_may_be_nan
                 fit()
 
 
+class Plateau(lightning_runs.Module):
+    """Lowers its learning rate by a value of the guard's."""
+
+    monitor = "guard/info_gain"
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max")
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": self.monitor}}
+
+
+@pytest.mark.parametrize(("every", "alone"), [(None, True), (5, True), (5, False)])
+def test_failed_evaluations_end_no_run_whose_learning_rate_hangs_on_them(
+    every: int | None, alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(Generator, "complete", fail)
+    guard = lightning_runs.guard(on_error="record", reference=None, every=every)
+    early = lightning_runs.lightning.callbacks.EarlyStopping(Plateau.monitor, check_finite=False, patience=9)
+    best = lightning_runs.lightning.callbacks.ModelCheckpoint(tmp_path, monitor=Plateau.monitor)
+    callbacks = [guard] if alone else [early, best, guard]
+    host, _ = lightning_runs.fit(tmp_path, *callbacks, model=Plateau(model=runs.writer()))
+    assert host.global_step == 6
+    assert [e.failure is None for e in guard.guard.evaluations] == [False] * 3
+
+
+def test_a_learning_rate_that_hangs_on_a_value_that_never_is_is_refused(tmp_path: Path) -> None:
+    model = Plateau(model=runs.writer())
+    model.monitor = "guard/infogain"
+    with pytest.raises(ConfigurationError, match=r"ReduceLROnPlateau.*did you mean 'guard/info_gain'"):
+        lightning_runs.fit(tmp_path, lightning_runs.guard(), model=model)
+
+
 def test_a_run_that_goes_on_without_its_records_is_told_so(tmp_path: Path) -> None:
     first = runs.sft_trainer(tmp_path / "first", max_steps=2, save_strategy="steps", save_steps=2)
     runs.guard(first, every=2, reference=None)
@@ -274,3 +311,17 @@ def test_a_logger_that_fails_keeps_no_weights_from_being_written(tmp_path: Path)
         "checkpoint-0.ckpt",
         "checkpoint-3.ckpt",
     ]
+
+
+def test_healthy_weights_that_cannot_be_tidied_end_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "denied on purpose")
+
+    monkeypatch.setattr(HealthyCheckpoints, "begin", refuse)
+    guard = lightning_runs.guard(action="rollback", on_error="record", reference=None)
+    host, _ = lightning_runs.fit(tmp_path, guard, max_epochs=1)
+    assert host.global_step == 3
+    assert "denied on purpose" in caplog.text
+    assert [e.step for e in guard.guard.evaluations] == [0, 3]

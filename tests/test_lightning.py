@@ -16,9 +16,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 import lightning_runs
 import runs
-from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.errors import ConfigurationError, ReasoningGuardWarning
 from reasoning_guard.generation import Generator
 from reasoning_guard.guard import Guard
+from reasoning_guard.history import History
 from reasoning_guard_lightning import ReasoningGuardCallback
 from reasoning_guard_lightning.models import trained_model
 
@@ -114,6 +115,43 @@ def test_checkpoints_hold_plain_types_and_a_resumed_run_goes_on_wherever_it_logs
     here, there = (runs.recorded(folder)[:2] for folder in (tmp_path, Path(run.logger.log_dir)))
     assert here == there
     assert runs.differing(lightning_runs.weights(model), lightning_runs.weights(run.model)) == []
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Checkpoints of a run whose guards keep their records in folders that they were told: one guard, or two."""
+    folder = tmp_path_factory.mktemp("named")
+    for guards in (1, 2):
+        told = [lightning_runs.guard(directory=folder / str(guards) / name, reference=None) for name in "ab"[:guards]]
+        best = lightning.callbacks.ModelCheckpoint(folder / str(guards), filename="last")
+        lightning_runs.fit(folder, *told, best, max_epochs=1)
+    return folder
+
+
+@pytest.mark.parametrize("directory", [None, "other"])
+def test_a_resumed_run_goes_on_where_its_folder_has_another_name(
+    directory: str | None, named: Path, tmp_path: Path
+) -> None:
+    told = None if directory is None else tmp_path / directory
+    guard = lightning_runs.guard(directory=told, reference=None)
+    lightning_runs.fit(tmp_path, guard, ckpt_path=named / "1" / "last.ckpt")
+    assert [e.step for e in guard.guard.evaluations] == [0, 3, 6]
+    assert guard.directory == (told or tmp_path / "reasoning_guard")
+    assert [e.step for e in History(guard.directory).load()] == [0, 3, 6]
+
+
+def test_records_that_may_be_anothers_are_left_and_that_is_said(named: Path, tmp_path: Path) -> None:
+    both = [lightning_runs.guard(directory=tmp_path / name, reference=None) for name in "cd"]
+    other = lightning_runs.guard(directory=tmp_path / "e", problems=runs.problems(5), reference=None)
+    for guards, path in ((both, "2"), ([other], "1")):
+        with pytest.warns(ReasoningGuardWarning, match="goes on at step 3, and there are no records of it in"):
+            lightning_runs.fit(tmp_path, *guards, ckpt_path=named / path / "last.ckpt")
+        assert [[e.step for e in guard.guard.evaluations] for guard in guards] == [[3, 6]] * len(guards)
+    known = lightning_runs.guard(directory=tmp_path / "a", reference=None)
+    fresh = lightning_runs.guard(directory=tmp_path / "f", reference=None)
+    with pytest.warns(ReasoningGuardWarning, match=f"no records of it in {tmp_path / 'f'}"):
+        lightning_runs.fit(tmp_path, known, fresh, ckpt_path=named / "1" / "last.ckpt")
+    assert [[e.step for e in guard.guard.evaluations] for guard in (known, fresh)] == [[0, 3, 6], [3, 6]]
 
 
 def _lora() -> Any:

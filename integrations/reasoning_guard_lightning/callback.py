@@ -16,10 +16,11 @@ from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.format_inference import infer_format, solutions
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
-from reasoning_guard.hosting import check_name, is_due, safely, show, sinks_for_training
+from reasoning_guard.hosting import check_name, is_due, safely, say_no_records, show, sinks_for_training
 from reasoning_guard.processes import is_main_process
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_lightning.base import CallbackBase
+from reasoning_guard_lightning.carrying import KEY, records_of_another_name
 from reasoning_guard_lightning.loggers import log_to, sinks_of
 from reasoning_guard_lightning.models import as_trained, trained_model
 from reasoning_guard_lightning.rollback import Rollback
@@ -120,17 +121,15 @@ class ReasoningGuardCallback(CallbackBase):
         """Check the model before anything runs, with its reference if ``configure_model`` has only just built it."""
         guards = (each.guard for each in trainer.callbacks if isinstance(each, type(self)))
         known = {name for guard in guards for name in guard.scalar_names}
-        for callback in trainer.callbacks:
-            name = getattr(callback, "monitor", None)
-            if isinstance(name, str) and name.startswith("guard/"):
-                check_name(name, f"{type(callback).__name__}(monitor=...)", known)
-                if getattr(callback, "check_finite", False):
-                    warn_once(
-                        f"{type(callback).__name__} ends the run at the first value of {name} that is NaN, as it is "
-                        "where accuracy is near chance or too little can be read: pass it check_finite=False",
-                        key=f"{name} check_finite",
-                        by=self,
-                    )
+        for name, listener in _monitored(trainer):
+            check_name(name, f"{type(listener).__name__}(monitor=...)", known)
+            if getattr(listener, "check_finite", False):
+                warn_once(
+                    f"{type(listener).__name__} ends the run at the first value of {name} that is NaN, as it is "
+                    "where accuracy is near chance or too little can be read: pass it check_finite=False",
+                    key=f"{name} check_finite",
+                    by=self,
+                )
         self.guard.prepare(self._model(pl_module))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -138,9 +137,9 @@ class ReasoningGuardCallback(CallbackBase):
         self._every = self._given_every or (None if trainer.enable_validation else _tenth(trainer))
         self._safely(lambda: self._open_loggers(trainer))
         self._safely(lambda: self.guard.begin(trainer.global_step))
-        if self._rollback is not None:
-            self._rollback.begin(trainer.global_step)
+        self._safely(lambda: self._begin_rollback(trainer))
         if not self.guard.evaluations:
+            say_no_records(trainer.global_step, self.directory)
             self._evaluate(trainer, pl_module)
         self._safely(lambda: self._tell_callbacks(trainer))
 
@@ -173,7 +172,7 @@ class ReasoningGuardCallback(CallbackBase):
     @property
     def state_key(self) -> str:
         """A key that stays the same from run to run; a second guard needs a ``directory`` of another name."""
-        return "ReasoningGuardCallback" + (f"[{self._given_directory.name}]" if self._given_directory else "")
+        return KEY + (f"[{self._given_directory.name}]" if self._given_directory else "")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the guard's records, in plain types."""
@@ -183,6 +182,12 @@ class ReasoningGuardCallback(CallbackBase):
         """Go on with the records of a checkpoint."""
         self.guard.load_state_dict(state_dict)
 
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Find the records of a checkpoint where ``directory`` had another name, by which Lightning does not."""
+        state = records_of_another_name(self, trainer.callbacks, checkpoint.get("callbacks") or {})
+        if state is not None:
+            self.load_state_dict(state)
+
     # ---------------------------------------------------------------------------------------------------------- parts
 
     def _open_directory(self, trainer: Any) -> None:
@@ -191,6 +196,10 @@ class ReasoningGuardCallback(CallbackBase):
         self.guard.keep_records_in(self.directory)
         if self.guard.action == "rollback":
             self._rollback = Rollback(self.guard, self.directory)
+
+    def _begin_rollback(self, trainer: Any) -> None:
+        if self._rollback is not None:
+            self._rollback.begin(trainer.global_step)
 
     def _open_loggers(self, trainer: Any) -> None:
         before, self._own_sinks = self._own_sinks, sinks_of(trainer)
@@ -229,10 +238,9 @@ class ReasoningGuardCallback(CallbackBase):
         return {} if evaluation.failure is not None else self.guard.scalars(evaluation)
 
     def _log(self, trainer: Any, pl_module: Any, numbers: Mapping[str, float], *, on_epoch: bool) -> None:
-        """Log to the trainer itself, where other callbacks look, with NaN for what they will miss."""
-        missing = {name: math.nan for name in _monitored(trainer) if name not in trainer.callback_metrics}
+        """Log to the trainer itself, where others look, with NaN for what they will miss."""
         pl_module.log_dict(
-            {**missing, **numbers},
+            {**_missing(trainer), **numbers},
             logger=False,
             on_step=not on_epoch,
             on_epoch=on_epoch,
@@ -241,9 +249,9 @@ class ReasoningGuardCallback(CallbackBase):
         )
 
     def _tell_callbacks(self, trainer: Any) -> None:
-        """Show the last numbers to other callbacks where ``self.log`` can't: some fail when a name is not there yet."""
+        """Show the last numbers to others where ``self.log`` can't: some fail when a name is not there yet."""
         made = [e for e in self.guard.evaluations if e.failure is None]
-        numbers = self.guard.scalars(made[-1]) if made else {}
+        numbers = {**_missing(trainer), **(self.guard.scalars(made[-1]) if made else {})}
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in numbers.items()})
 
     def _model(self, pl_module: Any) -> nn.Module:
@@ -295,7 +303,14 @@ def _tenth(trainer: Any) -> int:
     return max(1, int(steps) // 10)
 
 
-def _monitored(trainer: Any) -> set[str]:
-    """Names of ours that other callbacks look up, and fail without."""
-    names = (getattr(callback, "monitor", None) for callback in trainer.callbacks)
-    return {name for name in names if isinstance(name, str) and name.startswith("guard/")}
+def _monitored(trainer: Any) -> list[tuple[str, Any]]:
+    """Names of ours that callbacks and learning rate schedulers look up, and fail without; each with who does."""
+    plateaus = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+    listeners = [(getattr(callback, "monitor", None), callback) for callback in trainer.callbacks]
+    listeners += [(config.monitor, config.scheduler) for config in plateaus]
+    return [(name, who) for name, who in listeners if isinstance(name, str) and name.startswith("guard/")]
+
+
+def _missing(trainer: Any) -> dict[str, float]:
+    """NaN for every name of ours that somebody looks up and that is not there."""
+    return {name: math.nan for name, _ in _monitored(trainer) if name not in trainer.callback_metrics}

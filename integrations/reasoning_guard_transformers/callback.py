@@ -10,12 +10,12 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from reasoning_guard.errors import ConfigurationError, warn_once
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints, returns
-from reasoning_guard.hosting import check_name, safely, sinks_for_training, template_of
+from reasoning_guard.hosting import check_name, safely, say_no_records, sinks_for_training, template_of
 from reasoning_guard.processes import from_main_process, is_main_process, together
 from reasoning_guard.sinks import Sink, one_line
 from reasoning_guard_transformers.console import Console
@@ -131,13 +131,7 @@ class ReasoningGuardCallback(TrainerCallback):
         if self.guard.action == "rollback" and is_main_process():
             self._safely(lambda: self._healthy.begin(state.global_step))
         if not self.guard.evaluations and not self._is_first_in_the_trainers(state):
-            if state.global_step > 0:
-                warn_once(
-                    f"the run goes on at step {state.global_step}, and there are no records of it in {self.directory}: "
-                    "the model as it is now becomes the baseline, and what happened before can't be seen. Pass "
-                    "`directory=` the folder in which the run kept them",
-                    key=f"no records in {self.directory}",
-                )
+            say_no_records(state.global_step, self.directory)
             self._record(state.global_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
