@@ -32,6 +32,7 @@ ROOMS = {
             "formats",
             "format_inference",
             "format_file",
+            "number_words",
             "plain_numbers",
             "answers",
             "expressions",
