@@ -19,7 +19,15 @@ _SHORT_WORDS = {
     **{"dozen": 12, "half": Fraction(1, 2), "quarter": Fraction(1, 4), "hundred": 100, "thousand": 1000},
 }
 
-_IN_FIGURES = re.compile(rf"(?<![\w.])(?<!\d,)(?:{NUMBER})(?!(?!(?i:{GLUED_UNIT}))\w|\.\d|,\d{{3}})")
+_BEGINS = (
+    r"(?:(?<![\w.])|(?!\.)(?:(?<=[^\W\d]\.)|(?<=\.\.)|(?<=\b(?:USD|EUR|GBP|CHF|CAD|AUD|INR|JPY|CNY))|(?<=\b(?:Rs|RM))))"
+    r"(?:(?<!\d,)|(?=\d{1,2}(?!\d)))"
+)
+"""Where a number may begin: not within a word or another number; "eggs.18", "...18" and "17,18" lack a space."""
+_NO_WORD = r"(?:arc|a)?(?:sin|cos|tan|sec|csc|cot|log|exp|sqrt|mod|lim|min|max)|ths?\b"
+_GLUED = rf"(?:{GLUED_UNIT}|(?!{_NO_WORD})[^\W\d_]{{3,}}(?!\w))"
+"""Words that may stand right behind a number."""
+_IN_FIGURES = re.compile(rf"{_BEGINS}(?:{NUMBER})(?!(?!(?i:{_GLUED}))\w|\.\d|,\d{{3}})")
 _SPACED = re.compile(r"(?<![\w.])(?<!\d[ ,])[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?(?!\w|\.\d|[ ,]\d)")
 """``80 000``, which may as well be two numbers."""
 _SCALE_BEHIND = re.compile(rf"\s*{SCALE}(?!-)", re.IGNORECASE)
@@ -58,9 +66,9 @@ def numbers(text: str) -> Iterator[Mention]:
         ['18', '-5', '3000000', '5/2']
     """
     for match in _IN_FIGURES.finditer(text):
-        if len(match.group()) > LONGEST_NUMBER:
+        if len(number := _shortened(match.group())) > LONGEST_NUMBER:
             continue
-        value, end = figures(match.group()), match.end()
+        value, end = figures(number), match.end()
         if scale := _SCALE_BEHIND.match(text, end):
             value, end = value * SCALES[scale["scale"].casefold()], scale.end()
         yield from _signed(text, match.start(), end, value)
@@ -129,3 +137,9 @@ def _signed(text: str, start: int, end: int, value: Fraction) -> Iterator[Mentio
             yield Mention(start, end, value)
     else:  # "b -5" and "3 -5" subtract
         yield Mention(start, end, value)
+
+
+def _shortened(number: str) -> str:
+    """A number in figures without zeros that say nothing."""
+    whole, point, behind = number.partition(".")
+    return (whole.lstrip("0") or "0") + point + (behind.rstrip("0") or "0" if point else "")
