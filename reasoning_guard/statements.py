@@ -30,10 +30,8 @@ _OPERATOR = re.compile(
 _CALCULATION = re.compile(r"[\s$€£<(]*+=(?:[\d\s,$€£()+*/×÷·^<=x−–-]|(?<=\d)\.)*+")
 """The calculation that a text ends in, read from its end."""
 _ITEM = re.compile(
-    r"^[^\S\n]*(?:\**step\s+|#+\s*|\()?(?P<number>[1-9][0-9]*)[.):][^\S\n]+\S", re.IGNORECASE | re.MULTILINE
+    r"^[^\S\n]*(?:\**step\s+|#+\s*|\()?(?P<number>[1-9][0-9]{0,3})[.):][^\S\n]+\S", re.IGNORECASE | re.MULTILINE
 )
-_LONGEST_ITEM = 5
-"""Digits of the number of a list's item, and one."""
 _ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
 _ALONE_BEHIND = re.compile(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)|\s*[^\W\d_]\w{0,2}\s*=")
 _BLANK = re.compile(r"\s|\\[,;:! ]|\\(?:left|right)(?![a-zA-Z])\.?|~")
@@ -151,7 +149,7 @@ def _items(text: str) -> set[int]:
     counted: set[str] = {"0"}
     for match in _ITEM.finditer(text):
         number = match["number"]
-        if len(number) < _LONGEST_ITEM and str(int(number) - 1) in counted:
+        if str(int(number) - 1) in counted:
             counted.add(number)
             places.add(match.start("number"))
     return places

@@ -225,6 +225,7 @@ def test_a_list_that_does_not_count_from_one_on_states_its_numbers() -> None:
     assert find_statement(text, "18", "Ann has 9 pairs.") == ((text.index("18"), text.index("18") + 2), True)
     counted = "\n".join(f"{i}. Say {'x' * i}." for i in range(1, 19)) + "\n9 * 2 = 18."
     assert find_statement(counted, "18", "Ann has 9 pairs.") == ((len(counted) - 3, len(counted) - 1), True)
+    assert find_statement("9" * 5000 + ". Take 9.", "18", "Ann has 9 pairs.") == (None, True)
     again = "1. Take 9.\n2. Less 7.\n\n1. So 9 - 7.\n2. That is 2."
     assert find_statement(again, "2", "Ann has 9 pairs.") == ((len(again) - 2, len(again) - 1), True)
 
@@ -279,6 +280,7 @@ def test_words_that_the_prompt_holds_cannot_be_told(prompt: str, text: str, answ
 def test_value_or_text_of_a_number() -> None:
     assert find_statement("it is 18.0 or 18", "18", "", mathematical=True) == ((6, 10), True)
     assert find_statement("it is 18.0 or 18", "18", "", mathematical=False) == ((14, 16), True)
+    assert find_statement("it is eighteen or 18", "eighteen", "", mathematical=False) == ((6, 14), True)
     assert find_statement("it is $18", "$18", "", mathematical=False) == ((7, 9), True)
 
 
