@@ -10,7 +10,7 @@ from reasoning_guard.legible import legible
 from reasoning_guard.mentions import Mention, fractions, in_words, named, numbers
 from reasoning_guard.plain_numbers import composed, plain_number
 
-_OFTEN_WRITTEN_OUT = 12
+_OFTEN_WRITTEN_OUT = 5
 """Words up to this one stand in any text ("in two steps")."""
 _EQUALS = re.compile(r"[\s})\]$]*(?:=|≈|\\approx)")
 _DECORATION = (
@@ -20,6 +20,10 @@ _MARKER = re.compile(
     r"(?:=|≈|:|→|->|=>|####|\\boxed\{|\b(?:is|are|was|were|be|equals?|equal\s+to|gets?|got|gives?|gave|makes?|made|"
     r"yields?|leaves?|totals?|becomes?|comes?\s+to|amounts?\s+to|result|answer)\b)"
     rf"(?:\s*\b(?:about|exactly|only|just|then|thus|therefore|approximately|simply|now|indeed|option)\b)*{_DECORATION}-?\Z",
+    re.IGNORECASE,
+)
+_SURELY_TOLD = re.compile(
+    rf"(?:=|≈|####|\\boxed\{{|\banswer:|\b(?:answer|result|total|sum)\s+is\b|\btotal\s+of\b)(?:\s+\w+ly\b)?{_DECORATION}\Z",
     re.IGNORECASE,
 )
 _OPERAND = r"\s*[$€£]?(?:\d|\.\d|[(\\]|[a-zA-Z]\b)"
@@ -125,7 +129,7 @@ def _written_out(text: str, held: bool) -> Iterator[Mention]:
         before, behind = text[max(0, mention.start - 80) : mention.start], text[mention.end : mention.end + 12]
         told = _MARKER.search(before) or _ALONE_BEFORE.search(before)
         closed = re.match(r"[*)\]}\"']*\s*(?:[.,;:!\n]|\Z)", behind)
-        if (told and closed) or not (held or abs(mention.value) <= _OFTEN_WRITTEN_OUT):
+        if (told and closed) or _SURELY_TOLD.search(before) or not (held or abs(mention.value) <= _OFTEN_WRITTEN_OUT):
             yield mention
 
 

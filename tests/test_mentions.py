@@ -33,6 +33,7 @@ def values(found: Iterator[Mention]) -> list[str]:
         (in_words, "five billion", ["5000000000"]),
         (in_words, "three million, two hundred thousand and five eggs, a million", ["3200005", "1000000"]),
         (in_words, "million, 3 million", []),
+        (in_words, "two billion, three million and one", ["2003000001"]),
         (in_words, "eighteen months, five with two", ["18", "5", "2"]),
         (numbers, "80\u2009000, 1\u00a0234\u00a0567.5 and 5\\,000", ["80000", "2469135/2", "5000"]),
         (numbers, "80 000 people", ["80", "0", "80000"]),

@@ -35,6 +35,15 @@ STATED = [
     ("Ann has two pairs.", "The two pairs are 2 * 2 = 4, less 2 is |2.", "2"),
     ("Add 5 and 3.", "3 - 5 = -2, then 2 - 5 = |-3.", "-3"),
     ("Add 3 and 4.", "4 - 3, = -3, then = |3.", "3"),
+    ("Ann has 9 pairs.", "Once she had |eight eggs, that is 9 - 1 = 8.", "8"),
+    ("Ann has 9 pairs.", "The three of them had four each, 7 - 4 = |3.", "3"),
+    ("Ann has 9 pairs.", "The answer is |three eggs. 12 - 9 = 3.", "3"),
+    ("Ann has 9 pairs.", "The sum of two is the result of two: 9 - 7 = |2.", "2"),
+    ("Ann has 9 pairs.", "In all a total of |two eggs, 9 - 7 = 2.", "2"),
+    ("Ann has 9 pairs.", "Five kids, 9 - 4 = |5.", "5"),
+    ("Ann has eight.", "The sum of eight eggs is 4 + 4 = |8 eggs.", "8"),
+    ("Ann has eight.", "The answer is exactly **|eight** eggs. 4 + 4 = 8.", "8"),
+    ("Ann has eight.", "She had eight eggs. 4 + 4 = |8.", "8"),
     ("What flows there?", "A river. The |Nile flows there. The Nile.", "Nile"),
     ("Is it the Nile or the Po?", "So the answer is |Nile.", "Nile"),
     ("Ann has 18 eggs.", "She has 18 - 9 = 9 left and 18 * 1 is exactly **|18**.", "18"),
@@ -203,7 +212,7 @@ def test_first_statement(prompt: str, marked: str, answer: str) -> None:
     assert known
     assert span is not None
     assert span[0] == place
-    said = ("eighteen", "Twenty-five", "two") if answer.isdigit() else ()
+    said = ("eighteen", "Twenty-five", "two", "three", "eight") if answer.isdigit() else ()
     assert text[slice(*span)] in (answer, f"{answer}.00", *said, f"{int(answer):,}" if answer.isdigit() else answer)
 
 
