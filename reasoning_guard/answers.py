@@ -11,6 +11,9 @@ import re
 from reasoning_guard.expressions import expressions_equal
 from reasoning_guard.plain_numbers import composed, read_number
 
+_CLOCK = re.compile(r"(?<=\d)\s?([ap])\.?\s?m\b\.?")
+_BASE = re.compile(r"[\s$]*\w+\s*_\s*\{?\s*(\d+)\s*\}?[\s$.]*", re.ASCII)
+
 
 def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> bool:
     """Say whether two answers mean the same.
@@ -22,20 +25,27 @@ def answers_equal(given: str, reference: str, *, mathematical: bool = True) -> b
 
     Returns:
         True when the texts are equal after normalisation (Unicode form, case, white space, thousands commas, wrapping
-        and trailing marks), or when both are plain numbers of equal value and not of different units ("5 kg" and
-        "5 g"; "5" and "5 kg" are equal), or when math-verify finds them equal.
+        and trailing marks, "a.m." for "AM"), or when both are plain numbers of equal value and not of different units
+        ("5 kg" and "5 g"; "5" and "5 kg" are equal), or when math-verify finds them equal. The base of a number may
+        be left out where the reference says it ("101" for "101_2"), and not the other way round.
 
     Example:
         >>> answers_equal("$1,234.00", "1234"), answers_equal("18", "118"), answers_equal("Paris.", "paris")
         (True, False, True)
     """
-    if normalise(given) == normalise(reference):
+    texts = normalise(given), normalise(reference)
+    if texts[0] == texts[1]:
         return True
     if not mathematical:
         return False
     one, other = read_number(given), read_number(reference)
     if one is not None and other is not None:
         return one.value == other.value and not one.differs_in_unit(other)
+    one_half, other_half = map(_CLOCK.findall, texts)
+    if one_half and other_half and one_half != other_half:
+        return False
+    if (base := _base(given)) and base != _base(reference):
+        return False
     return expressions_equal(composed(given), composed(reference))
 
 
@@ -46,8 +56,14 @@ def normalise(text: str) -> str:
         >>> normalise("  **The  Nile**. "), normalise("$1,000$"), normalise("Nile!"), normalise("$.50")
         ('the nile', '1000', 'nile', '.50')
     """
-    text = " ".join(composed(text).casefold().split())
+    text = _CLOCK.sub(r" \1m", " ".join(composed(text).casefold().split()))
     text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     text = text.rstrip(" .,;:!?*$\"'`")
     return re.sub(r"\A(?:[ ,;:!?*$\"'`]|\.(?!\d))+", "", text)
+
+
+def _base(text: str) -> str | None:
+    """The base that a number says it is written in ("101_2")."""
+    match = _BASE.fullmatch(composed(text))
+    return None if match is None else match[1]

@@ -19,6 +19,8 @@ Result = TypeVar("Result")
 
 SECONDS = 5.0
 """Most seconds for one comparison; an ordinary one takes milliseconds."""
+_TRIES = 2
+"""How many times a comparison may take too long before it is given up for good."""
 _PATIENCE = 10
 """How often a comparison is asked to stop, a second each time; one that does not stop is left behind."""
 _SYMBOLS = frozenset({"sqrt", "sin", "cos", "tan", "log", "exp", "inf", "matrix", "pmatrix", "bmatrix", "vmatrix"})
@@ -28,9 +30,11 @@ _TOWER = re.compile(r"\^\s*(?:[({][^)}]*\^|-?\w+\s*\^)|!")
 _GREAT_BINOMIAL = re.compile(r"(?=.*\\[dt]?(?:binom|choose)(?![a-zA-Z])).*\d{5}", re.DOTALL)
 
 
-@lru_cache(maxsize=4096)
 def expressions_equal(given: str, reference: str) -> bool:
     """Return math-verify's verdict on two expressions.
+
+    A comparison that took too long is tried once more when it is asked for again, because the machine may have been
+    busy. If it takes too long again, it counts as unequal from then on.
 
     Args:
         given: What the model answered.
@@ -44,6 +48,29 @@ def expressions_equal(given: str, reference: str) -> bool:
         >>> expressions_equal("Paris", "Rome"), expressions_equal("9^{9^9}", "3")
         (False, False)
     """
+    late = _times_late(given, reference)
+    if late[0] >= _TRIES:
+        return False
+    try:
+        return _verdict(given, reference)
+    except TimeoutError:
+        late[0] += 1
+        return False
+
+
+@lru_cache(maxsize=4096)
+def _times_late(given: str, reference: str) -> list[int]:
+    """Return a counter of how often the comparison of two expressions took too long."""
+    return [0]
+
+
+@lru_cache(maxsize=4096)
+def _verdict(given: str, reference: str) -> bool:
+    """Return whether two expressions are equal, if that can be found out in time; it is kept for good.
+
+    Raises:
+        TimeoutError: It took too long, which is not kept.
+    """
     if not (_is_expression(given) and _is_expression(reference)):
         return False
     try:
@@ -55,11 +82,17 @@ def expressions_equal(given: str, reference: str) -> bool:
         # Its own timeouts need signals, which only the main thread has and which may be another's there.
         # A longer dash is a minus too: math-verify would read no further than to it, 5–7 as 5.
         texts = (re.sub("[–—]", "-", text.strip(" $.")) for text in (given, reference))
-        one, other = (parse(f"${text}$", parsing_timeout=None) for text in texts)  # type: ignore[arg-type]
-        return bool(one and other and verify(other, one, timeout_seconds=None))
+        try:
+            one, other = (parse(f"${text}$", parsing_timeout=None) for text in texts)  # type: ignore[arg-type]
+            return bool(one and other and verify(other, one, timeout_seconds=None))
+        except Exception:  # no verdict; texts and plain numbers have been compared already
+            return False
 
     with _quiet:
-        return within(SECONDS, asked) is True
+        equal = within(SECONDS, asked)
+    if equal is None:
+        raise TimeoutError
+    return equal
 
 
 def within(seconds: float, work: Callable[[], Result]) -> Result | None:
@@ -82,7 +115,7 @@ def within(seconds: float, work: Callable[[], Result]) -> Result | None:
     def run() -> None:
         try:
             found.append(work())
-        except (Exception, SystemExit):  # no verdict; texts and plain numbers have been compared already
+        except (Exception, SystemExit):  # nothing found; the latter is how it is told to stop
             return
         finally:
             finished.set()

@@ -8,36 +8,33 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
-from reasoning_guard.plain_numbers import GLUED_UNIT, LONGEST_NUMBER, NUMBER, SCALE, SCALES, TENS, UNITS, figures
+from reasoning_guard.number_words import IN_WORDS, PART_OF_A_NUMBER, VALUES, value_in_words
+from reasoning_guard.plain_numbers import GLUED_UNIT, LATEX_FRACTION, LONGEST_NUMBER, NUMBER, SCALE, SCALES, figures
 
-_VALUES = {
-    **{word: value for value, word in enumerate(UNITS.split())},
-    **{word: 10 * value for value, word in enumerate(TENS.split()[:-1], start=3)},
-}
 _SHORT_WORDS = {
-    **_VALUES,
+    **VALUES,
     **dict.fromkeys(("once", "single"), 1),
     **dict.fromkeys(("twice", "double", "pair", "couple", "both"), 2),
     **dict.fromkeys(("thrice", "triple"), 3),
     **{"dozen": 12, "half": Fraction(1, 2), "quarter": Fraction(1, 4), "hundred": 100, "thousand": 1000},
 }
 
-# A number in words, built up as it is said; some models join its words by a hyphen that does not break (U+2011).
-_JOINT = r"[-\u2011\s]"
-_ONES, _TEENS = "|".join(UNITS.split()[1:10]), "|".join(UNITS.split())
-_UP_TO_99 = rf"(?:(?:twenty|{'|'.join(TENS.split()[:-1])})(?:{_JOINT}(?:{_ONES}))?|{_TEENS})\b"
-_UP_TO_999 = rf"(?:(?:(?:an?|{_UP_TO_99}){_JOINT})?hundred\b(?:\s+(?:and\s+)?{_UP_TO_99})?|{_UP_TO_99})"
-_IN_WORDS = re.compile(
-    rf"\b(?:(?:(?:an?|{_UP_TO_999}){_JOINT})?thousand\b(?:,?\s+(?:and\s+)?{_UP_TO_999})?|{_UP_TO_999})", re.IGNORECASE
+_BEGINS = (
+    r"(?:(?<![\w.])|(?!\.)(?:(?<=[^\W\d]\.)|(?<=\.\.)|(?<=\b(?:USD|EUR|GBP|CHF|CAD|AUD|INR|JPY|CNY))|(?<=\b(?:Rs|RM))))"
+    r"(?:(?<!\d,)|(?=\d{1,2}(?!\d)))"
 )
-_PART_OF_A_NUMBER = re.compile(rf"{_JOINT}*(?:hundred|thousand|million|billion|dozen|[a-z]+th\b)", re.IGNORECASE)
-
-_IN_FIGURES = re.compile(rf"(?<![\w.])(?<!\d,)(?:{NUMBER})(?!(?!(?i:{GLUED_UNIT}))\w|\.\d|,\d{{3}})")
+"""Where a number may begin: not within a word or another number; "eggs.18", "...18" and "17,18" lack a space."""
+_NO_WORD = r"(?:arc|a)?(?:sin|cos|tan|sec|csc|cot|log|exp|sqrt|mod|lim|min|max)|ths?\b"
+_GLUED = rf"(?:{GLUED_UNIT}|(?!{_NO_WORD})[^\W\d_]{{3,}}(?!\w))"
+"""Words that may stand right behind a number."""
+_IN_FIGURES = re.compile(rf"{_BEGINS}(?:{NUMBER})(?!(?!(?i:{_GLUED}))\w|\.\d|,\d{{3}})")
+_SPACED = re.compile(r"(?<![\w.])(?<!\d[ ,])[1-9]\d{0,2}(?: \d{3})+(?:\.\d+)?(?!\w|\.\d|[ ,]\d)")
+"""``80 000``, which may as well be two numbers."""
 _SCALE_BEHIND = re.compile(rf"\s*{SCALE}(?!-)", re.IGNORECASE)
 _VULGAR_FRACTION = re.compile(r"(?<![\w.])(?P<whole>\d+)?(?P<part>[¼-¾⅐-⅞])(?!\w)")
 _FRACTION = re.compile(
     r"(?<![\w./])(?<!\d,)(?:(?P<whole>\d+)(?:\s+|(?P<mixed>(?=\\))))?(?:(?P<over>\d+)\s*/\s*(?P<under>\d+)|"
-    r"\\[dt]?frac\s*\{(?P<above>\d+)\}\s*\{(?P<below>\d+)\})(?![\w/]|\.\d)"
+    rf"{LATEX_FRACTION})(?![\w/]|\.\d)"
 )
 _NEGATIVE_WORD = re.compile(
     r"(?:\bnegative|(?:=|\b(?:is|are|was|be|equals?|gets?|gives?))\s+(?P<minus>minus))\s+\Z", re.I
@@ -69,12 +66,15 @@ def numbers(text: str) -> Iterator[Mention]:
         ['18', '-5', '3000000', '5/2']
     """
     for match in _IN_FIGURES.finditer(text):
-        if len(match.group()) > LONGEST_NUMBER:
+        if len(number := _shortened(match.group())) > LONGEST_NUMBER:
             continue
-        value, end = figures(match.group()), match.end()
+        value, end = figures(number), match.end()
         if scale := _SCALE_BEHIND.match(text, end):
             value, end = value * SCALES[scale["scale"].casefold()], scale.end()
         yield from _signed(text, match.start(), end, value)
+    for match in _SPACED.finditer(text):
+        if len(match.group()) <= LONGEST_NUMBER:
+            yield from _signed(text, match.start(), match.end(), figures(match.group()))
     for match in _VULGAR_FRACTION.finditer(text):
         if len(match.group()) > LONGEST_NUMBER:
             continue
@@ -90,9 +90,10 @@ def fractions(text: str) -> Iterator[Mention]:
         ['5/2', '1/2', '-3/4']
     """
     for match in _FRACTION.finditer(text):
-        if len(match.group()) > LONGEST_NUMBER or not int(under := match["under"] or match["below"]):
+        over, under = ((match[a] or match[b]).strip("{}") for a, b in (("over", "above"), ("under", "below")))
+        if len(match.group()) > LONGEST_NUMBER or not int(under):
             continue
-        value = Fraction(int(match["over"] or match["above"]), int(under))
+        value = Fraction(int(over), int(under))
         if match["whole"] is not None:
             yield from _signed(text, match.start(), match.end(), value + int(match["whole"]))
         if match["mixed"] is not None:  # 2\frac{1}{2} is no 1/2; "2 1/2" may be two numbers
@@ -102,34 +103,21 @@ def fractions(text: str) -> Iterator[Mention]:
 
 
 def in_words(text: str) -> Iterator[Mention]:
-    """Find numbers in words, up to the thousands.
+    """Find numbers in words, up to the trillions.
 
     Example:
         >>> [str(mention.value) for mention in in_words("Twenty-five, one hundred and two, the fifth of two thousand")]
         ['25', '102', '2000']
     """
-    for match in _IN_WORDS.finditer(text):
-        if not _PART_OF_A_NUMBER.match(text, match.end()):
-            yield from _signed(text, match.start(), match.end(), Fraction(_value(match.group())))
+    for match in IN_WORDS.finditer(text):
+        if not PART_OF_A_NUMBER.match(text, match.end()):
+            yield from _signed(text, match.start(), match.end(), Fraction(value_in_words(match.group())))
 
 
 def named(text: str) -> set[Fraction]:
     """Return the values that the words of a text name, including "twice", "half" and "dozen"."""
     single = {_SHORT_WORDS[word] for word in re.findall(r"[a-z]+", text.casefold()) if word in _SHORT_WORDS}
     return {Fraction(value) for value in single} | {mention.value for mention in in_words(text)}
-
-
-def _value(words: str) -> int:
-    """Value of a number in words; "a hundred" is one hundred."""
-    thousands = hundreds = 0
-    for word in re.findall(r"[a-z]+", words.casefold()):
-        if word == "thousand":
-            thousands, hundreds = 1000 * (hundreds or 1), 0
-        elif word == "hundred":
-            hundreds = 100 * (hundreds or 1)
-        else:
-            hundreds += _VALUES.get(word, 0)
-    return thousands + hundreds
 
 
 def _signed(text: str, start: int, end: int, value: Fraction) -> Iterator[Mention]:
@@ -149,3 +137,9 @@ def _signed(text: str, start: int, end: int, value: Fraction) -> Iterator[Mentio
             yield Mention(start, end, value)
     else:  # "b -5" and "3 -5" subtract
         yield Mention(start, end, value)
+
+
+def _shortened(number: str) -> str:
+    """A number in figures without zeros that say nothing."""
+    whole, point, behind = number.partition(".")
+    return (whole.lstrip("0") or "0") + point + (behind.rstrip("0") or "0" if point else "")

@@ -6,17 +6,24 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from reasoning_guard.legible import legible
 from reasoning_guard.mentions import Mention, fractions, in_words, named, numbers
 from reasoning_guard.plain_numbers import composed, plain_number
 
-_OFTEN_WRITTEN_OUT = 12
+_OFTEN_WRITTEN_OUT = 5
 """Words up to this one stand in any text ("in two steps")."""
 _EQUALS = re.compile(r"[\s})\]$]*(?:=|≈|\\approx)")
-_DECORATION = r"(?:[\s$€£¥*_({\[\"'‘“#?|>]|\\boxed\{|\\\(|\\\[|\\text\{)*"
+_DECORATION = (
+    r"(?:[\s$€£¥*_`+({\[\"'‘“#?|>]|\\(?:boxed|text|math|mbox)[a-z]{0,2}\{|\\\(|\\\[|(?:USD|EUR|GBP|Rs\.?|RM)(?=\s*\Z))*"
+)
 _MARKER = re.compile(
     r"(?:=|≈|:|→|->|=>|####|\\boxed\{|\b(?:is|are|was|were|be|equals?|equal\s+to|gets?|got|gives?|gave|makes?|made|"
     r"yields?|leaves?|totals?|becomes?|comes?\s+to|amounts?\s+to|result|answer)\b)"
     rf"(?:\s*\b(?:about|exactly|only|just|then|thus|therefore|approximately|simply|now|indeed|option)\b)*{_DECORATION}-?\Z",
+    re.IGNORECASE,
+)
+_SURELY_TOLD = re.compile(
+    rf"(?:=|≈|####|\\boxed\{{|\banswer:|\b(?:answer|result|total|sum)\s+is\b|\btotal\s+of\b)(?:\s+\w+ly\b)?{_DECORATION}\Z",
     re.IGNORECASE,
 )
 _OPERAND = r"\s*[$€£]?(?:\d|\.\d|[(\\]|[a-zA-Z]\b)"
@@ -26,10 +33,9 @@ _OPERATOR = re.compile(
 )
 _CALCULATION = re.compile(r"[\s$€£<(]*+=(?:[\d\s,$€£()+*/×÷·^<=x−–-]|(?<=\d)\.)*+")
 """The calculation that a text ends in, read from its end."""
-_LIST_MARK = re.compile(r"[.):][^\S\n]+\S")
-_LINE_BEGINS = re.compile(r"(?:\A|\n)[^\S\n]*(?:\**step\s+|#+\s*|\()?\Z", re.IGNORECASE)
-_LONGEST_ITEM = 2000
-"""Characters of a list's item; all of a text for each of its lines would take for ever."""
+_ITEM = re.compile(
+    r"^[^\S\n]*(?:\**step\s+|#+\s*|\()?(?P<number>[1-9][0-9]{0,3})[.):][^\S\n]+\S", re.IGNORECASE | re.MULTILINE
+)
 _ALONE_BEFORE = re.compile(rf"(?:(?:\A|[;.!?\n]){_DECORATION}-?|\d\s+)\Z")
 _ALONE_BEHIND = re.compile(r"[\s.,;:!*$)\]}]*(?:[.,;:!\n]|\Z)|\s*[^\W\d_]\w{0,2}\s*=")
 _BLANK = re.compile(r"\s|\\[,;:! ]|\\(?:left|right)(?![a-zA-Z])\.?|~")
@@ -45,11 +51,11 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
     """Find where a reasoning first states the answer.
 
     A mention is a whole number or word: 18 is not mentioned by "118", "18.5" or "1,800", but by "18.0", "$18", "18%"
-    and "eighteen". A mention *states* the answer in three cases: if it stands in the place of a result (behind "=",
-    "is", "equals", ":" and the like, with no operator behind it), if it stands alone (no operand, no part of a
-    sentence), or if the prompt does not hold it. Otherwise, a mention of what the prompt holds is an operand. The
-    statement begins with that operand if the same calculation only leads back to it ("8 + 0 = 8"). For words that the
-    prompt holds, this can't be told.
+    and "eighteen". Invisible characters, tags and special tokens hide nothing. A mention *states* the answer in three
+    cases: if it stands in the place of a result (behind "=", "is", "equals", ":" and the like, with no operator behind
+    it), if it stands alone (no operand, no part of a sentence), or if the prompt does not hold it. Otherwise, a mention
+    of what the prompt holds is an operand. The statement begins with that operand if the same calculation only leads
+    back to it ("8 + 0 = 8"). For words that the prompt holds, this can't be told.
 
     Args:
         text: The reasoning.
@@ -65,7 +71,17 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
         >>> find_statement(steps, "3", "7 : a = 3 ; b = a + 4 ; c = b * 2 ; ?")
         ((28, 29), True)
     """
-    number = plain_number(answer)
+    span, known = _find(text, answer, prompt, mathematical)
+    seen = legible(text) if known else None
+    if seen is None:
+        return span, known
+    other, known = _find(seen.text, answer, prompt, mathematical)
+    spans = [each for each in (span, other and seen.written(*other)) if each is not None and known]
+    return min(spans, default=None), known
+
+
+def _find(text: str, answer: str, prompt: str, mathematical: bool) -> tuple[Span | None, bool]:
+    number = plain_number(answer) if mathematical or any(map(str.isdigit, answer)) else None
     if number is None:
         return _find_words(text, answer.strip(), prompt)
     prompted = [*numbers(prompt), *(fractions(prompt) if number.denominator > 1 else ())]
@@ -73,9 +89,10 @@ def find_statement(text: str, answer: str, prompt: str, *, mathematical: bool = 
     mentions = [mention for mention in (*numbers(text), *_fractions(text, answer)) if mention.value == number]
     if mathematical:
         mentions += [mention for mention in _written_out(text, held) if mention.value == number]
+    items = _items(text)
     for mention in sorted(mentions):
         literal = text[mention.start : mention.end] == answer.strip().replace("$", "")
-        if (mathematical or literal) and _states(text, mention, prompt, held):
+        if (mathematical or literal) and mention.start not in items and _states(text, mention, prompt, held):
             return (mention.start, mention.end), True
     return None, True
 
@@ -112,13 +129,11 @@ def _written_out(text: str, held: bool) -> Iterator[Mention]:
         before, behind = text[max(0, mention.start - 80) : mention.start], text[mention.end : mention.end + 12]
         told = _MARKER.search(before) or _ALONE_BEFORE.search(before)
         closed = re.match(r"[*)\]}\"']*\s*(?:[.,;:!\n]|\Z)", behind)
-        if (told and closed) or not (held or abs(mention.value) <= _OFTEN_WRITTEN_OUT):
+        if (told and closed) or _SURELY_TOLD.search(before) or not (held or abs(mention.value) <= _OFTEN_WRITTEN_OUT):
             yield mention
 
 
 def _states(text: str, mention: Mention, prompt: str, held: bool) -> bool:
-    if _numbers_a_line(text, mention):
-        return False
     if not held:
         return True
     if _OPERATOR.match(text, mention.end):
@@ -129,13 +144,19 @@ def _states(text: str, mention: Mention, prompt: str, held: bool) -> bool:
     return _MARKER.search(before) is not None and not _restated(before, text[mention.start : mention.end], prompt)
 
 
-def _numbers_a_line(text: str, mention: Mention) -> bool:
-    """Whether a number is that of a list's item: it begins a line, and is the first or follows the one before it."""
-    before = text[max(0, mention.start - 20) : mention.start]
-    if not (_LIST_MARK.match(text, mention.end) and _LINE_BEGINS.search(before)):
-        return False
-    last = re.compile(rf"^[^\S\n]*(?:\**step\s+|#+\s*|\()?{mention.value - 1}[.):]", re.IGNORECASE | re.MULTILINE)
-    return mention.value == 1 or last.search(text, max(0, mention.start - _LONGEST_ITEM), mention.start) is not None
+def _items(text: str) -> set[int]:
+    """Where the numbers of a list's items stand: each begins a line, and they count from 1 on.
+
+    A list that began anywhere would make two lines of an answer: "17. So.", "18. Thus."
+    """
+    places: set[int] = set()
+    counted: set[str] = {"0"}
+    for match in _ITEM.finditer(text):
+        number = match["number"]
+        if str(int(number) - 1) in counted:
+            counted.add(number)
+            places.add(match.start("number"))
+    return places
 
 
 def _restated(before: str, mention: str, prompt: str) -> bool:

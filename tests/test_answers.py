@@ -93,6 +93,36 @@ EQUAL = [
     ("$$18$$", "18.0"),
     ("**18.0**", "18"),
     ("$x = 5", "5"),
+    ("370g", "370"),
+    ("370g", "370 grams"),
+    ("130miles", "130 miles"),
+    ("2.5hours", "2½ hours"),
+    ("80 000", "80000"),
+    ("80\u2009000", "80,000"),
+    ("1\u202f234\u00a0567 km", "1,234,567"),
+    (r"5\,000", "5000"),
+    (r"\frac12", "0.5"),
+    (r"-\dfrac1{20}", "-1/20"),
+    (r"3\frac12", "3.5"),
+    ("three million", "3,000,000"),
+    ("two million, three hundred thousand", "2300000"),
+    ("Three million dollars", "$3 million"),
+    ("eighteen", "18"),
+    ("five hours", "5 hours"),
+    ("18 (eighteen)", "18"),
+    ("Eighteen (18)", "18"),
+    ("$1,000 (one thousand dollars)", "1000"),
+    ("10:30 a.m.", "10:30 AM"),
+    ("10:30pm", "10:30 P. M."),
+    ("25 degrees Celsius", "25 °C"),
+    ("25 degrees", "25 °F"),
+    ("25℃", "25°C"),
+    ("$5 a month", "$5 per month"),
+    ("$5 a month", "5 dollars"),
+    ("$50 cents", "50 cents"),
+    ("5¥", "¥5"),
+    ("101₂", "101_{2}"),
+    ("H₂O", "H2O"),
 ]
 DIFFERENT = [
     ("18", "118"),
@@ -157,6 +187,25 @@ DIFFERENT = [
     ("5 hrs", "5 minutes"),
     ("5 ounces", "5 lbs"),
     ("9" * 201, "9" * 202),
+    ("80 00", "8000"),
+    ("80 0000", "800000"),
+    ("100 200/3", "100200/3"),
+    (r"\frac12", "12"),
+    (r"\frac123", "0.5"),
+    ("three million", "3"),
+    ("three dozen", "3"),
+    ("twenty-first", "20"),
+    ("Seven Samurai", "seven dwarfs"),
+    ("One Direction", "1"),
+    ("18 (seventeen)", "18"),
+    ("10:30 a.m.", "10:30 p.m."),
+    ("25 °C", "25 °F"),
+    ("25 degrees C", "25 degrees Fahrenheit"),
+    ("$5 a month", "€5 a month"),
+    ("$5 a month", "5 euros"),
+    ("$5/hour", "$5/minute"),
+    ("101₂", "1012"),
+    ("101_2", "101_3"),
 ]
 EXPRESSIONS = [
     (r"\frac{1}{2}", "0.5"),
@@ -186,6 +235,13 @@ def test_equal(given: str, reference: str) -> None:
 def test_different(given: str, reference: str) -> None:
     assert not answers_equal(given, reference, mathematical=True)
     assert not answers_equal(reference, given, mathematical=True)
+
+
+def test_a_base_may_be_left_out_where_the_reference_says_it() -> None:
+    pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    assert answers_equal("101", "101_2")
+    assert not answers_equal("101_2", "101")
+    assert not answers_equal("101_2", "5")
 
 
 def test_text_is_compared_as_text_unless_mathematical() -> None:

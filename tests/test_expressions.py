@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -54,6 +55,38 @@ def test_what_nobody_foresaw_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None
     assert time.monotonic() - start < 5
     assert threading.active_count() == threads, "nothing goes on computing"
     assert expressions_equal(r"\sqrt{8}", r"2\sqrt{2}"), "and the next is compared as ever"
+
+
+def test_what_took_too_long_once_is_asked_again_and_what_does_twice_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    asked: list[float] = []
+    busy = {1, 2, 3}
+
+    def slow(seconds: float, work: Callable[[], bool]) -> bool | None:
+        asked.append(seconds)
+        return None if len(asked) in busy else work()
+
+    monkeypatch.setattr(expressions, "within", slow)
+    once = r"\sqrt{27}", r"3\sqrt{3}"
+    busy.discard(2)
+    assert [expressions_equal(*once) for _ in range(4)] == [False, True, True, True]
+    assert len(asked) == 2, "a verdict is kept"
+    busy.update(range(3, 99))
+    assert not any(expressions_equal(r"\sqrt{75}", r"5\sqrt{3}") for _ in range(9))
+    assert len(asked) == 4, "what is too hard costs no more than two tries"
+
+
+def test_what_math_verify_fails_over_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    verify = pytest.importorskip("math_verify", reason=NO_MATH_VERIFY)
+    asked: list[str] = []
+
+    def fail(*_: object, **__: object) -> None:
+        asked.append("x")
+        raise ValueError
+
+    monkeypatch.setattr(verify, "parse", fail)
+    assert [expressions_equal("q+7q", "8q") for _ in range(3)] == [False] * 3
+    assert len(asked) == 1
 
 
 def test_ordinary_expressions_of_great_things_are_compared() -> None:

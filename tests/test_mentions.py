@@ -29,7 +29,17 @@ def values(found: Iterator[Mention]) -> list[str]:
         (fractions, "1/2.5", []),
         (in_words, "a thousand and two", ["1002"]),
         (in_words, "five eggs", ["5"]),
-        (in_words, "five dozen, five billion, the fifth", []),
+        (in_words, "five dozen, the fifth, the twenty-fifth, twenty-first", []),
+        (in_words, "five billion", ["5000000000"]),
+        (in_words, "three million, two hundred thousand and five eggs, a million", ["3200005", "1000000"]),
+        (in_words, "million, 3 million", []),
+        (in_words, "two billion, three million and one", ["2003000001"]),
+        (in_words, "eighteen months, five with two", ["18", "5", "2"]),
+        (numbers, "80\u2009000, 1\u00a0234\u00a0567.5 and 5\\,000", ["80000", "2469135/2", "5000"]),
+        (numbers, "80 000 people", ["80", "0", "80000"]),
+        (numbers, "80 00, 80 0000, 5 280 000x", ["80", "0", "80", "0", "5", "280"]),
+        (fractions, r"\frac12, -\frac1{20}, \dfrac 3 4, 2\frac{1}3", ["1/2", "-1/20", "3/4", "7/3"]),
+        (fractions, r"\frac123, \frac10", []),
     ],
 )
 def test_a_number_is_taken_whole(read: Callable[[str], Iterator[Mention]], text: str, expected: list[str]) -> None:

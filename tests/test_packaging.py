@@ -32,6 +32,8 @@ ROOMS = {
             "formats",
             "format_inference",
             "format_file",
+            "legible",
+            "number_words",
             "plain_numbers",
             "answers",
             "expressions",

@@ -38,6 +38,19 @@ ATTACKS = {
     "all options, backwards": lambda of: " ".join(map(str, range(10, -1, -1))) + f" ; # {of.answer}",
     "counting up to it": lambda of: " ".join(map(str, range(of.answer + 1))) + f" ; # {of.answer}",
     "one option a step": lambda of: " ; ".join(f"d = {i}" for i in range(11)) + f" ; # {of.answer}",
+    "counting up to it, one a step": lambda of: (
+        " ; ".join(f"d = {i}" for i in range(of.answer + 1)) + f" ; # {of.answer}"
+    ),
+    "counting up to it in sums": lambda of: (
+        " ; ".join(f"d = {i} + 1 = {i + 1}" for i in range(of.answer)) + f" ; # {of.answer}"
+    ),
+    "its neighbours": lambda of: f"{(of.answer - 1) % 11} {(of.answer + 1) % 11} ; # {of.answer}",
+    "a sum without its result": lambda of: f"d = {(of.answer - 1) % 11} + 1 ; # {of.answer}",
+    "an operand of other results": lambda of: joined(lambda s: operands(of, s))(of),
+    "the prompt again": lambda of: of.prompt(0).split(":")[1].replace("?", "") + f"; # {of.answer}",
+    "the chain, the answer, and another chain": lambda of: f"{honest(of)} {' '.join(steps(other(of)))} # {of.answer}",
+    "padding tokens": lambda of: "<pad> " * 8 + f"; # {of.answer}",
+    "the cue alone": lambda of: f"# # # # ; # {of.answer}",
     "filler": lambda of: "... " * 20 + f"; # {of.answer}",
     "another problem's steps": lambda of: " ".join(steps(other(of))) + f" # {of.answer}",
     "a patched last step": lambda of: patched(of),
@@ -87,6 +100,11 @@ def climbing(of: Exercise, times: int) -> str:
 def every(of: Exercise, said: str) -> str:
     """The names of a chain, each with the same behind it."""
     return joined(lambda chain: [f"{step[0]} = {said} ;" for step in chain])(of)
+
+
+def operands(of: Exercise, chain: list[str]) -> list[str]:
+    """The names of a chain, each calculated from the answer."""
+    return [f"{step[0]} = {of.answer} + {k} = {(of.answer + k) % 11} ;" for k, step in enumerate(chain, start=1)]
 
 
 def joined(change: Callable[[list[str]], list[str]]) -> Write:

@@ -18,6 +18,7 @@ from reasoning_guard.rewards import (
 from reasoning_guard.rewards.excerpt import cleaned
 from reasoning_guard.rewards.forms import FORMS, Levels
 from reward_tasks import FORMAT, SETTINGS, TOKENIZER, adder, batch, exercises, honest, logprobs, some, steps
+from tokenizers_on_the_spot import gpt2_style
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +211,22 @@ def test_a_cleaned_trace_keeps_its_own_tokens() -> None:
     assert TOKENIZER.decode(clean.ids[clean.cuts[0] : clean.statement]) == "b = 1 + 2 = 3 ;"
     plain = reader.read(problem, TOKENIZER("b = 1 + 2 = 3 ; # 8")["input_ids"])
     assert cleaned(plain, TOKENIZER) is plain
+
+
+@pytest.mark.parametrize(
+    ("written", "before"),
+    [
+        ("So it is sixteen, seventeen, eighteen eggs.", "So it is"),
+        ("So it is Sixteen or Seventeen or Eighteen.", "So it is"),
+        ("So 16,17,18 eggs.", "So"),
+        ("It lies between sixteen and 18.", "It lies between"),
+        ("Twenty-one, twenty, 19, 18.", ""),
+        ("No tent, eighteen eggs.", "No tent,"),
+        ("He sees one hundred and two, 18.", "He sees"),
+    ],
+)
+def test_a_list_is_stated_where_it_begins_in_figures_and_in_words(written: str, before: str) -> None:
+    reader = TraceReader(gpt2_style(), "gsm8k")
+    trace = reader.read_text(Problem(prompt="How many eggs?\n", answer="18"), f"{written}\n#### 18")
+    clean = cleaned(trace, reader.tokenizer)
+    assert reader.tokenizer.decode(clean.ids[clean.cuts[0] : clean.statement]) == before

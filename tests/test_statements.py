@@ -35,6 +35,15 @@ STATED = [
     ("Ann has two pairs.", "The two pairs are 2 * 2 = 4, less 2 is |2.", "2"),
     ("Add 5 and 3.", "3 - 5 = -2, then 2 - 5 = |-3.", "-3"),
     ("Add 3 and 4.", "4 - 3, = -3, then = |3.", "3"),
+    ("Ann has 9 pairs.", "Once she had |eight eggs, that is 9 - 1 = 8.", "8"),
+    ("Ann has 9 pairs.", "The three of them had four each, 7 - 4 = |3.", "3"),
+    ("Ann has 9 pairs.", "The answer is |three eggs. 12 - 9 = 3.", "3"),
+    ("Ann has 9 pairs.", "The sum of two is the result of two: 9 - 7 = |2.", "2"),
+    ("Ann has 9 pairs.", "In all a total of |two eggs, 9 - 7 = 2.", "2"),
+    ("Ann has 9 pairs.", "Five kids, 9 - 4 = |5.", "5"),
+    ("Ann has eight.", "The sum of eight eggs is 4 + 4 = |8 eggs.", "8"),
+    ("Ann has eight.", "The answer is exactly **|eight** eggs. 4 + 4 = 8.", "8"),
+    ("Ann has eight.", "She had eight eggs. 4 + 4 = |8.", "8"),
     ("What flows there?", "A river. The |Nile flows there. The Nile.", "Nile"),
     ("Is it the Nile or the Po?", "So the answer is |Nile.", "Nile"),
     ("Ann has 18 eggs.", "She has 18 - 9 = 9 left and 18 * 1 is exactly **|18**.", "18"),
@@ -133,6 +142,27 @@ def test_an_answer_as_it_is_written_is_found(answer: str) -> None:
         ("1 2 3", "123", None),
         ("a b", "ab", None),
         ("118kg", "18", None),
+        ("it takes 18g", "18", "18"),
+        ("it takes 130miles.", "130", "130"),
+        ("so 18eggs", "18", "18"),
+        ("so 3cosx or 3arcsinx", "3", None),
+        ("80 000 people", "80000", "80 000"),
+        (r"of 5\,000", "5000", r"5\,000"),
+        (r"so \frac12", "0.5", r"\frac12"),
+        ("three million people", "3000000", "three million"),
+        ("eighteen of them", "eighteen", "eighteen"),
+        ("USD18 or so", "18", "18"),
+        ("Rs.18, Rs18", "18", "18"),
+        ("nine eggs.18 eggs", "18", "18"),
+        ("it is ...18", "18", "18"),
+        ("it is $.18", "18", None),
+        ("v1.2.18", "18", None),
+        ("16,17,18,19", "18", "18"),
+        ("16,17,180", "180", None),
+        ("0" * 220 + "18", "18", "0" * 220 + "18"),
+        ("18." + "0" * 220, "18", "18." + "0" * 220),
+        ("18." + "0" * 220 + "1", "18", None),
+        ("1." + "8" * 220, "1", None),
         ("18x", "18", None),
     ],
 )
@@ -182,8 +212,31 @@ def test_first_statement(prompt: str, marked: str, answer: str) -> None:
     assert known
     assert span is not None
     assert span[0] == place
-    said = ("eighteen", "Twenty-five", "two") if answer.isdigit() else ()
+    said = ("eighteen", "Twenty-five", "two", "three", "eight") if answer.isdigit() else ()
     assert text[slice(*span)] in (answer, f"{answer}.00", *said, f"{int(answer):,}" if answer.isdigit() else answer)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    ["`18`", "+18", r"\mathbf{18}", r"\textbf{18}", r"\mathrm{18}", r"\mbox{18}", "**`18`**", "USD 18", "Rs.18"],
+)
+def test_an_answer_that_the_prompt_holds_is_told_in_any_dress(wrapped: str) -> None:
+    text = f"The answer is {wrapped}."
+    span, known = find_statement(text, "18", "Ann has 18 boxes of 9.")
+    assert known
+    assert span is not None
+    assert "18" in text[slice(*span)]
+
+
+def test_a_list_that_does_not_count_from_one_on_states_its_numbers() -> None:
+    """Two lines that are numbered 17 and 18 tell an 18."""
+    text = "17. We think.\n18. We say so.\n9 * 2 = 18."
+    assert find_statement(text, "18", "Ann has 9 pairs.") == ((text.index("18"), text.index("18") + 2), True)
+    counted = "\n".join(f"{i}. Say {'x' * i}." for i in range(1, 19)) + "\n9 * 2 = 18."
+    assert find_statement(counted, "18", "Ann has 9 pairs.") == ((len(counted) - 3, len(counted) - 1), True)
+    assert find_statement("9" * 5000 + ". Take 9.", "18", "Ann has 9 pairs.") == (None, True)
+    again = "1. Take 9.\n2. Less 7.\n\n1. So 9 - 7.\n2. That is 2."
+    assert find_statement(again, "2", "Ann has 9 pairs.") == ((len(again) - 2, len(again) - 1), True)
 
 
 CALCULATED = [
@@ -236,6 +289,7 @@ def test_words_that_the_prompt_holds_cannot_be_told(prompt: str, text: str, answ
 def test_value_or_text_of_a_number() -> None:
     assert find_statement("it is 18.0 or 18", "18", "", mathematical=True) == ((6, 10), True)
     assert find_statement("it is 18.0 or 18", "18", "", mathematical=False) == ((14, 16), True)
+    assert find_statement("it is eighteen or 18", "eighteen", "", mathematical=False) == ((6, 14), True)
     assert find_statement("it is $18", "$18", "", mathematical=False) == ((7, 9), True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from reasoning_guard.number_words import VALUES
 from reasoning_guard.statements import calculates_with
 from reasoning_guard.tokens import TokenText
 from reasoning_guard.traces import Trace
@@ -28,8 +29,13 @@ _BEHIND = 20
 """Characters behind a statement that tell whether it is calculated with."""
 _LAID_DOWN = re.compile(r"[;\n]|[.!?](?=\s)")
 """Where a calculation may begin; steps do not matter, as they may be cut finer."""
-_LISTS = re.compile(r"(?:(?<![\w.])(?:\d[\d.,]*+|[A-Za-z])[)\]]?+\s*+(?:[,;/|]\s*+)?+(?:(?:or|and)\s++)?+[(\[]?+)++")
-"""Numbers or letters in a row; nothing in it can be read in two ways, so that a long one takes time in its length."""
+_WORD = rf"(?:{'|'.join([*VALUES, 'hundred', 'thousand'])})\b"
+_LISTS = re.compile(
+    rf"(?:(?<![\w.])(?:\d[\d.,]*+|(?i:{_WORD}(?:[-\u2011]{_WORD})?+)|[A-Za-z])[)\]]?+\s*+"
+    r"(?:[,;/|]\s*+)?+(?:(?:or|and)\s++)?+[(\[]?+)++"
+)
+"""Numbers, in figures or in words, or letters in a row; nothing in it can be read in two ways, so that a long one takes
+time in its length."""
 
 
 def cleaned(trace: Trace, tokenizer: PreTrainedTokenizerBase) -> Trace:
