@@ -6,6 +6,7 @@ WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOWEST := .venv-lowest
 
 # Models and data are built on the spot; nothing is fetched and nothing is reported.
 export HF_HUB_OFFLINE := 1
@@ -13,7 +14,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help demo demo-all demo-probes test test-all lint format bench figures early-warning pictures docs clean
+.PHONY: help demo demo-all demo-probes test test-all test-lowest lint format bench figures early-warning pictures docs clean
 
 help:
 	@echo "make demo     train tiny models, one of which falls into the accuracy trap, and watch the guard"
@@ -21,6 +22,7 @@ help:
 	@echo "make demo-probes  every probe on those models, in one table (half an hour with the training)"
 	@echo "make test     unit tests and doctests"
 	@echo "make test-all the same with every architecture that transformers has (a quarter of an hour more)"
+	@echo "make test-lowest  the demo and the hosts' tests on the lowest versions that pyproject.toml allows (another .venv)"
 	@echo "make lint     ruff and pyright"
 	@echo "make format   let ruff rewrite what it can"
 	@echo "make bench    measure what guarding costs"
@@ -53,6 +55,17 @@ test-all: export OMP_NUM_THREADS := 1
 test-all: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m ""
 
+$(LOWEST)/.ready: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo,peft]' -c constraints-lowest.txt
+	@touch $@
+
+# Without what newer models and newer hosts than those are tested on.
+test-lowest: export OMP_NUM_THREADS := 1
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m reasoning_guard_demo
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal tests/test_cli.py tests/test_lightning.py tests/test_trl_rewards.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -81,5 +94,5 @@ docs: $(READY)
 	$(BIN)/python docs/make_costs.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
