@@ -110,6 +110,15 @@ def content_of(content: Any) -> str:
     return "" if content is None else str(content)
 
 
+def content_behind(text: str, content: Any) -> Any:
+    """Return the content of a chat message with ``text`` put before it; content in parts gets one more part.
+
+    >>> content_behind("Hint. ", "2 + 2?"), content_behind("Hint. ", [{"type": "image"}])
+    ('Hint. 2 + 2?', [{'type': 'text', 'text': 'Hint. '}, {'type': 'image'}])
+    """
+    return text + content if isinstance(content, str) else [{"type": "text", "text": text}, *content]
+
+
 def whole_characters(value: Any) -> Any:
     r"""Replace half characters by U+FFFD in texts, also inside lists and mappings.
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from reasoning_guard import ConfigurationError
+from reasoning_guard.cells import content_of
+from reasoning_guard.problems import Problem
 from reasoning_guard.rewards import (
     AnswerConfidenceReward,
     AugmentedGenerationReward,
@@ -17,6 +19,7 @@ from reasoning_guard.rewards import (
     InfoGainReward,
     preference_rows,
 )
+from reasoning_guard.rewards.documents import with_documents
 from reward_tasks import SETTINGS, TOKENIZER, adder, batch, exercises, honest, logprobs, some, steps
 
 
@@ -107,6 +110,12 @@ def test_documents_that_give_the_answer_pay_it(model: Any) -> None:
     assert given[0] == pytest.approx(min(sum(told) / 2, -0.2) - max(sum(alone) / 2, -5), abs=1e-4)
     assert reward(**rows, documents=[[]] * 8) == [None] * 8
     assert reward(**rows, documents=[each[0] for each in true]) == given, "a text is one document"
+
+
+def test_documents_stand_before_a_message_in_parts() -> None:
+    asked = {"role": "user", "content": [{"type": "text", "text": "Who?"}]}
+    told = with_documents(Problem(prompt=(asked,), documents=("It was Ann.",)))  # type: ignore[arg-type]
+    assert content_of(told.prompt[-1]["content"]) == "It was Ann.\n\nWho?"  # type: ignore[index]
 
 
 def test_preference_rows_pair_the_ranks_from_outside_in() -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, cast
 
+from reasoning_guard.cells import content_behind
 from reasoning_guard.options import options_named, same_answer
 from reasoning_guard.plain_numbers import plain_number
 from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
@@ -37,9 +38,7 @@ def suggestion(problem: Problem, answer: str) -> Problem:
     if isinstance(problem.prompt, str):
         return replace(problem, prompt=text + problem.prompt)
     *before, last = cast("tuple[dict[str, Any], ...]", problem.prompt)
-    said = last["content"]
-    content = text + said if isinstance(said, str) else [{"type": "text", "text": text}, *said]
-    return replace(problem, prompt=(*before, {**last, "content": content}))
+    return replace(problem, prompt=(*before, {**last, "content": content_behind(text, last["content"])}))
 
 
 def says_so(text: str) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from reasoning_guard.cells import content_behind
 from reasoning_guard.problems import Problem
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch
@@ -72,7 +73,7 @@ def with_documents(problem: Problem) -> Problem:
     if isinstance(problem.prompt, str):
         return replace(problem, prompt=context + problem.prompt)
     *earlier, last = problem.prompt
-    return replace(problem, prompt=(*earlier, {**last, "content": context + last["content"]}))
+    return replace(problem, prompt=(*earlier, {**last, "content": content_behind(context, last["content"])}))
 
 
 def margin(given: Sequence[BranchScore] | None, without: Sequence[BranchScore] | None) -> float | None:
