@@ -126,6 +126,8 @@ def fingerprint_of(problems: Sequence[Problem], reader: TraceReader, max_new_tok
         "format": digest(reader.format.to_dict()),
         "max_new_tokens": str(max_new_tokens),
     }
-    if reader.template and not all(isinstance(problem.prompt, str) for problem in problems):
-        found["template"] = digest(reader.template)
+    if not all(isinstance(problem.prompt, str) for problem in problems):
+        # As it is written, not what it renders: some templates write today's date.
+        own = getattr(reader.tokenizer, "chat_template", None)
+        found["template"] = digest({"chat_template": own, **reader.template})
     return found

@@ -232,6 +232,18 @@ def test_where_nothing_can_be_written_is_said_before_the_work(command: str, fold
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(("command", "place"), [("score", "scores.jsonl"), ("curate", "")])
+def test_what_holds_no_scores_is_refused_before_a_model_is_looked_for(
+    command: str, place: str, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "scores.jsonl").write_text("mine")
+    arguments = ["traces.jsonl", "--model", "nowhere", "--problems", "held_out.jsonl", "--out", str(tmp_path / place)]
+    done = quick(command, *arguments, cwd=folder)
+    assert done.returncode == 2
+    assert "exists and holds no scores of ours" in " ".join(done.stderr.split()), done.stderr
+    assert (tmp_path / "scores.jsonl").read_text() == "mine"
+
+
 def test_the_demo_by_itself_refuses_a_file_too(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("kept")
     done = run("--out", str(tmp_path / "file"), cwd=tmp_path, launcher=[sys.executable, "-m", "reasoning_guard_demo"])

@@ -146,3 +146,16 @@ def test_how_chats_are_rendered_belongs_to_a_run_and_where_a_tool_lies_in_memory
     with pytest.raises(HistoryError, match="other settings: template"):
         check_fingerprint(plain, told, "the records")
     assert fingerprint({"thinking": False}, "3") == fingerprint({}, "3"), "texts are rendered by nobody"
+
+
+def test_the_tokenizers_own_chat_template_belongs_to_a_run_where_chats_are_asked() -> None:
+    def fingerprint(own: str | None, prompt: Any = ({"role": "user", "content": "3"},)) -> dict[str, str]:
+        tokenizer = gpt2_style()
+        tokenizer.chat_template = own
+        return fingerprint_of([Problem(prompt=prompt, answer="3")], TraceReader(tokenizer, "plain"), 40)
+
+    first, other = "{{ messages[0].content }}", "Q: {{ messages[0].content }}"
+    assert fingerprint(first) == fingerprint(first)
+    with pytest.raises(HistoryError, match="other settings: template"):
+        check_fingerprint(fingerprint(first), fingerprint(other), "the records")
+    assert fingerprint(first, "3") == fingerprint(None, "3"), "texts are rendered by nobody"

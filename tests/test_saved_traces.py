@@ -185,6 +185,21 @@ def test_scores_of_other_settings_are_never_mixed(tmp_path: Path) -> None:
         ScoreFile(tmp_path / "theirs.jsonl", {}).begin()
 
 
+def test_whether_scores_may_go_on_is_known_as_far_as_their_settings_are(tmp_path: Path) -> None:
+    file = ScoreFile(tmp_path / "s.jsonl", {"traces": "a", "weights": "b"})
+    file.check({"traces": "a"})
+    file.begin()
+    file.check({"traces": "a"})
+    with pytest.raises(ConfigurationError, match="traces: a then, c now"):
+        file.check({"traces": "c"})
+    with pytest.raises(ConfigurationError, match="weights: b then, None now"):
+        ScoreFile(tmp_path / "s.jsonl", {"traces": "a"}).begin()
+    for foreign in ("[1]", "words"):
+        (tmp_path / "s.jsonl.run.json").write_text(foreign)
+        with pytest.raises(ConfigurationError, match=r"s\.jsonl\.run\.json holds no settings of ours"):
+            file.begin()
+
+
 @pytest.mark.parametrize("row", [{"id": "sum"}, {"prompt": QUESTION}, {"prompt": [USER]}])
 def test_a_prompt_in_parts_is_known_by_its_text(row: dict[str, Any]) -> None:
     parts = [{**USER, "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}]

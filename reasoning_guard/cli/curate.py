@@ -45,9 +45,11 @@ def curate(
         from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import curate as choose
         from reasoning_guard.offline import load_saved_traces, score_traces, write_curated
+        from reasoning_guard.offline.scoring import check_scores
 
         chosen = None if format is None else read_format(format)
         saved = load_saved_traces(traces, problems, format=chosen)
+        check_scores(out / "scores.jsonl", saved)
         read_by, tokenizer = load(say, model, device, dtype)
         with say.bar(f"scoring {len(saved.traces)} traces in format {saved.format.name}") as progress:
             scored = score_traces(saved, read_by, tokenizer, out=out / "scores.jsonl", progress=progress)

@@ -43,18 +43,20 @@ def score(
         from reasoning_guard.cli.tables import summary_table
         from reasoning_guard.format_file import read_format
         from reasoning_guard.offline import load_saved_traces, score_traces
-        from reasoning_guard.offline.scoring import probes_with_mistakes, probes_without_writing
+        from reasoning_guard.offline.scoring import check_scores, probes_with_mistakes, probes_without_writing
         from reasoning_guard.offline.summary import nested, summarise
 
         chosen = None if format is None else read_format(format)
         saved = load_saved_traces(traces, problems, format=chosen)
+        probes = probes_with_mistakes() if mistakes else probes_without_writing()
+        check_scores(path, saved, probes=probes, max_new_tokens=max_new_tokens)
         read_by, tokenizer = load(say, model, device, dtype)
         with say.bar(f"scoring {len(saved.traces)} traces in format {saved.format.name}") as progress:
             scored = score_traces(
                 saved,
                 read_by,
                 tokenizer,
-                probes=probes_with_mistakes() if mistakes else probes_without_writing(),
+                probes=probes,
                 out=path,
                 max_new_tokens=max_new_tokens,
                 progress=progress,

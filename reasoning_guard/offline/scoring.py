@@ -111,6 +111,24 @@ def score_traces(
     return from_main_process(lambda: _finish(file, saved, asked))
 
 
+def check_scores(
+    out: str | os.PathLike[str], saved: SavedTraces, *, probes: Sequence[Probe] | None = None, max_new_tokens: int = 512
+) -> None:
+    """See that :func:`score_traces` may write to a file, as far as that can be said before a model is loaded.
+
+    Args:
+        out: The file, as for :func:`score_traces`.
+        saved: The traces.
+        probes: What will be asked.
+        max_new_tokens: Longest continuation.
+
+    Raises:
+        ConfigurationError: The file holds something other than scores of these traces with these settings.
+    """
+    asked = list(probes_without_writing() if probes is None else probes)
+    ScoreFile(out, {}).check(_asked(saved, asked, max_new_tokens))
+
+
 class _Work:
     """The traces in chunks, and what it takes to score one."""
 
@@ -185,6 +203,16 @@ def _whole(records: Sequence[Mapping[str, Any]], saved: SavedTraces, probes: Seq
 def _settings(
     saved: SavedTraces, model: nn.Module, reader: TraceReader, probes: Sequence[Probe], max_new_tokens: int
 ) -> dict[str, Any]:
+    return {
+        **_asked(saved, probes, max_new_tokens),
+        "chat_template": digest(getattr(reader.tokenizer, "chat_template", None)),
+        "model": type(model).__name__,
+        "weights": Reference(model, reader.tokenizer, reader.format, "").fingerprint(),
+    }
+
+
+def _asked(saved: SavedTraces, probes: Sequence[Probe], max_new_tokens: int) -> dict[str, Any]:
+    """Those of the settings that no model is needed for."""
     problems = [
         (t.problem.id, t.problem.set, t.problem.answer, t.problem.options, t.problem.prompt) for t in saved.traces
     ]
@@ -193,8 +221,6 @@ def _settings(
         "problems": digest(problems),
         "format": saved.format.name,
         "format_fields": digest(saved.format.to_dict()),
-        "model": type(model).__name__,
-        "weights": Reference(model, reader.tokenizer, reader.format, "").fingerprint(),
         "probes": [type(probe).__name__ for probe in probes],
         "max_new_tokens": max_new_tokens,
     }

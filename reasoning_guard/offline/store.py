@@ -37,14 +37,35 @@ class ScoreFile:
             ConfigurationError: The files were made with other settings, or not by this package.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self._run.exists():
-            self._check(json.loads(self._run.read_text("utf-8")))
-        elif self.path.exists():
-            raise ConfigurationError(f"{self.path} exists and holds no scores of ours; give another file to write to")
+        self.check({**dict.fromkeys(self._before() or ()), **self.settings})
         for part in self._parts():
             drop_torn(part)
         replace(self._run, (json.dumps(self.settings, indent=2) + "\n").encode())
         return {record["line"] for record in self.records()}
+
+    def check(self, known: Mapping[str, Any]) -> None:
+        """See that what is there may be gone on with, as far as settings are known.
+
+        Args:
+            known: Settings, or some of them: what can be said before a model is loaded.
+
+        Raises:
+            ConfigurationError: The files were made with other settings, or not by this package.
+        """
+        before = self._before()
+        if before is None:
+            if self.path.exists():
+                raise ConfigurationError(
+                    f"{self.path} exists and holds no scores of ours; give another file to write to"
+                )
+            return
+        changed = sorted(k for k in known if before.get(k) != known[k])
+        if changed:
+            what = "; ".join(f"{k}: {before.get(k)} then, {known[k]} now" for k in changed)
+            raise ConfigurationError(
+                f"{self.path} was begun with other settings ({what}); give another file to write to, or remove "
+                f"{self._run.name} and what belongs to it"
+            )
 
     @property
     def is_whole(self) -> bool:
@@ -81,11 +102,13 @@ class ScoreFile:
         """Return the parts, without a glob, which would take brackets in a name for a pattern."""
         return sorted(path for path in self.path.parent.iterdir() if path.name.startswith(f"{self.path.name}.part-"))
 
-    def _check(self, before: Mapping[str, Any]) -> None:
-        changed = sorted(k for k in {*before, *self.settings} if before.get(k) != self.settings.get(k))
-        if changed:
-            what = "; ".join(f"{k}: {before.get(k)} then, {self.settings.get(k)} now" for k in changed)
+    def _before(self) -> dict[str, Any] | None:
+        """Return the settings that the files were begun with; None if none were."""
+        if not self._run.exists():
+            return None
+        try:
+            return dict(json.loads(self._run.read_text("utf-8")))
+        except (ValueError, TypeError) as error:
             raise ConfigurationError(
-                f"{self.path} was begun with other settings ({what}); give another file to write to, or remove "
-                f"{self._run.name} and what belongs to it"
-            )
+                f"{self._run} holds no settings of ours; give another file to write to, or move it away"
+            ) from error
