@@ -28,6 +28,7 @@ ROOMS = {
             "cells",
             "row_files",
             "places",
+            "atomic",
             "problems",
             "formats",
             "format_inference",
