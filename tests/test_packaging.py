@@ -61,7 +61,7 @@ ROOMS = {
     "judging": ("alerts", "rules", "decision"),
     "keeping": ("history", "sinks", "report"),
     "guarding": (
-        *("hosting", "settings", "records", "memory", "scalars", "announce", "cost", "measuring", "guard", "rewards"),
+        *("hosting", "settings", "memory", "scalars", "announce", "cost", "measuring", "guard", "rewards"),
         "healthy",
     ),
     "offline": ("offline",),
