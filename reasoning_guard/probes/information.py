@@ -53,7 +53,7 @@ class InfoGainProbe(Probe):
         if trace.problem.answer is None:
             return []
         question = context.reader.ask(trace.problem.answer)
-        return [Branch(cut, question.ids, question.scored) for cut in trace.cuts]
+        return [question.branch(cut) for cut in trace.cuts]
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the curve."""

@@ -11,7 +11,7 @@ from reasoning_guard.problems import Problem
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import BranchScore, TraceTree
 
 _SURE, _UNLIKELY = -0.2, -5.0
 """Bounds of RLAG, in nats a token: what is sure with documents earns no more, what is hopeless without no less."""
@@ -59,7 +59,7 @@ class AugmentedGenerationReward(TraceReward):
             return None
         assert self.reader is not None
         question = self.reader.ask(trace.answer)
-        return TraceTree(prompt, (Branch(len(prompt), question.ids, question.scored),))
+        return TraceTree(prompt, (question.branch(len(prompt)),))
 
 
 def with_documents(problem: Problem) -> Problem:
