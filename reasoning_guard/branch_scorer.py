@@ -25,6 +25,7 @@ from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
 from reasoning_guard.sequences import score_independent
+from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
 
 logger = logging.getLogger(__name__)
@@ -314,8 +315,7 @@ def _beginning(trees: Sequence[TraceTree]) -> tuple[int, ...]:
 def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Return the longest beginning that all trunks share."""
     shortest, longest = min(trunks), max(trunks)  # what the first and the last in order share, all of them share
-    n = next((i for i, (a, b) in enumerate(zip(shortest, longest, strict=False)) if a != b), len(shortest))
-    return shortest[:n]
+    return shortest[: common_prefix(shortest, longest)]
 
 
 def _size(tree: TraceTree) -> int:

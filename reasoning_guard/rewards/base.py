@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
-from reasoning_guard.forward import Scores
 from reasoning_guard.model_parts import is_sharded
 from reasoning_guard.problems import Problem
 from reasoning_guard.processes import together
@@ -28,14 +27,6 @@ if TYPE_CHECKING:
 
 Correct = Callable[..., Sequence[float | None]]
 """A reward function as the trainer takes them; an answer is right if it gives more than 0."""
-
-
-class GroupScorer(Protocol):
-    """Anything that scores groups of trees: the model in training, or the frozen reference."""
-
-    def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
-        """Return one score for each branch, for each tree of each group."""
-        ...
 
 
 class TraceReward(ABC):
