@@ -12,7 +12,6 @@ from reasoning_guard.offline.checkup import Checkup
 from reasoning_guard.statistics import MINIMUM_PAIRS
 
 _MOST = 0.7
-_MERGED = 0.05
 _ENOUGH_PROBLEMS = 100
 _KNOWN = 0.1
 
@@ -95,7 +94,7 @@ def _length(c: Checkup) -> Iterator[Advice]:
 
 
 def _seams(c: Checkup) -> Iterator[Advice]:
-    if max(c.seams.trunk_broken, c.seams.cue_merged) > _MERGED:
+    if c.seams.worth_telling:
         yield Advice("note", str(c.seams), "nothing, unless a preset that splits fewer tokens fits as well")
 
 

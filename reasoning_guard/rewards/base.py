@@ -161,6 +161,11 @@ class TraceReward(ABC):
         given = self.correct(prompts=batch.prompts, completions=batch.completions, **extras, **batch.columns)
         return [value is not None and value > 0 for value in given]
 
+    def _paid(self, traces: Sequence[Trace], batch: Batch) -> Sequence[bool | None]:
+        """Which traces may be paid: right ones, or all where neither a column nor ``correct`` says what is right."""
+        gated = self.answer is not None or self.correct is not None
+        return self._right(traces, batch) if gated else [True] * len(traces)
+
     def _score(self, traces: Sequence[Trace], trees: Sequence[TraceTree | None]) -> list[list[BranchScore] | None]:
         """Scores of all trees in one call, each prompt read once; None where there is no tree.
 

@@ -47,8 +47,7 @@ class AnswerConfidenceReward(_OwnAnswerReward):
     name = "answer_confidence"
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
-        gated = self.answer is not None or self.correct is not None
-        paid = self._right(traces, batch) if gated else [True] * len(traces)
+        paid = self._paid(traces, batch)
         found = [None if score is None else disparity(score) for score in self._own_scores(traces)]
         known = [value for value in found if value is not None]
         if known:
