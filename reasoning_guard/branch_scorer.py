@@ -7,6 +7,9 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -28,6 +31,8 @@ from reasoning_guard.sequences import score_independent
 from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
 
+T = TypeVar("T")
+
 logger = logging.getLogger(__name__)
 
 _WORTH_A_GROUP = 0.1
@@ -36,6 +41,24 @@ _WORTH_A_GROUP = 0.1
 _FORKED_AT_ONCE = 8
 """Multiple of the token budget. Trees whose branches go on from copies are read one by one, so more at once only means
 more beginnings that are read once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a batch of trees is read.
+
+    Attributes:
+        shared: Whether branches share what is read of their trunks.
+        at_once: Whether trunks and branches go through in one pass.
+        behind: Whether what the trunks have in common is read once, before them.
+        tokens: Most tokens that are read at once, padding included, where no mask keeps branches apart; 1 for a branch
+            at a time.
+    """
+
+    shared: bool
+    at_once: bool
+    behind: bool
+    tokens: int
 
 
 class BranchScorer:
@@ -176,7 +199,6 @@ class BranchScorer:
         pending = sorted((i for i, tree in enumerate(trees) if tree.branches), key=lambda i: sizes[i])
         bar = tqdm(total=len(pending), desc="scoring", leave=False, disable=not self.progress)
         launched: list[tuple[list[int], Pending]] = []
-        may_wait = device_of(self.model).type == "cuda"  # others may not say before that memory ran out
 
         def fetch(but: int) -> None:
             """Wait for what was launched, except for so many batches of it."""
@@ -187,32 +209,15 @@ class BranchScorer:
 
         while pending:
             batch = self._next_batch(sizes, pending, len(beginning))
-            whole = sizes[batch[-1]] < effort.alone_from
-            shared = whole and (self._masks or self._forks)
-            at_once = shared and not beginning and self._goes_at_once([trees[i] for i in batch])
-            budget = effort.tokens if whole and self.verdict is not None and self.verdict.pads else 1
-            started, full, reason = time.perf_counter(), False, ""
-            reads_prompt = shared and self._masks and bool(beginning) and prompt is None
-            try:
-                if reads_prompt:
-                    prompt = read_prompt(self.model, beginning, effort.elements)
-                scores = self._launch_batch([trees[i] for i in batch], shared, prompt, budget, at_once)
-                if effort.trying or not may_wait:  # of a batch that is timed, all of it
-                    scores = _at_hand(scores())
-            except Exception as error:
-                scores, full, reason = None, out_of_memory(error), str(error)
-                if not (full or at_once):
-                    raise
-                broke_off()
-            if scores is None:  # here, not above: a handler's traceback would keep the failed pass's tensors alive
-                empty_cache(device_of(self.model))
-                if full:
-                    asked = [len(beginning)] if reads_prompt and prompt is None else [sizes[i] for i in batch]
-                    behind = shared and self._masks and bool(beginning)
-                    effort.shrink(asked, shared, together=budget > 1, at_once=at_once, behind=behind)
-                else:  # two passes know whether it was the one pass's fault
-                    effort.at_once = False
-                    logger.warning("one pass failed: trunks are read first from now on (%s)", reason)
+            asked, started = [trees[i] for i in batch], time.perf_counter()
+            way = self._way(asked, sizes[batch[-1]], bool(beginning))
+            if way.behind and prompt is None:
+                read = partial(read_prompt, self.model, beginning, effort.elements)
+                prompt = self._unless_too_much(read, [len(beginning)], way)
+                if prompt is None:
+                    continue
+            scores = self._unless_too_much(partial(self._launch, asked, way, prompt), [sizes[i] for i in batch], way)
+            if scores is None:
                 continue
             launched.append((batch, scores))
             fetch(but=1)
@@ -221,6 +226,40 @@ class BranchScorer:
         fetch(but=0)
         bar.close()
         return [found.get(i, []) for i in range(len(trees))]
+
+    def _way(self, trees: Sequence[TraceTree], longest: int, begins_alike: bool) -> _Way:
+        """Find how to read a batch whose longest tree has so many tokens."""
+        whole = longest < self.effort.alone_from
+        shared = whole and (self._masks or self._forks)
+        return _Way(
+            shared=shared,
+            at_once=shared and not begins_alike and self._goes_at_once(trees),
+            behind=shared and self._masks and begins_alike,
+            tokens=self.effort.tokens if whole and self.verdict is not None and self.verdict.pads else 1,
+        )
+
+    def _unless_too_much(self, work: Callable[[], T], sizes: list[int], way: _Way) -> T | None:
+        """What ``work`` returns; None after memory ran out, or one pass failed: from now on less is tried at once.
+
+        Args:
+            work: Reads a batch, or what its trees have in common.
+            sizes: Tokens of each trace in it.
+            way: How the batch is read.
+        """
+        try:
+            return work()
+        except Exception as error:
+            full, reason = out_of_memory(error), str(error)
+            if not (full or way.at_once):
+                raise
+            broke_off()
+        empty_cache(device_of(self.model))  # here: a handler's traceback would keep the failed pass's tensors alive
+        if full:
+            self.effort.shrink(sizes, way.shared, together=way.tokens > 1, at_once=way.at_once, behind=way.behind)
+        else:  # two passes know whether it was the one pass's fault
+            self.effort.at_once = False
+            logger.warning("one pass failed: trunks are read first from now on (%s)", reason)
+        return None
 
     @property
     def _masks(self) -> bool:
@@ -236,19 +275,22 @@ class BranchScorer:
             return False
         return fits(self.model, trees, verdict.plan, effort.elements)
 
-    def _launch_batch(
-        self, trees: Sequence[TraceTree], shared: bool, prompt: Prompt | None, budget: int, at_once: bool
-    ) -> Pending:
+    def _launch(self, trees: Sequence[TraceTree], way: _Way, prompt: Prompt | None) -> Pending:
+        """Launch a batch, and wait for it if it is timed, or if the device may not say before that memory ran out."""
+        scores = self._launch_batch(trees, way, prompt)
+        waits = self.effort.trying or device_of(self.model).type != "cuda"
+        return _at_hand(scores()) if waits else scores
+
+    def _launch_batch(self, trees: Sequence[TraceTree], way: _Way, prompt: Prompt | None) -> Pending:
         assert self.verdict is not None
-        if shared and self.verdict.plan is not None:
-            if at_once:
+        limit = self.effort.elements
+        if way.shared and self.verdict.plan is not None:
+            if way.at_once:
                 return launch_at_once(self.model, trees, self.verdict.plan)
-            return launch_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=self.effort.elements)
+            return launch_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=limit)
         seeing = [_only(tree, _sees_all) for tree in trees]
-        if shared:
-            scores = score_forked(self.model, seeing, budget, limit=self.effort.elements)
-        else:
-            scores = score_independent(self.model, seeing, budget, limit=self.effort.elements)
+        score = score_forked if way.shared else score_independent
+        scores = score(self.model, seeing, way.tokens, limit=limit)
         return _at_hand([_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)])
 
     def _next_batch(self, sizes: Sequence[int], pending: Sequence[int], beginning: int) -> list[int]:
