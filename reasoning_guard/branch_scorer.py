@@ -1,64 +1,32 @@
-"""From trees to scores: which path to take, how much to read at once, and what to do when memory runs out."""
+"""From trees to scores: which path to take for a model, and what trees that begin alike have in common."""
 
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
+from reasoning_guard.batching import Batches, size_of
 from reasoning_guard.device_memory import empty_cache, out_of_memory
 from reasoning_guard.effort import SMALLEST_PART, Effort, effort_of, untried
 from reasoning_guard.embeddings import refuse_unknown_tokens
-from reasoning_guard.forking import score_forked
-from reasoning_guard.forward import Pending, Prompt, Scores, launch_shared, read_prompt
+from reasoning_guard.forward import Scores
 from reasoning_guard.head import settled_head
 from reasoning_guard.model_context import reading
 from reasoning_guard.model_parts import context_length, device_of, is_sharded
-from reasoning_guard.one_pass import fits, launch_at_once
 from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
-from reasoning_guard.sequences import score_independent
 from reasoning_guard.tokens import common_prefix
-from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
-
-T = TypeVar("T")
+from reasoning_guard.tree import Branch, TraceTree, ask_once, only, with_gaps
 
 logger = logging.getLogger(__name__)
 
 _WORTH_A_GROUP = 0.1
 """Share of a group's tokens that its beginning must save, to be read on its own."""
-
-_FORKED_AT_ONCE = 8
-"""Multiple of the token budget. Trees whose branches go on from copies are read one by one, so more at once only means
-more beginnings that are read once."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Way:
-    """How a batch of trees is read.
-
-    Attributes:
-        shared: Whether branches share what is read of their trunks.
-        at_once: Whether trunks and branches go through in one pass.
-        behind: Whether what the trunks have in common is read once, before them.
-        tokens: Most tokens that are read at once, padding included, where no mask keeps branches apart; 1 for a branch
-            at a time.
-    """
-
-    shared: bool
-    at_once: bool
-    behind: bool
-    tokens: int
 
 
 class BranchScorer:
@@ -142,7 +110,7 @@ class BranchScorer:
                 return True
             return branch.at + branch.scored[1] - 1 <= limit and (branch.against is None or in_context(branch.against))
 
-        asked = [[_only(tree, in_context) for tree in group] for group in groups]
+        asked = [[only(tree, in_context) for tree in group] for group in groups]
         with (
             reading(self.model, dense_masks=True),
             _in_step(self.model),
@@ -151,7 +119,7 @@ class BranchScorer:
             self._settle([tree for group in asked for tree in group])
             found = score(asked)
         return [
-            [_with_gaps(tree, in_context, scores) for tree, scores in zip(group, each, strict=True)]
+            [with_gaps(tree, in_context, scores) for tree, scores in zip(group, each, strict=True)]
             for group, each in zip(groups, found, strict=True)
         ]
 
@@ -192,125 +160,9 @@ class BranchScorer:
         return [[found[i][j] for i, j in places] for places in sources]
 
     def _score_fitting(self, trees: Sequence[TraceTree], beginning: Sequence[int] = ()) -> Scores:
-        """Score trees sorted by length in batches. A batch that is too large for the memory is tried again, smaller."""
-        sizes, effort = [_size(tree) for tree in trees], self.effort
-        found: dict[int, list[BranchScore]] = {}
-        prompt: Prompt | None = None
-        pending = sorted((i for i, tree in enumerate(trees) if tree.branches), key=lambda i: sizes[i])
-        bar = tqdm(total=len(pending), desc="scoring", leave=False, disable=not self.progress)
-        launched: list[tuple[list[int], Pending]] = []
-
-        def fetch(but: int) -> None:
-            """Wait for what was launched, except for so many batches of it."""
-            while len(launched) > but:
-                batch, scores = launched.pop(0)
-                found.update(zip(batch, scores(), strict=True))
-                bar.update(len(batch))
-
-        while pending:
-            batch = self._next_batch(sizes, pending, len(beginning))
-            asked, started = [trees[i] for i in batch], time.perf_counter()
-            way = self._way(asked, sizes[batch[-1]], bool(beginning))
-            if way.behind and prompt is None:
-                read = partial(read_prompt, self.model, beginning, effort.elements)
-                prompt = self._unless_too_much(read, [len(beginning)], way)
-                if prompt is None:
-                    continue
-            scores = self._unless_too_much(partial(self._launch, asked, way, prompt), [sizes[i] for i in batch], way)
-            if scores is None:
-                continue
-            launched.append((batch, scores))
-            fetch(but=1)
-            effort.learn([sizes[i] - len(beginning) for i in batch], time.perf_counter() - started)
-            pending = pending[len(batch) :]
-        fetch(but=0)
-        bar.close()
-        return [found.get(i, []) for i in range(len(trees))]
-
-    def _way(self, trees: Sequence[TraceTree], longest: int, begins_alike: bool) -> _Way:
-        """Find how to read a batch whose longest tree has so many tokens."""
-        whole = longest < self.effort.alone_from
-        shared = whole and (self._masks or self._forks)
-        return _Way(
-            shared=shared,
-            at_once=shared and not begins_alike and self._goes_at_once(trees),
-            behind=shared and self._masks and begins_alike,
-            tokens=self.effort.tokens if whole and self.verdict is not None and self.verdict.pads else 1,
-        )
-
-    def _unless_too_much(self, work: Callable[[], T], sizes: list[int], way: _Way) -> T | None:
-        """What ``work`` returns; None after memory ran out, or one pass failed: from now on less is tried at once.
-
-        Args:
-            work: Reads a batch, or what its trees have in common.
-            sizes: Tokens of each trace in it.
-            way: How the batch is read.
-        """
-        try:
-            return work()
-        except Exception as error:
-            full, reason = out_of_memory(error), str(error)
-            if not (full or way.at_once):
-                raise
-            broke_off()
-        empty_cache(device_of(self.model))  # here: a handler's traceback would keep the failed pass's tensors alive
-        if full:
-            self.effort.shrink(sizes, way.shared, together=way.tokens > 1, at_once=way.at_once, behind=way.behind)
-        else:  # two passes know whether it was the one pass's fault
-            self.effort.at_once = False
-            logger.warning("one pass failed: trunks are read first from now on (%s)", reason)
-        return None
-
-    @property
-    def _masks(self) -> bool:
-        return self.verdict is not None and self.verdict.plan is not None
-
-    @property
-    def _forks(self) -> bool:
-        return self.verdict is not None and self.verdict.forks
-
-    def _goes_at_once(self, trees: Sequence[TraceTree]) -> bool:
-        verdict, effort = self.verdict, self.effort
-        if verdict is None or verdict.plan is None or not (verdict.at_once and effort.at_once):
-            return False
-        return fits(self.model, trees, verdict.plan, effort.elements)
-
-    def _launch(self, trees: Sequence[TraceTree], way: _Way, prompt: Prompt | None) -> Pending:
-        """Launch a batch, and wait for it if it is timed, or if the device may not say before that memory ran out."""
-        scores = self._launch_batch(trees, way, prompt)
-        waits = self.effort.trying or device_of(self.model).type != "cuda"
-        return _at_hand(scores()) if waits else scores
-
-    def _launch_batch(self, trees: Sequence[TraceTree], way: _Way, prompt: Prompt | None) -> Pending:
-        assert self.verdict is not None
-        limit = self.effort.elements
-        if way.shared and self.verdict.plan is not None:
-            if way.at_once:
-                return launch_at_once(self.model, trees, self.verdict.plan)
-            return launch_shared(self.model, trees, self.verdict.plan, prompt=prompt, limit=limit)
-        seeing = [_only(tree, _sees_all) for tree in trees]
-        score = score_forked if way.shared else score_independent
-        scores = score(self.model, seeing, way.tokens, limit=limit)
-        return _at_hand([_with_gaps(tree, _sees_all, each) for tree, each in zip(trees, scores, strict=True)])
-
-    def _next_batch(self, sizes: Sequence[int], pending: Sequence[int], beginning: int) -> list[int]:
-        """Return the longest run of trees, sorted by length, whose padded size fits the token budget; at least one.
-
-        A shared beginning is not read again for each, but each holds it. One by one, branches begin anew.
-        """
-        effort = self.effort
-        budget = effort.tokens * (_FORKED_AT_ONCE if self._forks else 1)
-        whole = sizes[pending[0]] < effort.alone_from  # those that don't fit are read in another way, by themselves
-        alike = [i for i in pending if (sizes[i] < effort.alone_from) == whole]
-        beginning *= whole
-        held = effort.held_behind if beginning else math.inf
-        sized = ((n, sizes[i]) for n, i in enumerate(alike, 1))
-        fitting = [n for n, size in sized if n * (size - beginning) <= budget and n * size <= held]
-        return list(pending[: max(fitting, default=1)])
-
-
-def _at_hand(scores: Scores) -> Pending:
-    return lambda: scores
+        if self.verdict is None:  # nobody asks anything
+            return [[] for _ in trees]
+        return Batches(self.model, self.verdict, self.effort, progress=self.progress).score(trees, beginning)
 
 
 @contextmanager
@@ -351,41 +203,10 @@ def _beginning(trees: Sequence[TraceTree]) -> tuple[int, ...]:
     seen = max((branch.reach for tree in map(anchored, trees) for branch in tree.branches), default=0)
     beginning = _common([tree.trunk for tree in trees])[:seen]
     saved = (len(trees) - 1) * len(beginning)
-    return beginning if saved >= _WORTH_A_GROUP * sum(map(_size, trees)) else ()
+    return beginning if saved >= _WORTH_A_GROUP * sum(map(size_of, trees)) else ()
 
 
 def _common(trunks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """Return the longest beginning that all trunks share."""
     shortest, longest = min(trunks), max(trunks)  # what the first and the last in order share, all of them share
     return shortest[: common_prefix(shortest, longest)]
-
-
-def _size(tree: TraceTree) -> int:
-    """Count the tokens that are fed; those that branches share count for each.
-
-    The last scored token and what follows it are not fed. If a branch's first token is scored, a trunk token is fed
-    again.
-    """
-    return len(tree.trunk) + sum(branch.scored[1] - (branch.scored[0] > 0) for branch in tree.branches)
-
-
-def _sees_all(branch: Branch) -> bool:
-    return branch.hide[0] == branch.hide[1]
-
-
-def _only(tree: TraceTree, keep: Callable[[Branch], bool]) -> TraceTree:
-    kept = tuple(filter(keep, tree.branches))
-    return tree if len(kept) == len(tree.branches) else TraceTree(tree.trunk, kept)
-
-
-def _with_gaps(tree: TraceTree, kept: Callable[[Branch], bool], found: Sequence[BranchScore]) -> list[BranchScore]:
-    """Return the scores in the order of the tree's own branches, NaN for those that were not kept."""
-    if len(found) == len(tree.branches):
-        return list(found)
-    scored = iter(found)
-    return [next(scored) if kept(branch) else _unscored(branch) for branch in tree.branches]
-
-
-def _unscored(branch: Branch) -> BranchScore:
-    n = branch.scored[1] - branch.scored[0]
-    return BranchScore((math.nan,) * n, (False,) * n, (math.nan,) * n, (math.nan,) * n)

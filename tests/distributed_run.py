@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 import process_scenes as scenes
 import runs
 from reasoning_guard import processes
+from reasoning_guard.batching import Batches
 from reasoning_guard.generation import Generator
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints
@@ -161,7 +162,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "generator": (Generator, "complete"),
     "reader": (TraceReader, "read"),
     "scorer": (AnswerScorer, "score_trees"),
-    "one batch": (AnswerScorer, "_launch_batch"),
+    "one batch": (Batches, "_launch_batch"),
     "gate": (sys.modules["reasoning_guard.evaluate"], "gate"),
     "probe": (FillerProbe, "read"),
     "records": (History, "append"),

@@ -266,7 +266,7 @@ def test_memory_that_runs_out_in_one_pass_leads_to_two(launched: None, monkeypat
     def full(*_: object) -> object:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("reasoning_guard.branch_scorer.launch_at_once", full)
+    monkeypatch.setattr("reasoning_guard.batching.launch_at_once", full)
     elements = scorer.effort.elements
     [found] = scorer.score_trees([tree])
     assert [p for s in found for p in s.logprobs] == pytest.approx(
@@ -289,7 +289,7 @@ def test_one_pass_that_fails_after_its_test_leads_to_two(
     def refuse(*_: object) -> object:
         raise ValueError("attention by a table does not know that")
 
-    monkeypatch.setattr("reasoning_guard.branch_scorer.launch_at_once", refuse)
+    monkeypatch.setattr("reasoning_guard.batching.launch_at_once", refuse)
     for _ in range(2):
         [found] = scorer.score_trees([tree])
         assert [p for s in found for p in s.logprobs] == pytest.approx(
