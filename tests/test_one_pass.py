@@ -27,7 +27,7 @@ from reasoning_guard.one_pass import fits, launch_at_once
 from reasoning_guard.packing import anchored, batch_rows, pack
 from reasoning_guard.table_attention import BY_TABLE, attend_by_table
 from reasoning_guard.tree import Branch, TraceTree
-from tiny_models import tiny_model
+from tiny_models import passes_of, tiny_model
 
 
 def a_tree(seed: int, length: int = 24, n: int = 4, **options: object) -> TraceTree:
@@ -43,13 +43,6 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where passes are launched."""
     monkeypatch.setattr(one_pass, "is_launched", lambda _: True)
     monkeypatch.setattr(selftest, "is_launched", lambda _: True)
-
-
-def passes_of(model: torch.nn.Module) -> list[tuple[int, ...]]:
-    """Shapes of what is fed from now on."""
-    fed: list[tuple[int, ...]] = []
-    model.register_forward_pre_hook(lambda _m, _a, kw: fed.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
-    return fed
 
 
 @pytest.mark.parametrize(
