@@ -43,13 +43,19 @@ class Question:
     scored: tuple[int, int]
     answer: tuple[int, int]
 
-    def branch(self, at: int, before: Ids = ()) -> Branch:
-        """Return the branch that asks this after ``at`` tokens of a trunk, with the ids ``before`` in front of the cue.
+    def branch(self, at: int, before: Ids = (), *, terminated: bool = True) -> Branch:
+        """Return the branch that asks this after some tokens of a trunk.
 
-        >>> Question((5, 6, 7), scored=(1, 3), answer=(1, 2)).branch(4, before=(8, 9))
-        Branch(at=4, ids=(8, 9, 5, 6, 7), scored=(3, 5), hide=(0, 0), against=None)
+        Args:
+            at: Number of these tokens.
+            before: Ids to read between them and the cue.
+            terminated: Whether the terminator is scored with the answer.
+
+        Example:
+            >>> Question((5, 6, 7), scored=(1, 3), answer=(1, 2)).branch(4, before=(8, 9))
+            Branch(at=4, ids=(8, 9, 5, 6, 7), scored=(3, 5), hide=(0, 0), against=None)
         """
-        start, stop = self.scored
+        start, stop = self.scored if terminated else self.answer
         return Branch(at, before + self.ids, (len(before) + start, len(before) + stop))
 
 
