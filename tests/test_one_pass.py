@@ -24,9 +24,10 @@ from reasoning_guard.forward import LIMIT, score_shared
 from reasoning_guard.masks import MaskPlan, table_of, visible, visible_by
 from reasoning_guard.model_context import attending_by
 from reasoning_guard.one_pass import fits, launch_at_once
-from reasoning_guard.packing import anchored, batch_rows, pack
+from reasoning_guard.packing import anchored, batch_rows, whole
 from reasoning_guard.table_attention import BY_TABLE, attend_by_table
 from reasoning_guard.tree import Branch, TraceTree
+from reasoning_guard.trie import Trie
 from tiny_models import passes_of, tiny_model
 
 
@@ -137,7 +138,7 @@ def test_kernels_without_a_mask_are_given_the_trunks(monkeypatch: pytest.MonkeyP
 def test_what_attention_by_a_table_does_not_know_is_refused() -> None:
     """A cap on the weights, say: the self-test then finds another way."""
     query = torch.randn(1, 2, 5, 4)
-    table = table_of(batch_rows([pack([Branch(3, (7, 8, 9), (1, 3))])]))
+    table = table_of(batch_rows([whole(Trie.of([Branch(3, (7, 8, 9), (1, 3))]))]))
     with pytest.raises(ValueError, match="does not know softcap=30"):
         attend_by_table(torch.nn.Module(), query, query, query, table, softcap=30.0, dropout=0.0)
 
@@ -232,7 +233,7 @@ def test_windows_that_hide_some_of_a_trace_and_other_attention_do_not_fit() -> N
 
 def test_a_table_says_what_a_mask_says() -> None:
     trees = [a_tree(0, hide=(1, 3)), a_tree(1, length=19)]
-    batch = batch_rows([pack(anchored(tree).branches) for tree in trees])
+    batch = batch_rows([whole(Trie.of(anchored(tree).branches)) for tree in trees])
     assert torch.equal(visible_by(table_of(batch), 24), visible(24, batch))
     assert MaskPlan(by_layer_type=True, window=99).everywhere(batch.at).keys() == {
         "full_attention",
