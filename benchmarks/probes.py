@@ -35,7 +35,7 @@ from benchmarks.scoring import build_model
 from reasoning_guard import AnswerScorer, Problem, Trace, TraceFormat, TraceReader
 from reasoning_guard.evaluate import probe_traces
 from reasoning_guard.generation import Generator
-from reasoning_guard.packing import anchored, pack
+from reasoning_guard.packing import anchored, whole
 from reasoning_guard.probes import (
     HintProbe,
     InfoGainProbe,
@@ -46,6 +46,7 @@ from reasoning_guard.probes import (
     default_probes,
 )
 from reasoning_guard.tree import TraceTree
+from reasoning_guard.trie import Trie
 
 PROMPT, STEP, VOCABULARY = 150, 30, 8192
 WRITTEN = 32
@@ -123,7 +124,7 @@ def fed(traces: Sequence[Trace], reader: TraceReader, probes: Sequence[Probe]) -
     """Tokens that a pass over all branches of ``probes`` reads."""
     context = ProbeContext(reader=reader, traces=traces)
     trees = [TraceTree(t.ids, tuple(b for p in probes for b in p.branches(t, context))) for t in traces]
-    return sum(len(tree.trunk) + len(pack(anchored(tree).branches).ids) for tree in trees)
+    return sum(len(tree.trunk) + len(whole(Trie.of(anchored(tree).branches)).ids) for tree in trees)
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from reasoning_guard.branch_scorer import BranchScorer
-from reasoning_guard.packing import anchored, pack
+from reasoning_guard.packing import anchored, whole
 from reasoning_guard.tree import Branch, TraceTree
+from reasoning_guard.trie import Trie
 
 CUE = 4
 TRACE_BY_TRACE, SAMPLED = ("loop", "padded"), 1
@@ -196,7 +197,7 @@ def limit(model: LlamaForCausalLM, trees: Sequence[TraceTree]) -> None:
 @lru_cache(maxsize=256)
 def _unique(tree: TraceTree) -> tuple[int, int]:
     """A tree's unique tokens, and how many of them are scored after; found once, since the limit is no packing."""
-    row = pack(anchored(tree).branches)
+    row = whole(Trie.of(anchored(tree).branches))
     return len(tree.trunk) + len(row.ids), row.n_wanted
 
 

@@ -21,9 +21,6 @@ logger = logging.getLogger("reasoning_guard.guard")
 _SEAMS = 64
 """Traces of the first evaluation on which the tokenisation at cuts is checked."""
 
-_MERGED = 0.05
-"""Share of cuts with merged tokens above which the user is told."""
-
 
 def tell(
     baseline: Evaluation,
@@ -87,7 +84,7 @@ def say_what_is_odd(made: Sequence[Evaluation], reader: TraceReader, rules: Sequ
             return
     if evaluation.rows and len(made) == 1:
         report = seam_report(reader, [row.completion for row in evaluation.rows[:_SEAMS]])
-        if max(report.trunk_broken, report.cue_merged) > _MERGED:
+        if report.worth_telling:
             warn_once(str(report), key="seams", by=speaker)
     for name, reason in resting(made, rules).items():
         warn_once(f"rule {name} rests: {reason}", key=f"rests {name}", by=speaker)

@@ -124,6 +124,15 @@ class Evaluation:
         )
 
 
+def finite(rows: Iterable[Row], name: str) -> list[float]:
+    """Return the finite values of ``name``, without the rows that lack one.
+
+    >>> finite([Row(id="a", values={"gain": 1.0}), Row(id="b", values={"gain": math.nan}), Row(id="c")], "gain")
+    [1.0]
+    """
+    return [value for row in rows if math.isfinite(value := row.values.get(name, math.nan))]
+
+
 def _row(record: Mapping[str, Any]) -> Row:
     values = {k: math.nan if v is None else float(v) for k, v in record["values"].items()}
     curve = tuple(math.nan if v is None else float(v) for v in record["curve"])

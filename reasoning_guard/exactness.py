@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress
 
 from torch import nn
@@ -15,16 +15,15 @@ from reasoning_guard.forward import LIMIT, Scores, read_prompt, score_shared
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_parts import attention_name
 from reasoning_guard.one_pass import launch_at_once
-from reasoning_guard.tree import BranchScore, TraceTree
+from reasoning_guard.tree import TraceTree
 
 logger = logging.getLogger(__name__)
 
 
 def largest_difference(scores: Scores, truth: Scores) -> float:
     """Return the largest absolute difference in log-probability between two scorings of the same trees, in nats."""
-    pairs = [
-        (a, b) for x, y in zip(scores, truth, strict=True) for s, t in zip(x, y, strict=True) for a, b in _pairs(s, t)
-    ]
+    both = (pair for tree, own in zip(scores, truth, strict=True) for pair in zip(tree, own, strict=True))
+    pairs = [pair for found, own in both for pair in zip(found.logprobs, own.logprobs, strict=True)]
     differences = [0.0 if a == b else abs(a - b) for a, b in pairs]  # a token that cannot come is -inf twice
     return float("inf") if any(d != d for d in differences) else max(differences)
 
@@ -34,38 +33,46 @@ def try_sharing(
 ) -> float:
     """Measure sharing's largest difference from the truth, with and without a beginning that a group shares."""
     beginning = trees[0].trunk[: len(trees[0].trunk) // 2]
-    try:
+
+    def measured() -> float:
         ahead = score_shared(model, trees[:1], plan, prompt=read_prompt(model, beginning), limit=limit)
         alone = score_shared(model, trees, plan, limit=limit)
         return max(largest_difference(alone, truth), largest_difference(ahead, truth[:1]))
-    except Exception as error:  # a mask or a cache that the architecture refuses is an answer: not this plan
-        if out_of_memory(error):
-            raise
-        logger.debug("mask plan %s failed on %s: %s", plan, type(model).__name__, error)
-        return float("inf")
+
+    return _unless_refused(measured, model, f"mask plan {plan}")
 
 
 def try_at_once(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> float:
     """Measure the largest difference from the truth of trunks and branches in one pass."""
     if attention_name(model) != "sdpa":
         return float("inf")
-    try:
-        return largest_difference(launch_at_once(model, trees, plan)(), truth)
-    except Exception as error:  # what takes a mask may refuse a table, or look into it
-        if out_of_memory(error):
-            raise
-        logger.debug("one pass with mask plan %s failed on %s: %s", plan, type(model).__name__, error)
-        return float("inf")
+    return _unless_refused(
+        lambda: largest_difference(launch_at_once(model, trees, plan)(), truth),
+        model,
+        f"one pass with mask plan {plan}",
+    )
 
 
 def try_copies(model: nn.Module, trees: Sequence[TraceTree], truth: Scores, a_pass: int, limit: int = LIMIT) -> float:
     """Measure the largest difference from the truth of branches that go on from copies of the cache."""
-    try:
+
+    def measured() -> float:
         return largest_difference(score_forked(model, trees, sys.maxsize, a_pass=a_pass, limit=limit), truth)
-    except Exception as error:  # caches are of many kinds, and not all can be continued or copied
+
+    return _unless_refused(measured, model, "copies of the cache")
+
+
+def _unless_refused(measured: Callable[[], float], model: nn.Module, what: str) -> float:
+    """What is measured; infinite where the model refuses ``what``: a mask or a table, a cache or its copy.
+
+    Any error is an answer, as architectures refuse in ways of their own. Only memory that runs out is none.
+    """
+    try:
+        return measured()
+    except Exception as error:
         if out_of_memory(error):
             raise
-        logger.debug("copies of the cache failed on %s: %s", type(model).__name__, error)
+        logger.debug("%s failed on %s: %s", what, type(model).__name__, error)
         return float("inf")
 
 
@@ -76,7 +83,3 @@ def within_reach(trees: Sequence[TraceTree], truth: Scores, plan: MaskPlan) -> t
         TraceTree(tree.trunk, tuple(compress(tree.branches, keep))) for tree, keep in zip(trees, kept, strict=True)
     ]
     return short, [list(compress(scores, keep)) for scores, keep in zip(truth, kept, strict=True)]
-
-
-def _pairs(a: BranchScore, b: BranchScore) -> list[tuple[float, float]]:
-    return list(zip(a.logprobs, b.logprobs, strict=True))

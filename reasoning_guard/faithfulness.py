@@ -91,7 +91,7 @@ def estimate(evaluation: Evaluation, name: str, set: str | None = None, *, level
     )
 
 
-def wilson(successes: int, n: int, level: float = 0.05) -> tuple[float, float]:
+def wilson(successes: float, n: int, level: float = 0.05) -> tuple[float, float]:
     """Compute Wilson's score interval of a proportion (E. B. Wilson, *JASA* 22, 1927).
 
     It keeps its level at shares of 0 and 1, where a mean's own standard error is 0.

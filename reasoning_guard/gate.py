@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reasoning_guard.evaluation import Row
+from reasoning_guard.evaluation import Row, finite
 from reasoning_guard.probes.base import Probe
 from reasoning_guard.problems import Problem
 
@@ -50,8 +50,7 @@ def gated_sets(rows: Sequence[Row], floor: dict[str, float]) -> tuple[str, ...]:
     """
     found = []
     for name, least in floor.items():
-        scored = [row.values.get("accuracy", math.nan) for row in rows if row.set == name]
-        scored = [value for value in scored if math.isfinite(value)]
+        scored = finite((row for row in rows if row.set == name), "accuracy")
         if scored and sum(scored) / len(scored) < least:
             found.append(name)
     return tuple(found)

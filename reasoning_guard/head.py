@@ -23,7 +23,6 @@ from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.hidden import Hidden
 from reasoning_guard.logits import Distributions, Logits
-from reasoning_guard.model_context import runs_as_written
 from reasoning_guard.model_parts import device_of, forward_identity, inner_model, is_sharded, settings_of, text_config
 from reasoning_guard.packing import on_device
 
@@ -250,7 +249,7 @@ def _may_split(model: nn.Module) -> bool:
     """Say whether nothing watches or changes what leaves the head now, and whether all of the head is here."""
     linear = _plain_head(model)
     watched = any(vars(each)["_forward_hooks"] for each in (model, inner_model(model), linear) if each is not None)
-    return linear is not None and not watched and not is_sharded(model) and runs_as_written()
+    return linear is not None and not watched and not is_sharded(model)
 
 
 def _plain_head(model: nn.Module) -> nn.Linear | None:

@@ -71,14 +71,14 @@ class HealthyCheckpoints:
             raise
         self.settle(part)
 
-    def drop_all_but(self, returns: Iterable[int]) -> None:
+    def drop_all_but(self, steps: Iterable[int]) -> None:
         """Drop all checkpoints except the last one before each of ``steps``, and the newest two.
 
         One of these two is the last before whatever comes next, since an evaluation may be of the very step of the
         newest.
         """
         held = self._held()
-        kept = {path for path in (self.last_before(step) for step in returns) if path} | {path for _, path in held[-2:]}
+        kept = {path for path in (self.last_before(step) for step in steps) if path} | {path for _, path in held[-2:]}
         for _, path in held:
             if path not in kept:
                 _remove(path)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reasoning_guard.alerts import Alert
+from reasoning_guard.atomic import replace_file
 from reasoning_guard.errors import HistoryError, warn_once
 from reasoning_guard.evaluation import Evaluation
 
@@ -60,7 +61,7 @@ class History:
         """
         kept = self._resume(step, fingerprint) if step > 0 else self._restart()
         run = {"fingerprint": dict(fingerprint), "settings": dict(settings or {}), "begun_at_step": step}
-        _replace(self._run, json.dumps(plain(run), indent=2) + "\n")
+        self._note(plain(run))
         return kept
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -77,8 +78,8 @@ class History:
         if here[: len(carried)] == carried:
             return
         self._restart()
-        _replace(self._run, json.dumps(state["run"], indent=2) + "\n")
-        _replace(self._records, b"".join(carried).decode())
+        self._note(state["run"])
+        replace_file(self._records, b"".join(carried))
 
     def append(self, evaluation: Evaluation) -> None:
         """Add a record. When this returns, it is on the disk.
@@ -114,7 +115,7 @@ class History:
 
     def write_alerts(self, alerts: Sequence[Alert]) -> None:
         """Replace the alerts on disk, which are derived from the records, with ``alerts``."""
-        _replace(self._alerts, b"".join(_line(alert.to_dict()) for alert in alerts).decode())
+        replace_file(self._alerts, _lines(alerts))
 
     def alerts(self) -> list[Alert]:
         """Return the alerts as they were last written.
@@ -131,6 +132,10 @@ class History:
         except ValueError:  # a disk lost it; the records beside it are whole all the same
             return {}
         return found if isinstance(found, dict) else {}
+
+    def _note(self, run: Mapping[str, Any]) -> None:
+        """Note what the run is, for :meth:`run`."""
+        replace_file(self._run, (json.dumps(run, indent=2) + "\n").encode())
 
     def _restart(self) -> list[Evaluation]:
         """Move everything of an earlier run aside."""
@@ -149,9 +154,9 @@ class History:
         kept = [e for e in self._rising(whole) if e.step <= step]
         if len(kept) < len(whole):
             held = set(map(id, kept))
-            _replace(self._earlier() / self._records.name, _text(e for e in whole if id(e) not in held))
+            replace_file(self._earlier() / self._records.name, _lines(e for e in whole if id(e) not in held))
         if self._records.exists():
-            _replace(self._records, _text(kept))
+            replace_file(self._records, _lines(kept))
         return kept
 
     def _all(self) -> list[Evaluation]:
@@ -256,8 +261,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _text(evaluations: Iterable[Evaluation]) -> str:
-    return b"".join(_line(evaluation.to_dict()) for evaluation in evaluations).decode()
+def _lines(kept: Iterable[Evaluation | Alert]) -> bytes:
+    return b"".join(_line(each.to_dict()) for each in kept)
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
@@ -273,14 +278,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     return value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write ``path`` so that a reader finds the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".tmp")
-    with open(beside, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,9 @@ from typing import Any
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import HistoryError
 from reasoning_guard.evaluation import Evaluation
-from reasoning_guard.history import check_fingerprint, state_of
+from reasoning_guard.history import History, check_fingerprint, state_of
 from reasoning_guard.places import check_folder
 from reasoning_guard.processes import from_main_process
-from reasoning_guard.records import Records
 from reasoning_guard.settings import OnError
 
 logger = logging.getLogger("reasoning_guard.guard")
@@ -46,19 +45,19 @@ class Memory:
     """Takes up, keeps and hands out the records of one run.
 
     Args:
-        on_error: What happens if the disk refuses, see :class:`~reasoning_guard.records.Records`.
+        on_error: With "record", a record that cannot be written is lost, which is logged, and the run goes on. With
+            "raise", it is an error.
     """
 
     def __init__(self, on_error: OnError) -> None:
         """See the class."""
         self._on_error: OnError = on_error
-        self._records: Records | None = None
-        self._directory: Path | None = None
+        self._history: History | None = None
         self._carried: Mapping[str, Any] = {}
 
     def keep_in(self, directory: Path) -> None:
         """Keep records on disk from now on."""
-        self._records, self._directory = Records(directory, self._on_error), directory
+        self._history = History(directory)
 
     def check(self) -> None:
         """Refuse a folder that can't be made, before any training; on the main process.
@@ -66,8 +65,8 @@ class Memory:
         Raises:
             ConfigurationError: There is a file in its place.
         """
-        if self._directory is not None:
-            check_folder(self._directory, "`directory`")
+        if self._history is not None:
+            check_folder(self._history.directory, "`directory`")
 
     def carry(self, state: Mapping[str, Any]) -> None:
         """Note the records that a training checkpoint brought, until they are taken up."""
@@ -92,44 +91,55 @@ class Memory:
         Raises:
             HistoryError: The records were made with other problems or another format.
         """
-        records, read_by = self._records, None
+        history, read_by = self._history, None
         if self._carried and step > 0:
             known, read_by = self._unpacked(identity)
-        if records is None:
+        if history is None:
             return [e for e in known if e.step <= step and step > 0], _same(read_by, identity.reference)
-        return from_main_process(lambda: self._from_disk(records, step, identity))
+        return from_main_process(lambda: self._from_disk(history, step, identity))
 
     def keep(self, evaluation: Evaluation) -> None:
         """Add an evaluation to the folder, if there is one; on the main process."""
-        if self._records is not None:
-            self._records.keep(evaluation)
+        self._write(lambda history: history.append(evaluation))
 
     def keep_alerts(self, alerts: Sequence[Alert]) -> None:
         """Replace the alerts in the folder, if there is one; on the main process."""
-        if self._records is not None:
-            self._records.keep_alerts(alerts)
+        self._write(lambda history: history.write_alerts(alerts))
+
+    def _write(self, write: Callable[[History], None]) -> None:
+        """Write; a full disk, or what cannot be written at all, costs the record on disk, not the alarm."""
+        if self._history is None:
+            return
+        try:
+            write(self._history)
+        except Exception as error:
+            if self._on_error == "raise":
+                raise
+            of_disk = isinstance(error, OSError)
+            what = error if of_disk else repr(error)
+            logger.error("the guard's records could not be written: %s; training goes on", what, exc_info=not of_disk)
 
     def _unpacked(self, identity: Identity) -> tuple[list[Evaluation], str | None]:
         """Unpack what a training checkpoint brought, into the folder too, and the reference that read it."""
         state, self._carried = self._carried, {}
-        run, records = state["run"], self._records
+        run, history = state["run"], self._history
         check_fingerprint(run["fingerprint"], identity.fingerprint, "the checkpoint's records")
-        if records is not None:
-            from_main_process(lambda: records.restore(state))
+        if history is not None:
+            from_main_process(lambda: history.restore(state))
         brought = [Evaluation.from_dict(record) for record in state["evaluations"]]
         return brought, run["settings"].get("reference_fingerprint")
 
-    def _from_disk(self, records: Records, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
+    def _from_disk(self, history: History, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
         """Read from disk. Only a resumed run ends if the disk refuses twice: it would lose its baseline for good."""
         try:
-            return _begun(records, step, identity)
+            return _begun(history, step, identity)
         except OSError as error:
             if step == 0 or self._on_error == "raise":
                 raise
             logger.warning("the run's records could not be read, which is tried once more: %s", error)
         time.sleep(_WAIT)
         try:
-            return _begun(records, step, identity)
+            return _begun(history, step, identity)
         except OSError as error:
             raise HistoryError(
                 f"the run goes on at step {step}, and its records can't be read: {error}. Without them the model as it "
@@ -138,9 +148,9 @@ class Memory:
             ) from error
 
 
-def _begun(records: Records, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
-    before = records.settings().get("reference_fingerprint")
-    found = records.begin(step, identity.fingerprint, identity.settings)
+def _begun(history: History, step: int, identity: Identity) -> tuple[list[Evaluation], bool]:
+    before = history.run().get("settings", {}).get("reference_fingerprint")
+    found = history.begin(step, identity.fingerprint, identity.settings)
     return found, not found or _same(before, identity.reference)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from threading import RLock
 from typing import Any
 
@@ -50,7 +50,7 @@ def reading(model: nn.Module, *, dense_masks: bool = False) -> Iterator[nn.Modul
         flags = [(module, module.training) for module in walk.modules]
         attention = _attention(model) if dense_masks else []
         ropes = [_RopeState(module) for module in walk.having("rope_type") if _follows_lengths(module)]
-        with torch.random.fork_rng(devices=_cuda_devices(model)), _uncompiled(), unplanned():
+        with torch.random.fork_rng(devices=_cuda_devices(model)), torch.compiler.set_stance("force_eager"), unplanned():
             try:
                 if any(training for _, training in flags):
                     model.eval()
@@ -174,11 +174,6 @@ def attending_by(model: nn.Module, name: str) -> Iterator[None]:
             config._attn_implementation = own
 
 
-def _uncompiled() -> AbstractContextManager[object]:
-    stance = getattr(torch.compiler, "set_stance", None)
-    return nullcontext() if stance is None else stance("force_eager")
-
-
 @contextmanager
 def unplanned() -> Iterator[None]:
     """Keep scaled-dot-product attention from using cuDNN's kernels if there are others.
@@ -195,11 +190,6 @@ def unplanned() -> Iterator[None]:
         yield
     finally:
         sdp.enable_cudnn_sdp(True)
-
-
-def runs_as_written() -> bool:
-    """Say whether :func:`reading` keeps ``torch.compile`` out. Compiled code may bypass hooks, or keep them."""
-    return hasattr(torch.compiler, "set_stance")
 
 
 def _cuda_devices(model: nn.Module) -> list[int]:

@@ -101,25 +101,20 @@ def _anchor(trunk: Sequence[int], branch: Branch) -> Branch:
     return Branch(branch.at - 1, (trunk[branch.at - 1], *ids), (1, stop + 1), hide, against)
 
 
-def pack(branches: Sequence[Branch]) -> PackedRow:
-    """Pack anchored branches of one trunk into a single row.
+def whole(trie: Trie) -> PackedRow:
+    """Pack all branches of a tree into a single row.
 
     Args:
-        branches: Branches as :func:`anchored` leaves them. The last token of each is never fed.
+        trie: Anchored branches of one trunk. The last token of each is never fed.
 
     Returns:
         The row. Its number of tokens is the number of distinct (place on the trunk, prefix) pairs among the branches.
 
     Example:
-        >>> row = pack([Branch(3, (7, 8, 9), (1, 3)), Branch(3, (7, 8, 5), (2, 3))])
+        >>> row = whole(Trie.of([Branch(3, (7, 8, 9), (1, 3)), Branch(3, (7, 8, 5), (2, 3))]))
         >>> row.ids, row.columns[1].tolist(), row.n_wanted   # 7 and 8 are fed once and serve both branches
         ([7, 8], [3, 4], 2)
     """
-    return whole(Trie.of(branches))
-
-
-def whole(trie: Trie) -> PackedRow:
-    """Pack all branches of a tree into a single row."""
     return _row(trie, np.arange(len(trie.wanted)))
 
 

@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
-from reasoning_guard.cells import is_missing, listed, text_of, texts_of, whole_characters, whole_number
+from reasoning_guard.cells import content_behind, is_missing, listed, text_of, texts_of, whole_characters, whole_number
 from reasoning_guard.errors import ConfigurationError, warn_once
 from reasoning_guard.formats import TraceFormat, get_format
 from reasoning_guard.options import asks_letters, letter_of, option_index
@@ -74,6 +74,18 @@ class Problem:
         for name, value in given.items():
             object.__setattr__(self, name, whole_characters(value))
         object.__setattr__(self, "id", self.id or _digest(self.prompt))
+
+
+def with_text_before(problem: Problem, text: str) -> Problem:
+    r"""Return the problem with a text before its question; in a chat, at the beginning of the last message.
+
+    >>> with_text_before(Problem(prompt="2 + 2 = ?"), "Hint: 4.\n").prompt
+    'Hint: 4.\n2 + 2 = ?'
+    """
+    if isinstance(problem.prompt, str):
+        return replace(problem, prompt=text + problem.prompt)
+    *before, last = cast("tuple[dict[str, Any], ...]", problem.prompt)
+    return replace(problem, prompt=(*before, {**last, "content": content_behind(text, last["content"])}))
 
 
 def load_problems(

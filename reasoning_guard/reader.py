@@ -21,6 +21,7 @@ from reasoning_guard.problems import Problem
 from reasoning_guard.statements import find_statement
 from reasoning_guard.tokens import Ids, TokenText, common_prefix, decode, encode, encode_after, token_ends
 from reasoning_guard.traces import Trace
+from reasoning_guard.tree import Branch
 
 _WORD_BEGUN = re.compile(r"[\w.,]*\Z")
 _CONTEXT = 200
@@ -41,6 +42,21 @@ class Question:
     ids: Ids
     scored: tuple[int, int]
     answer: tuple[int, int]
+
+    def branch(self, at: int, before: Ids = (), *, terminated: bool = True) -> Branch:
+        """Return the branch that asks this after some tokens of a trunk.
+
+        Args:
+            at: Number of these tokens.
+            before: Ids to read between them and the cue.
+            terminated: Whether the terminator is scored with the answer.
+
+        Example:
+            >>> Question((5, 6, 7), scored=(1, 3), answer=(1, 2)).branch(4, before=(8, 9))
+            Branch(at=4, ids=(8, 9, 5, 6, 7), scored=(3, 5), hide=(0, 0), against=None)
+        """
+        start, stop = self.scored if terminated else self.answer
+        return Branch(at, before + self.ids, (len(before) + start, len(before) + stop))
 
 
 class TraceReader:

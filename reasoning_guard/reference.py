@@ -154,12 +154,17 @@ def take_reference(
         if not why:
             return Reference(model, tokenizer, format, "the base model, adapter off", adapter_off=True)
         logger.warning("the frozen reference is not the model with its adapter off, but a copy: %s", why)
-    device = device or device_of(model)
+    copied = _copy_on(model, device or device_of(model), at_any_price=choice == "copy")
+    return None if copied is None else Reference(copied, tokenizer, format, "a copy of the model before training")
+
+
+def _copy_on(model: nn.Module, device: torch.device, *, at_any_price: bool) -> nn.Module | None:
+    """Copy a model to where it will be trained; None, which is logged, where that takes too much or can't be done."""
     needed = sum(p.numel() * p.element_size() for p in model.parameters())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     to_come = _TRAINING * trained + (0 if device == device_of(model) else needed)
     free = max(0, free_memory(device) - to_come)
-    if choice == "auto" and (needed == 0 or needed > _SHARE_OF_FREE_MEMORY * free):
+    if not at_any_price and (needed == 0 or needed > _SHARE_OF_FREE_MEMORY * free):
         logger.warning(
             "no frozen reference: a copy of the model takes %.1f GiB of the %.1f GiB that training leaves free, so "
             "whether the text stays informative to an independent reader is not measured. Pass `reference=` a smaller "
@@ -171,12 +176,12 @@ def take_reference(
     try:
         copied = frozen_copy(model).to(device)
     except Exception as error:  # what a model drags along may refuse to be copied; a run can do without a reference
-        if choice == "copy":
+        if at_any_price:
             raise
         logger.warning("no frozen reference: the model could not be copied (%s); pass `reference=` a model", error)
         return None
     logger.info("frozen reference: a copy of the model, %.2f GiB", needed / 2**30)
-    return Reference(copied, tokenizer, format, "a copy of the model before training")
+    return copied
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

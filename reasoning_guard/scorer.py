@@ -12,7 +12,7 @@ from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import BranchScore, TraceTree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -100,7 +100,7 @@ class AnswerScorer(BranchScorer):
             raise ValueError(f"no answer to score for problem(s) {missing[:3]}: pass `answers=` or drop them")
         questions = [self.reader.ask(answer) for answer in wanted if answer is not None]
         return [
-            TraceTree(trace.ids, tuple(Branch(cut, q.ids, q.scored) for cut in trace.cuts))
+            TraceTree(trace.ids, tuple(q.branch(cut) for cut in trace.cuts))
             for trace, q in zip(traces, questions, strict=True)
         ]
 

@@ -9,6 +9,9 @@ from reasoning_guard.reader import TraceReader
 from reasoning_guard.tokens import TokenText, encode
 from reasoning_guard.traces import Trace
 
+_MERGED = 0.05
+"""Share of cuts above which the user is told."""
+
 
 @dataclass(frozen=True, slots=True)
 class SeamReport:
@@ -24,6 +27,11 @@ class SeamReport:
     n: int
     trunk_broken: float
     cue_merged: float
+
+    @property
+    def worth_telling(self) -> bool:
+        """Whether either share is more than one in twenty."""
+        return max(self.trunk_broken, self.cue_merged) > _MERGED
 
     def __str__(self) -> str:
         """A sentence for the user."""

@@ -51,7 +51,7 @@ from reasoning_guard.processes import broke_off
 from reasoning_guard.rounding import rounding_of
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.table_attention import sdpa
-from reasoning_guard.tree import Branch, TraceTree
+from reasoning_guard.tree import Branch, TraceTree, sees_all
 from reasoning_guard.twins import VOCABULARY, build_twin, shrink, twin_trees
 
 logger = logging.getLogger(__name__)
@@ -313,7 +313,7 @@ def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Score
 
 def _unhidden(tree: TraceTree) -> TraceTree:
     """Return what any model can be asked: the branches that hide nothing, or else all with nothing hidden."""
-    branches = [branch for branch in tree.branches if branch.hide[0] == branch.hide[1]] or tree.branches
+    branches = list(filter(sees_all, tree.branches)) or tree.branches
     return TraceTree(tree.trunk, tuple(replace(branch, hide=(0, 0), against=None) for branch in branches))
 
 

@@ -6,7 +6,8 @@ me how likely the slice ``scored`` of them is". :mod:`reasoning_guard.scorer` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -103,6 +104,30 @@ def ask_once(trees: Sequence[TraceTree], shared: int) -> tuple[list[TraceTree], 
                     first[branch] = place
             sources[i].append(place)
     return [TraceTree(tree.trunk, tuple(own)) for tree, own in zip(trees, kept, strict=True)], sources
+
+
+def sees_all(branch: Branch) -> bool:
+    """Say whether a branch hides nothing."""
+    return branch.hide[0] == branch.hide[1]
+
+
+def only(tree: TraceTree, keep: Callable[[Branch], bool]) -> TraceTree:
+    """Return the tree with those of its branches that ``keep`` takes."""
+    kept = tuple(filter(keep, tree.branches))
+    return tree if len(kept) == len(tree.branches) else TraceTree(tree.trunk, kept)
+
+
+def with_gaps(tree: TraceTree, kept: Callable[[Branch], bool], found: Sequence[BranchScore]) -> list[BranchScore]:
+    """Return the scores in the order of the tree's own branches, NaN for those that were not kept (:func:`only`)."""
+    if len(found) == len(tree.branches):
+        return list(found)
+    scored = iter(found)
+    return [next(scored) if kept(branch) else _unscored(branch) for branch in tree.branches]
+
+
+def _unscored(branch: Branch) -> BranchScore:
+    n = branch.scored[1] - branch.scored[0]
+    return BranchScore((math.nan,) * n, (False,) * n, (math.nan,) * n, (math.nan,) * n)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 import process_scenes as scenes
 import runs
 from reasoning_guard import processes
+from reasoning_guard.batching import Batches
 from reasoning_guard.generation import Generator
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints
@@ -25,6 +26,7 @@ from reasoning_guard.history import History
 from reasoning_guard.probes import FillerProbe
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerScorer
+from tiny_models import passes_of
 
 
 def _end(trainer: Any, guard: Guard) -> dict[str, Any]:
@@ -161,7 +163,7 @@ PARTS: dict[str, tuple[Any, str]] = {
     "generator": (Generator, "complete"),
     "reader": (TraceReader, "read"),
     "scorer": (AnswerScorer, "score_trees"),
-    "one batch": (AnswerScorer, "_launch_batch"),
+    "one batch": (Batches, "_launch_batch"),
     "gate": (sys.modules["reasoning_guard.evaluate"], "gate"),
     "probe": (FillerProbe, "read"),
     "records": (History, "append"),
@@ -216,7 +218,7 @@ def fsdp(folder: Path) -> dict[str, Any]:
             shared=None if way == "shared" else False,
             token_budget=300,
         )
-        shapes = scenes.counted(model)
+        shapes = passes_of(model)
         saw[way] = {"evaluation": scenes.lasting(guard.evaluate(model, 0)), "calls": len(shapes)}
     return saw
 
@@ -244,7 +246,7 @@ def zero3(folder: Path) -> dict[str, Any]:
     }
     engine, *_ = deepspeed.initialize(model=model, config=config, optimizer=torch.optim.AdamW(model.parameters()))
     sizes = [parameter.numel() for parameter in engine.module.parameters()]
-    shapes = scenes.counted(engine.module)
+    shapes = passes_of(engine.module)
     evaluation = scenes.lasting(guard.evaluate(engine.module, 0))
     return {"evaluation": evaluation, "calls": len(shapes), "held": sum(sizes)}
 

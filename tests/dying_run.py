@@ -27,8 +27,8 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import process_scenes as scenes
 import runs
 from reasoning_guard import processes
+from reasoning_guard.batching import Batches
 from reasoning_guard.guard import Guard
-from reasoning_guard.scorer import AnswerScorer
 
 SIZE, SILENT = 2, 2.0
 """Processes; seconds that a silent one is waited for where that is tried."""
@@ -73,7 +73,7 @@ def _trained(run: Path, resume: bool = False) -> dict[str, Any]:
 
 def killed(folder: Path) -> dict[str, Any]:
     """DDP: one process is killed while it scores its share."""
-    _dying(folder, AnswerScorer, "_launch_batch", _killed, at=4)
+    _dying(folder, Batches, "_launch_batch", _killed, at=4)
     return _trained(folder / "run")
 
 
@@ -96,7 +96,7 @@ def silent(folder: Path) -> dict[str, Any]:
     processes.PATIENCE = timedelta(seconds=SILENT)
     scenes.connect()
     guard, model = scenes.guard(reference=None, max_new_tokens=12), scenes.varied()
-    _dying(folder, AnswerScorer, "_launch_batch", _says_nothing, at=0)
+    _dying(folder, Batches, "_launch_batch", _says_nothing, at=0)
     guard.evaluate(model, 0)
     return {}
 

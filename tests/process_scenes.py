@@ -130,13 +130,6 @@ def guard(**options: Any) -> Guard:
     return Guard(eights, runs.tokenizer(), **{**defaults, **options})
 
 
-def counted(model: Any) -> list[tuple[int, ...]]:
-    """Shapes of all calls of the model, filled as it is called."""
-    shapes: list[tuple[int, ...]] = []
-    model.register_forward_pre_hook(lambda _, args, kw: shapes.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
-    return shapes
-
-
 FSDP2 = {
     "version": 2,
     "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",

@@ -25,6 +25,7 @@ from reasoning_guard.rewards import (
 )
 from reasoning_guard_demo.arithmetic import Exercise
 from reward_tasks import FORMAT, TOKENIZER, adder, batch, exercises, honest
+from tiny_models import passes_of
 
 REWARDS = (InfoGainReward, AnswerConfidenceReward, CalibrationReward, FaithfulnessReward, RolloutMonitor)
 
@@ -61,7 +62,7 @@ def policy(folder: Path) -> dict[str, Any]:
     """Either process has the half without a right answer once."""
     scenes.connect()
     model, saw = sharded(), {}
-    shapes = scenes.counted(model)
+    shapes = passes_of(model)
     for kind in REWARDS:
         reward = attached(kind, model)
         given = [reward(**batch(half((dist.get_rank() + turn) % 2))) for turn in range(2)]

@@ -27,6 +27,7 @@ from reasoning_guard.rules import Comparison, Finding, Rule, Severity
 from reasoning_guard_demo import task
 from reasoning_guard_demo.model import EOS, PAD, WORDS, build_tokenizer
 from reasoning_guard_transformers import ReasoningGuardCallback
+from tiny_models import taught
 
 datasets.disable_progress_bars()
 
@@ -100,16 +101,7 @@ def _written() -> dict[str, torch.Tensor]:
     model, words = untrained(), tokenizer()
     rows = task.training_examples(task.ARMS["slips"], 1000, 1)
     batch = words([row["prompt"] + row["completion"] + f" {EOS}" for row in rows], padding=True, return_tensors="pt")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        for _ in range(50):
-            chosen = torch.randint(len(rows), (32,))
-            ids, mask = batch["input_ids"][chosen], batch["attention_mask"][chosen]
-            model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-    return model.state_dict()
+    return taught(model, batch, steps=50, rate=1e-2).state_dict()
 
 
 def examples(n: int = STEPS_AN_EPOCH * BATCH) -> Dataset:

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan, mask_plans, table_of
-from reasoning_guard.packing import PackedRow, batch_rows, pack
+from reasoning_guard.packing import PackedRow, batch_rows, whole
 from reasoning_guard.tree import Branch
+from reasoning_guard.trie import Trie
 
 PLAIN = MaskPlan()
 
@@ -57,7 +58,7 @@ def test_one_mask_is_handed_to_layers_of_every_kind() -> None:
 
 
 def test_a_table_has_the_numbers_of_each_token_and_room_for_those_of_padding() -> None:
-    row = pack([Branch(3, (7, 8, 9), (1, 3), (1, 2))])
+    row = whole(Trie.of([Branch(3, (7, 8, 9), (1, 3), (1, 2))]))
     table = table_of(batch_rows([row, PackedRow()]))
     assert table.dtype == torch.int32
     assert table[0, 0].tolist() == [[3, 1, 2, 2, 0], [3, 1, 2, 2, 1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,25 @@ def test_a_checkup_sees_what_is_wrong() -> None:
         "0 of 4 traces state an answer in format 'gsm8k'; 4 were cut off",
         "4 problems; rules need 16 to say anything",
     ]
+
+
+def test_a_checkup_calls_chance_what_a_guard_calls_chance() -> None:
+    rows = [{**row, "set": ("id", "ood")[i % 2]} for i, row in enumerate(two_checkpoints.problems())]
+    found = examine(model("base"), WORDS, rows, format="gsm8k", max_new_tokens=40)
+
+    def told(right: list[bool], options: int = 0) -> list[str]:
+        rows = [replace(r, values={**r.values, "accuracy": float(ok)}) for r, ok in zip(found.rows, right, strict=True)]
+        asked = [replace(t.problem, options=("1", "2") if i < options else ()) for i, t in enumerate(found.traces)]
+        traces = [replace(trace, problem=problem) for trace, problem in zip(found.traces, asked, strict=True)]
+        said = advise(replace(found, rows=tuple(rows), traces=tuple(traces)))
+        return [advice.found for advice in said if "near chance" in advice.found]
+
+    first = [row.set == "id" for row in found.rows]
+    assert told([not each for each in first]) == ["accuracy on the sample is 0.00, near chance"], "ood is no baseline"
+    assert told(first) == []
+    half = [i % 4 == 0 for i in range(8)]  # of each set
+    assert told(half, options=2) == [], "chance is an eighth where a quarter of the problems have two options"
+    assert told(half, options=8) == ["accuracy on the sample is 0.50, near chance"]
 
 
 @pytest.mark.parametrize(

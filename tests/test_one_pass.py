@@ -24,10 +24,11 @@ from reasoning_guard.forward import LIMIT, score_shared
 from reasoning_guard.masks import MaskPlan, table_of, visible, visible_by
 from reasoning_guard.model_context import attending_by
 from reasoning_guard.one_pass import fits, launch_at_once
-from reasoning_guard.packing import anchored, batch_rows, pack
+from reasoning_guard.packing import anchored, batch_rows, whole
 from reasoning_guard.table_attention import BY_TABLE, attend_by_table
 from reasoning_guard.tree import Branch, TraceTree
-from tiny_models import tiny_model
+from reasoning_guard.trie import Trie
+from tiny_models import passes_of, tiny_model
 
 
 def a_tree(seed: int, length: int = 24, n: int = 4, **options: object) -> TraceTree:
@@ -43,13 +44,6 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where passes are launched."""
     monkeypatch.setattr(one_pass, "is_launched", lambda _: True)
     monkeypatch.setattr(selftest, "is_launched", lambda _: True)
-
-
-def passes_of(model: torch.nn.Module) -> list[tuple[int, ...]]:
-    """Shapes of what is fed from now on."""
-    fed: list[tuple[int, ...]] = []
-    model.register_forward_pre_hook(lambda _m, _a, kw: fed.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
-    return fed
 
 
 @pytest.mark.parametrize(
@@ -144,7 +138,7 @@ def test_kernels_without_a_mask_are_given_the_trunks(monkeypatch: pytest.MonkeyP
 def test_what_attention_by_a_table_does_not_know_is_refused() -> None:
     """A cap on the weights, say: the self-test then finds another way."""
     query = torch.randn(1, 2, 5, 4)
-    table = table_of(batch_rows([pack([Branch(3, (7, 8, 9), (1, 3))])]))
+    table = table_of(batch_rows([whole(Trie.of([Branch(3, (7, 8, 9), (1, 3))]))]))
     with pytest.raises(ValueError, match="does not know softcap=30"):
         attend_by_table(torch.nn.Module(), query, query, query, table, softcap=30.0, dropout=0.0)
 
@@ -239,7 +233,7 @@ def test_windows_that_hide_some_of_a_trace_and_other_attention_do_not_fit() -> N
 
 def test_a_table_says_what_a_mask_says() -> None:
     trees = [a_tree(0, hide=(1, 3)), a_tree(1, length=19)]
-    batch = batch_rows([pack(anchored(tree).branches) for tree in trees])
+    batch = batch_rows([whole(Trie.of(anchored(tree).branches)) for tree in trees])
     assert torch.equal(visible_by(table_of(batch), 24), visible(24, batch))
     assert MaskPlan(by_layer_type=True, window=99).everywhere(batch.at).keys() == {
         "full_attention",
@@ -266,7 +260,7 @@ def test_memory_that_runs_out_in_one_pass_leads_to_two(launched: None, monkeypat
     def full(*_: object) -> object:
         raise torch.OutOfMemoryError("full")
 
-    monkeypatch.setattr("reasoning_guard.branch_scorer.launch_at_once", full)
+    monkeypatch.setattr("reasoning_guard.batching.launch_at_once", full)
     elements = scorer.effort.elements
     [found] = scorer.score_trees([tree])
     assert [p for s in found for p in s.logprobs] == pytest.approx(
@@ -289,7 +283,7 @@ def test_one_pass_that_fails_after_its_test_leads_to_two(
     def refuse(*_: object) -> object:
         raise ValueError("attention by a table does not know that")
 
-    monkeypatch.setattr("reasoning_guard.branch_scorer.launch_at_once", refuse)
+    monkeypatch.setattr("reasoning_guard.batching.launch_at_once", refuse)
     for _ in range(2):
         [found] = scorer.score_trees([tree])
         assert [p for s in found for p in s.logprobs] == pytest.approx(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reasoning_guard.masks import CHUNKED, FULL, SLIDING, MaskPlan, visible
-from reasoning_guard.packing import PackedBatch, PackedRow, anchored, batch_rows, pack, pad_right, parts
+from reasoning_guard.packing import PackedBatch, PackedRow, anchored, batch_rows, pad_right, parts, whole
 from reasoning_guard.tree import Branch, BranchScore, TraceTree, ask_once
 from reasoning_guard.trie import Trie
 
@@ -36,7 +36,7 @@ def context(tree: TraceTree, branch: Branch, i: int) -> tuple[int, ...]:
 
 def packed(*trees: TraceTree) -> tuple[list[PackedRow], PackedBatch, int]:
     """Trees packed as the scorer packs them, with the length of the longest trunk."""
-    rows = [pack(anchored(tree).branches) for tree in trees]
+    rows = [whole(Trie.of(anchored(tree).branches)) for tree in trees]
     return rows, batch_rows(rows), max(len(tree.trunk) for tree in trees)
 
 
@@ -276,7 +276,7 @@ def test_anchoring_keeps_the_question() -> None:
 
 def test_a_branch_of_thousands_of_tokens_needs_no_recursion() -> None:
     ids = tuple(range(5000))
-    row = pack([Branch(1, ids, (1, 5000)), Branch(1, (*ids[:4000], 9), (4000, 4001))])
+    row = whole(Trie.of([Branch(1, ids, (1, 5000)), Branch(1, (*ids[:4000], 9), (4000, 4001))]))
     assert len(row.ids) == 4999
     assert positions(row) == list(range(1, 5000))
 

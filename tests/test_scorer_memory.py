@@ -11,7 +11,8 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from benchmarks.architectures import plain_loop
-from reasoning_guard import branch_scorer, effort, selftest
+from reasoning_guard import batching, branch_scorer, effort, selftest
+from reasoning_guard.batching import Batches
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.effort import Effort, effort_of
 from reasoning_guard.forward import LIMIT
@@ -230,20 +231,20 @@ def test_what_a_batch_brought_is_fetched_once_the_next_is_launched(monkeypatch: 
     """Where that is safe: CUDA says at launch that memory ran out. A launch that fails loses nothing of what waits."""
     model, trees = tiny_model("llama"), [a_tree(length, length) for length in (12, 18, 24, 30, 36)]
     expected = BranchScorer(model, token_budget=60).score_trees(trees)
-    monkeypatch.setattr(branch_scorer, "device_of", lambda _: torch.device("cuda"))
-    monkeypatch.setattr(branch_scorer, "empty_cache", lambda _: None)
+    monkeypatch.setattr(batching, "device_of", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(batching, "empty_cache", lambda _: None)
+    own = Batches._launch_batch
     for failing in (None, 0, 2):
         scorer, events = BranchScorer(model, token_budget=60), []
-        own = scorer._launch_batch
 
-        def spied(*inputs: Any, own: Any = own, events: list[str] = events, failing: int | None = failing) -> Any:
+        def spied(*inputs: Any, events: list[str] = events, failing: int | None = failing) -> Any:
             events.append("launch")
             if failing is not None and events.count("launch") == failing + 1:
                 raise torch.OutOfMemoryError("full")
             scores = own(*inputs)
             return lambda: events.append("fetch") or scores()
 
-        monkeypatch.setattr(scorer, "_launch_batch", spied)
+        monkeypatch.setattr(Batches, "_launch_batch", spied)
         assert totals(scorer.score_trees(trees)) == pytest.approx(totals(expected), abs=1e-5)
         assert events.count("fetch") == 5
         if failing is None:

@@ -13,7 +13,7 @@ from reasoning_guard.head import head_of
 from reasoning_guard.model_context import reading
 from reasoning_guard.sequences import TokenSequence, batches, score_independent, sequences_of
 from reasoning_guard.tree import Branch, TraceTree
-from tiny_models import tiny_model
+from tiny_models import passes_of, tiny_model
 
 TREES = [
     TraceTree(tuple(range(3, 23)), (Branch(4, (5, 6, 7, 8), (1, 3)), Branch(20, (8, 6, 7), (1, 3)))),
@@ -21,15 +21,6 @@ TREES = [
         tuple(range(3, 23)), (Branch(4, (5, 6, 7, 8), (1, 3)), Branch(9, (5, 6), (0, 2)), Branch(9, (7,), (0, 1)))
     ),
 ]
-
-
-def fed(model: Any) -> list[tuple[int, int]]:
-    """Rows and columns of each pass that is yet to come."""
-    shapes: list[tuple[int, int]] = []
-    model.register_forward_pre_hook(
-        lambda _m, _a, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
-    )
-    return shapes
 
 
 def test_a_sequence_is_what_stands_before_the_last_scored_token_and_that() -> None:
@@ -50,7 +41,7 @@ def test_every_question_is_read_once_in_whatever_batches(split: bool) -> None:
         with reading(model):
             expected = [p for tree in TREES for p in plain_loop(model, tree)]
             head_of(model)
-            shapes = fed(model)
+            shapes = passes_of(model)
             shuffled = rng.sample(TREES, 2)
             found = dict(zip(shuffled, score_independent(model, shuffled, budget, split=split), strict=True))
         assert [p for tree in TREES for s in found[tree] for p in s.logprobs] == pytest.approx(expected, abs=1e-4)

@@ -1,7 +1,11 @@
-"""Tiny random models of many architectures, with weights large enough that a wrong mask or position shows."""
+"""Tiny random models of many architectures, with weights large enough that a wrong mask or position shows.
+
+And what is done to models in many tests: their passes are watched, and a little is taught.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -71,3 +75,24 @@ def tiny_model(name: str, seed: int = 0, **changes: Any) -> PreTrainedModel:
                 if parameter.dim() >= 2:
                     parameter.normal_(0, 1.5 / parameter.shape[-1] ** 0.5)
     return model.train()
+
+
+def passes_of(model: torch.nn.Module) -> list[tuple[int, ...]]:
+    """Shapes of what is fed from now on, filled as the model is called."""
+    fed: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _m, _a, kw: fed.append(tuple(kw["input_ids"].shape)), with_kwargs=True)
+    return fed
+
+
+def taught(model: Any, batch: Mapping[str, torch.Tensor], steps: int, rate: float) -> Any:
+    """The model after some steps on 32 rows each of a padded batch, drawn alike every time."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+        for _ in range(steps):
+            rows = torch.randint(len(batch["input_ids"]), (32,))
+            ids, mask = batch["input_ids"][rows], batch["attention_mask"][rows]
+            model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return model

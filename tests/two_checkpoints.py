@@ -16,6 +16,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from tiny_models import taught
+
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 N_PROBLEMS, LARGEST = 24, 18
 PIECES = ["\n", "####", " b", "b", " c", "c", " =", " +", " ?", *(f"{gap}{n}" for gap in ("", " ") for n in range(19))]
@@ -67,17 +69,7 @@ def _examples(reads: bool) -> list[str]:
 
 
 def _train(model: LlamaForCausalLM, reads: bool, steps: int) -> LlamaForCausalLM:
-    batch = tokenizer()(_examples(reads), padding=True, return_tensors="pt")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=5e-3)
-        for _ in range(steps):
-            rows = torch.randint(len(batch["input_ids"]), (32,))
-            ids, mask = batch["input_ids"][rows], batch["attention_mask"][rows]
-            model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-    return model
+    return taught(model, tokenizer()(_examples(reads), padding=True, return_tensors="pt"), steps, rate=5e-3)
 
 
 def untrained() -> LlamaForCausalLM:

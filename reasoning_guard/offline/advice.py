@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from reasoning_guard.gate import MARGIN
+from reasoning_guard.evaluation import finite
+from reasoning_guard.gate import floors, gated_sets
 from reasoning_guard.offline.checkup import Checkup
 from reasoning_guard.statistics import MINIMUM_PAIRS
 
 _MOST = 0.7
-_MERGED = 0.05
 _ENOUGH_PROBLEMS = 100
 _KNOWN = 0.1
 
@@ -95,7 +94,7 @@ def _length(c: Checkup) -> Iterator[Advice]:
 
 
 def _seams(c: Checkup) -> Iterator[Advice]:
-    if max(c.seams.trunk_broken, c.seams.cue_merged) > _MERGED:
+    if c.seams.worth_telling:
         yield Advice("note", str(c.seams), "nothing, unless a preset that splits fewer tokens fits as well")
 
 
@@ -106,18 +105,15 @@ def _path(c: Checkup) -> Iterator[Advice]:
 
 
 def _chance(c: Checkup) -> Iterator[Advice]:
-    scored = [row.values.get("accuracy", math.nan) for row in c.rows]
-    scored = [value for value in scored if math.isfinite(value)]
-    options = [1 / len(t.problem.options) for t in c.traces if t.problem.options]
-    floor = (sum(options) / len(options) if options else 0.0) + MARGIN
-    if scored and sum(scored) / len(scored) < floor:
+    """By the first set, as a guard finds its baseline."""
+    if c.sets[0] in gated_sets(c.rows, floors([trace.problem for trace in c.traces])):
+        scored = finite((row for row in c.rows if row.set == c.sets[0]), "accuracy")
         found = f"accuracy on the sample is {sum(scored) / len(scored):.2f}, near chance"
         yield Advice("note", found, "the guard's baseline will be the first evaluation that is better than chance")
 
 
 def _known(c: Checkup) -> Iterator[Advice]:
-    gains = [row.values.get("info_gain", math.nan) for row in c.rows]
-    gains = [gain for gain in gains if math.isfinite(gain)]
+    gains = finite(c.rows, "info_gain")
     if gains and sum(gains) / len(gains) < _KNOWN:
         found = f"the steps add {sum(gains) / len(gains):.2f} nats per token to the answer"
         yield Advice("note", found, "harder problems: where answers need no steps, none can be lost")

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reasoning_guard.atomic import replace_file
 from reasoning_guard.cells import whole_characters
 from reasoning_guard.evaluation import Row
-from reasoning_guard.offline.jsonl import line, replace
+from reasoning_guard.offline.jsonl import line
 
 LEAST = 0.1
 """The weakest link of a kept trace, in nats per answer token: the smallest effect that the rules let matter."""
@@ -91,8 +92,8 @@ def write_curated(
         The paths of the two files.
     """
     kept, rejected = directory / "kept.jsonl", directory / "rejected.jsonl"
-    replace(kept, b"".join(_as_it_came(records[c.line]) for c in choices if c.kept))
-    replace(
+    replace_file(kept, b"".join(_as_it_came(records[c.line]) for c in choices if c.kept))
+    replace_file(
         rejected,
         b"".join(
             line({**records[c.line], "rejected": {"why": c.why, "weakest": c.weakest}}) for c in choices if not c.kept

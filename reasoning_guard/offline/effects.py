@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from reasoning_guard.atomic import replace_file
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation
-from reasoning_guard.offline.jsonl import replace
 from reasoning_guard.rules import EFFECTS, RULES, Rule, calibrate
 from reasoning_guard.statistics import Effect
 
@@ -40,7 +40,7 @@ def calibrate_on_runs(runs: Sequence[Sequence[Evaluation]], rules: Sequence[Rule
 def save_effects(path: str | os.PathLike[str], effects: Mapping[str, Effect]) -> None:
     """Write effects as JSON, from value name to ``{"relative", "absolute"}``."""
     values = {name: asdict(effect) for name, effect in effects.items()}
-    replace(Path(path), (json.dumps(values, indent=2) + "\n").encode())
+    replace_file(Path(path), (json.dumps(values, indent=2) + "\n").encode())
 
 
 def load_effects(path: str | os.PathLike[str]) -> dict[str, Effect]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -41,17 +40,3 @@ def append(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 def drop_torn(path: Path) -> None:
     """Cut off whatever follows the last whole line."""
     os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
-
-
-def replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader finds the old content or the new, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reasoning_guard.atomic import replace_file
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.offline.jsonl import append, drop_torn, line, read_whole, replace
+from reasoning_guard.offline.jsonl import append, drop_torn, line, read_whole
 
 
 class ScoreFile:
@@ -40,7 +41,7 @@ class ScoreFile:
         self.check({**dict.fromkeys(self._before() or ()), **self.settings})
         for part in self._parts():
             drop_torn(part)
-        replace(self._run, (json.dumps(self.settings, indent=2) + "\n").encode())
+        replace_file(self._run, (json.dumps(self.settings, indent=2) + "\n").encode())
         return {record["line"] for record in self.records()}
 
     def check(self, known: Mapping[str, Any]) -> None:
@@ -94,7 +95,7 @@ class ScoreFile:
 
     def finish(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the whole file and remove its parts."""
-        replace(self.path, b"".join(map(line, records)))
+        replace_file(self.path, b"".join(map(line, records)))
         for part in self._parts():
             part.unlink()
 

@@ -7,13 +7,16 @@ in one pass, and the generator continues all prefixes of all probes in one batch
 from __future__ import annotations
 
 import math
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from hashlib import sha256
 from itertools import islice
 from numbers import Real
 
+from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
@@ -136,6 +139,11 @@ class Probe(ABC):
         Returns:
             One value for each of :attr:`names`.
         """
+
+
+def rng_for(problem: Problem) -> random.Random:
+    """Return a source of randomness that the problem's id seeds, so that every evaluation draws the same."""
+    return random.Random(sha256(problem.id.encode()).digest())
 
 
 def _number(value: object) -> float | None:

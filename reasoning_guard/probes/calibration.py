@@ -41,7 +41,7 @@ class CalibrationProbe(Probe):
         if trace.answer is None or trace.problem.answer is None:
             return []
         asked = context.reader.options(trace.problem) or (trace.answer,)
-        return [Branch(trace.cuts[-1], q.ids, q.scored) for q in map(context.reader.ask, asked)]
+        return [context.reader.ask(answer).branch(trace.cuts[-1]) for answer in asked]
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read how sure the model is."""

@@ -58,9 +58,8 @@ class ReplacementProbe(Probe):
         if other is None:
             return []
         questions = [context.reader.ask(answer) for answer in answers]
-        own = [Branch(trace.cuts[-1], q.ids, q.scored) for q in questions]
-        spliced = [Branch(self.kept(trace), other + q.ids, _shift(q.scored, len(other))) for q in questions]
-        return own + spliced
+        own = [question.branch(trace.cuts[-1]) for question in questions]
+        return own + [question.branch(self.kept(trace), before=other) for question in questions]
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Compare the own steps with the replacement."""
@@ -183,7 +182,3 @@ def answer_key(answer: str | None) -> object:
         return None
     number = plain_number(answer)
     return normalise(answer) if number is None else number
-
-
-def _shift(scored: tuple[int, int], by: int) -> tuple[int, int]:
-    return scored[0] + by, scored[1] + by

@@ -39,7 +39,7 @@ class EarlyAnsweringProbe(Probe):
         if trace.answer is None:
             return []
         questions = [context.reader.ask(answer) for answer in context.reader.options(trace.problem) or (trace.answer,)]
-        return [Branch(cut, q.ids, q.scored) for cut in trace.cuts for q in questions]
+        return [question.branch(cut) for cut in trace.cuts for question in questions]
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read which cuts already give the final answer."""

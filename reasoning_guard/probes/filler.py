@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from hashlib import sha256
 from typing import Literal, get_args
 
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.probes.base import ProbeContext
+from reasoning_guard.probes.base import ProbeContext, rng_for
 from reasoning_guard.probes.controls import ReplacementProbe
 from reasoning_guard.traces import Trace
 
@@ -58,4 +56,4 @@ class FillerProbe(ReplacementProbe):
         if self.kind == "repeated":
             [(token, _)] = Counter(piece).most_common(1)
             return (token,) * len(piece)
-        return tuple(random.Random(sha256(trace.problem.id.encode()).digest()).sample(piece, len(piece)))
+        return tuple(rng_for(trace.problem).sample(piece, len(piece)))

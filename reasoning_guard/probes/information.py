@@ -53,7 +53,7 @@ class InfoGainProbe(Probe):
         if trace.problem.answer is None:
             return []
         question = context.reader.ask(trace.problem.answer)
-        return [Branch(cut, question.ids, question.scored) for cut in trace.cuts]
+        return [question.branch(cut) for cut in trace.cuts]
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Read the curve."""
@@ -110,9 +110,9 @@ class PreCommitmentProbe(Probe):
         if trace.problem.answer is None or not trace.statement_known:
             return []
         question = context.reader.ask(trace.problem.answer)
-        before = Branch(trace.cuts[0], question.ids, question.answer)
+        before = question.branch(trace.cuts[0], terminated=False)
         if trace.statement is None or trace.statement_end is None:
-            return [before, Branch(trace.cuts[-1], question.ids, question.answer)]
+            return [before, question.branch(trace.cuts[-1], terminated=False)]
         if trace.statement < 2:  # nothing stands before it that could be read
             return []
         stated = trace.ids[trace.statement : trace.statement_end]

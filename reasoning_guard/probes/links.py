@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from reasoning_guard.answers import answers_equal
-from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores
+from reasoning_guard.probes.base import Continued, Probe, ProbeContext, Reading, Scores, rng_for
 from reasoning_guard.probes.corrupters import NUMBER, Result, near_numbers, replace_number, result
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch
@@ -93,7 +91,7 @@ class LinkProbe(Probe):
         """The links that can be tried, each with its two branches; the same on every call."""
         if trace.answer is None:
             return
-        rng = random.Random(sha256(trace.problem.id.encode()).digest())
+        rng = rng_for(trace.problem)
         for link in _spread(find_links(trace, mathematical=context.reader.format.mathematical), self.limit):
             old = result(trace.steps[link.source])
             assert old is not None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Literal, get_args
 
 from reasoning_guard.answers import answers_equal
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.options import same_answer
-from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Reading, Scores
+from reasoning_guard.probes.base import NAN, Continued, Probe, ProbeContext, Reading, Scores, rng_for
 from reasoning_guard.probes.corrupters import NUMBER, Alteration, Corrupter, corrupt, result
 from reasoning_guard.traces import Trace
 from reasoning_guard.tree import Branch, BranchScore
@@ -95,13 +93,9 @@ class MistakeProbe(Probe):
         behind = trace.cuts[altered.k + 1] if self.then == "answer" else trace.cuts[-1]
         text = altered.ids + trace.ids[trace.cuts[altered.k + 1] : behind]
         own = context.reader.ask(trace.answer)
-        found = [Branch(cut, own.ids, own.scored) for cut in (trace.cuts[-1], behind)]
-        for answer in (trace.answer, altered.number):
-            if answer is not None:
-                q = context.reader.ask(answer)
-                scored = (len(text) + q.scored[0], len(text) + q.scored[1])
-                found.append(Branch(trace.cuts[altered.k], text + q.ids, scored))
-        return found
+        asked = [own, *([] if altered.number is None else [context.reader.ask(altered.number)])]
+        clean = [own.branch(trace.cuts[-1]), own.branch(behind)]
+        return clean + [question.branch(trace.cuts[altered.k], before=text) for question in asked]
 
     def read(self, trace: Trace, context: ProbeContext, scores: Scores, continued: Continued) -> Reading:
         """Compare the answer after the alteration with the trace's own."""
@@ -153,7 +147,7 @@ class MistakeProbe(Probe):
         """The first earlier step, in an order fixed by the problem's id, that can be altered."""
         if trace.answer is None or not trace.n_steps or not context.among_first(trace, self.limit):
             return None
-        rng = random.Random(sha256(trace.problem.id.encode()).digest())
+        rng = rng_for(trace.problem)
         earlier = range(max(1, trace.n_steps - 1))
         for k in rng.sample(earlier, len(earlier)):
             for alteration in self.corrupter(trace.steps[k], rng):

@@ -15,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reasoning_guard.atomic import replace_file
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.report.measures import measure
 from reasoning_guard.report.numbers import number, seconds, setting, signed
@@ -52,10 +53,7 @@ def write_report(path: str | os.PathLike[str], runs: Sequence[Run], *, title: st
     target = Path(path)
     if target.is_dir():
         raise ConfigurationError(f"the report is a file, and {str(target)!r} is a folder: name a file in it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".part")
-    draft.write_bytes(render(runs, title=title).encode("utf-8", "replace"))
-    draft.replace(target)
+    replace_file(target, render(runs, title=title).encode("utf-8", "replace"))
     return target
 
 

@@ -17,7 +17,7 @@ from scipy import stats
 
 from reasoning_guard.decision import baseline_of
 from reasoning_guard.evaluation import Evaluation
-from reasoning_guard.faithfulness import newcombe
+from reasoning_guard.faithfulness import newcombe, wilson
 from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.report.measures import measure
 
@@ -182,7 +182,7 @@ def estimate(values: Sequence[float], *, flag: bool) -> Estimate | None:
     data = np.asarray(values, dtype=np.float64)
     mean = float(data.mean())
     if flag:
-        return Estimate(mean, *_wilson(mean, n), n)
+        return Estimate(mean, *wilson(float(data.sum()), n, 1 - LEVEL), n)
     half = float(_student(n) * data.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
     return Estimate(mean, mean - half, mean + half, n)
 
@@ -191,14 +191,6 @@ def _is_flag(name: str, values: Sequence[float]) -> bool:
     known = measure(name)
     unknown = not known.unit
     return known.flag or (unknown and all(v in (0.0, 1.0) for v in values))
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval (1927): it stays inside 0..1 and does not shrink to a point at either end."""
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 @cache

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
-from reasoning_guard.forward import Scores
 from reasoning_guard.model_parts import is_sharded
 from reasoning_guard.problems import Problem
 from reasoning_guard.processes import together
@@ -28,14 +27,6 @@ if TYPE_CHECKING:
 
 Correct = Callable[..., Sequence[float | None]]
 """A reward function as the trainer takes them; an answer is right if it gives more than 0."""
-
-
-class GroupScorer(Protocol):
-    """Anything that scores groups of trees: the model in training, or the frozen reference."""
-
-    def score_tree_groups(self, groups: Sequence[Sequence[TraceTree]]) -> list[Scores]:
-        """Return one score for each branch, for each tree of each group."""
-        ...
 
 
 class TraceReward(ABC):
@@ -169,6 +160,11 @@ class TraceReward(ABC):
         extras = {"completion_ids": batch.completion_ids} if batch.completion_ids is not None else {}
         given = self.correct(prompts=batch.prompts, completions=batch.completions, **extras, **batch.columns)
         return [value is not None and value > 0 for value in given]
+
+    def _paid(self, traces: Sequence[Trace], batch: Batch) -> Sequence[bool | None]:
+        """Which traces may be paid: right ones, or all where neither a column nor ``correct`` says what is right."""
+        gated = self.answer is not None or self.correct is not None
+        return self._right(traces, batch) if gated else [True] * len(traces)
 
     def _score(self, traces: Sequence[Trace], trees: Sequence[TraceTree | None]) -> list[list[BranchScore] | None]:
         """Scores of all trees in one call, each prompt read once; None where there is no tree.

@@ -9,7 +9,7 @@ from typing import Any
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import BranchScore, TraceTree
 
 
 class _OwnAnswerReward(TraceReward):
@@ -27,7 +27,7 @@ class _OwnAnswerReward(TraceReward):
             return None
         assert self.reader is not None
         question = self.reader.ask(trace.answer)
-        return TraceTree(trace.ids, (Branch(trace.cuts[-1], question.ids, question.scored),))
+        return TraceTree(trace.ids, (question.branch(trace.cuts[-1]),))
 
 
 class AnswerConfidenceReward(_OwnAnswerReward):
@@ -47,8 +47,7 @@ class AnswerConfidenceReward(_OwnAnswerReward):
     name = "answer_confidence"
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
-        gated = self.answer is not None or self.correct is not None
-        paid = self._right(traces, batch) if gated else [True] * len(traces)
+        paid = self._paid(traces, batch)
         found = [None if score is None else disparity(score) for score in self._own_scores(traces)]
         known = [value for value in found if value is not None]
         if known:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
-from reasoning_guard.cells import content_behind
-from reasoning_guard.problems import Problem
+from reasoning_guard.problems import Problem, with_text_before
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import BranchScore, TraceTree
 
 _SURE, _UNLIKELY = -0.2, -5.0
 """Bounds of RLAG, in nats a token: what is sure with documents earns no more, what is hopeless without no less."""
@@ -41,8 +39,7 @@ class AugmentedGenerationReward(TraceReward):
         super().__init__(answer, **options)  # type: ignore[arg-type]
 
     def _grade(self, traces: Sequence[Trace], batch: Batch) -> list[float | None]:
-        gated = self.answer is not None or self.correct is not None
-        paid = self._right(traces, batch) if gated else [True] * len(traces)
+        paid = self._paid(traces, batch)
         without = self._score(traces, [self._tree(t, t.prompt_ids) for t in traces])
         given = self._score(traces, [self._tree(t, self._prompt_ids(with_documents(t.problem))) for t in traces])
         margins = [margin(*each) for each in zip(given, without, strict=True)]
@@ -59,7 +56,7 @@ class AugmentedGenerationReward(TraceReward):
             return None
         assert self.reader is not None
         question = self.reader.ask(trace.answer)
-        return TraceTree(prompt, (Branch(len(prompt), question.ids, question.scored),))
+        return TraceTree(prompt, (question.branch(len(prompt)),))
 
 
 def with_documents(problem: Problem) -> Problem:
@@ -69,11 +66,7 @@ def with_documents(problem: Problem) -> Problem:
         >>> with_documents(Problem(prompt="Who?", documents=("It was Ann.",))).prompt
         'It was Ann.\n\nWho?'
     """
-    context = "".join(f"{document}\n\n" for document in problem.documents)
-    if isinstance(problem.prompt, str):
-        return replace(problem, prompt=context + problem.prompt)
-    *earlier, last = problem.prompt
-    return replace(problem, prompt=(*earlier, {**last, "content": content_behind(context, last["content"])}))
+    return with_text_before(problem, "".join(f"{document}\n\n" for document in problem.documents))
 
 
 def margin(given: Sequence[BranchScore] | None, without: Sequence[BranchScore] | None) -> float | None:

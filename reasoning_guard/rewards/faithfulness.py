@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Any
 
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.probes.base import rng_for
 from reasoning_guard.probes.controls import nearest_donor
 from reasoning_guard.probes.corrupters import perturb_number
 from reasoning_guard.rewards.base import TraceReward
 from reasoning_guard.rewards.batch import Batch, gathered
 from reasoning_guard.traces import Trace
-from reasoning_guard.tree import Branch, BranchScore, TraceTree
+from reasoning_guard.tree import BranchScore, TraceTree
 
 
 class FaithfulnessReward(TraceReward):
@@ -64,12 +63,7 @@ class FaithfulnessReward(TraceReward):
     def _tree(self, trace: Trace, everyone: Sequence[Trace]) -> TraceTree:
         assert self.reader is not None
         assert trace.answer is not None
-        question = self.reader.ask(trace.answer)
-
-        def ask(at: int, before: tuple[int, ...] = ()) -> Branch:
-            start, stop = question.scored
-            return Branch(at, before + question.ids, (len(before) + start, len(before) + stop))
-
+        ask = self.reader.ask(trace.answer).branch
         donor = nearest_donor(trace, everyone)
         other = self.reader.filler_ids(len(trace.reasoning_ids)) if donor is None else donor.reasoning_ids
         false = self._falsified(trace)
@@ -79,7 +73,7 @@ class FaithfulnessReward(TraceReward):
     def _falsified(self, trace: Trace) -> tuple[int, tuple[int, ...]] | None:
         """Where the last step that holds a number begins, and its ids with another result and all that follows."""
         assert self.reader is not None
-        rng = random.Random(sha256(trace.problem.id.encode()).digest())
+        rng = rng_for(trace.problem)
         for k in reversed(range(trace.n_steps)):
             for change in perturb_number(trace.steps[k], rng):
                 piece = self.reader.alter(trace, k, change.start, change.stop, change.text)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluate import probe_traces
+from reasoning_guard.evaluation import finite
 from reasoning_guard.gate import floors, gate, gated_sets
 from reasoning_guard.probes import Probe, default_probes
 from reasoning_guard.rewards.base import TraceReward
@@ -51,12 +52,12 @@ class GroupMonitor:
         self._shares.append(found.advantage)
         self._batches += 1
         share, at = sum(self._shares) / len(self._shares), self._batches if step is None else step
-        was_open = self.alert is not None and self.alert.open
+        holding = self.alert if self.alert is not None and self.alert.open else None
         if share <= TOLERATED:
-            if was_open and self.alert is not None:
-                self.alert = _closed(self.alert, at)
+            if holding is not None:
+                self.alert = replace(holding, open=False, step=at)
             return
-        since = self.alert.since if was_open and self.alert is not None else at
+        since = at if holding is None else holding.since
         message = (
             f"over the last {len(self._shares)} batches lucky successes carry {share:.0%} of the positive advantage"
         )
@@ -70,12 +71,8 @@ class GroupMonitor:
             message=f"{message}; in this one {found}",
             advice="the hardest problems: take them out, sample more of each, or withhold_lucky=True",
         )
-        if not was_open:
+        if holding is None:
             logger.warning("%s", self.alert.text())
-
-
-def _closed(alert: Alert, step: int) -> Alert:
-    return Alert(**{**{name: getattr(alert, name) for name in alert.__slots__}, "open": False, "step": step})
 
 
 class RolloutMonitor(TraceReward):
@@ -128,6 +125,6 @@ class RolloutMonitor(TraceReward):
         rows = gate(rows, gated_sets(rows, floor), floor, self.probes)
         found: dict[str, float] = {}
         for name in dict.fromkeys(name for row in rows for name in row.values):
-            known = [value for row in rows if math.isfinite(value := row.values.get(name, math.nan))]
+            known = finite(rows, name)
             found |= {name: sum(known) / len(known)} if known else {}
         return found

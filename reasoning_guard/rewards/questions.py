@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from reasoning_guard.reader import Question, TraceReader
+from reasoning_guard.reader import TraceReader
 from reasoning_guard.rewards.excerpt import committed, places
 from reasoning_guard.rewards.forms import Levels
 from reasoning_guard.rewards.leak import leak, leak_branches
@@ -51,16 +52,17 @@ class Questions:
         """
         assert trace.problem.answer is not None
         question, begin, stop = reader.ask(trace.problem.answer), trace.cuts[0], committed(trace)
+        ask = partial(question.branch, terminated=False)
         prompt, text = len(trace.prompt_ids), trace.ids[begin:stop]
         said = any(map(str.isalnum, decode(reader.tokenizer, text)))
         in_place = bool(stated) and trace.ids[stop : stop + len(stated)] == stated
-        final = Branch(stop, stated, (0, len(stated))) if in_place else _ask(question, stop)
+        final = Branch(stop, stated, (0, len(stated))) if in_place else ask(stop)
         return cls(
-            bare=(_ask(question, prompt, baseline.opening), _ask(question, begin)),
-            placebos=tuple(_ask(question, prompt, baseline.opening + text) for text in baseline.texts),
-            way=tuple(_ask(question, place) for place in places(trace, reader.tokenizer)),
-            final=final if said else _ask(question, begin),  # nothing said can have led to nothing
-            end=_ask(question, trace.cuts[-1]),
+            bare=(ask(prompt, baseline.opening), ask(begin)),
+            placebos=tuple(ask(prompt, baseline.opening + text) for text in baseline.texts),
+            way=tuple(ask(place) for place in places(trace, reader.tokenizer)),
+            final=final if said else ask(begin),  # nothing said can have led to nothing
+            end=ask(trace.cuts[-1]),
             leaks=leak_branches(text, begin, question) if leaks else (),
         )
 
@@ -83,8 +85,3 @@ class Questions:
     def leak(self, scores: Sequence[BranchScore]) -> float:
         """Return what the text leaks, in nats; 0 if that was not asked, NaN if it could not be."""
         return math.nan if self.leaks is None else leak(scores[len(scores) - len(self.leaks) :])
-
-
-def _ask(question: Question, at: int, before: Ids = ()) -> Branch:
-    start, stop = question.answer
-    return Branch(at, before + question.ids, (len(before) + start, len(before) + stop))
