@@ -119,7 +119,7 @@ def _known(c: Checkup) -> Iterator[Advice]:
     gains = [row.values.get("info_gain", math.nan) for row in c.rows]
     gains = [gain for gain in gains if math.isfinite(gain)]
     if gains and sum(gains) / len(gains) < _KNOWN:
-        found = f"the steps add {sum(gains) / len(gains):.2f} nats per token to the answer"
+        found = f"the steps add {sum(gains) / len(gains):z.2f} nats per token to the answer"
         yield Advice("note", found, "harder problems: where answers need no steps, none can be lost")
 
 
