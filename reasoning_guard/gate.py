@@ -42,7 +42,8 @@ def gated_sets(rows: Sequence[Row], floor: dict[str, float]) -> tuple[str, ...]:
     """Return the sets whose mean accuracy lies below their floor.
 
     Args:
-        rows: Rows of one evaluation; problems without a reference answer do not count.
+        rows: Rows of one evaluation. Problems without a reference answer do not count. Several rows of one problem
+            count as one, by their mean, as they do in the floor.
         floor: Set name to floor.
 
     Returns:
@@ -50,9 +51,12 @@ def gated_sets(rows: Sequence[Row], floor: dict[str, float]) -> tuple[str, ...]:
     """
     found = []
     for name, least in floor.items():
-        scored = [row.values.get("accuracy", math.nan) for row in rows if row.set == name]
-        scored = [value for value in scored if math.isfinite(value)]
-        if scored and sum(scored) / len(scored) < least:
+        scored: dict[str, list[float]] = {}
+        for row in rows:
+            if row.set == name and math.isfinite(right := row.values.get("accuracy", math.nan)):
+                scored.setdefault(row.id, []).append(right)
+        means = [sum(each) / len(each) for each in scored.values()]
+        if means and sum(means) / len(means) < least:
             found.append(name)
     return tuple(found)
 
