@@ -41,7 +41,7 @@ class Loss:
 
     def __str__(self) -> str:
         """E.g. ``p7 (placebo_gain 3.10 -> 0.02)``."""
-        return f"{self.id} ({', '.join(f'{name} {was:.2f} -> {now:.2f}' for name, was, now in self.values)})"
+        return f"{self.id} ({', '.join(f'{name} {was:z.2f} -> {now:z.2f}' for name, was, now in self.values)})"
 
     def lines(self) -> list[str]:
         """Lines for people: what the problem lost, and what was written before and now, where that is known."""
@@ -173,7 +173,7 @@ def unit(name: str) -> str:
 
 def _change(change: Change, *, show_set: bool) -> str:
     name = f"{change.name} on {change.set}" if show_set else change.name
-    values = f"{name}: {change.baseline:.2f} -> {change.current:.2f} {unit(change.name)}".rstrip()
-    moved = round(change.difference, 2) + 0.0  # never "-0.00"
-    interval = f"change {moved:+.2f}, between {change.lower:+.2f} and {change.upper:+.2f}"
+    values = f"{name}: {change.baseline:z.2f} -> {change.current:z.2f} {unit(change.name)}".rstrip()
+    lower, upper = change.bounds(share=unit(change.name) == "share")
+    interval = f"change {change.difference:+z.2f}, between {lower:+z.2f} and {upper:+z.2f}"
     return f"{values} ({interval} at level {change.level:.1g}, n = {change.n})"

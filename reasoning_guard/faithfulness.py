@@ -60,8 +60,8 @@ class Estimate:
         if not self.n:
             return f"NaN ({self.reason or 'nothing scored'})"
         if math.isnan(self.lower):
-            return f"{self.value:.2f} (no interval)"
-        return f"{self.value:.2f} [{self.lower:.2f}, {self.upper:.2f}]"
+            return f"{self.value:z.2f} (no interval)"
+        return f"{self.value:z.2f} [{self.lower:z.2f}, {self.upper:z.2f}]"
 
 
 def estimate(evaluation: Evaluation, name: str, set: str | None = None, *, level: float = 0.05) -> Estimate:

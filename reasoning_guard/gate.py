@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reasoning_guard.evaluation import Row, finite
+from reasoning_guard.evaluation import Row
 from reasoning_guard.probes.base import Probe
 from reasoning_guard.problems import Problem
 
@@ -42,7 +42,8 @@ def gated_sets(rows: Sequence[Row], floor: dict[str, float]) -> tuple[str, ...]:
     """Return the sets whose mean accuracy lies below their floor.
 
     Args:
-        rows: Rows of one evaluation; problems without a reference answer do not count.
+        rows: Rows of one evaluation. Problems without a reference answer do not count. Several rows of one problem
+            count as one, by their mean, as they do in the floor.
         floor: Set name to floor.
 
     Returns:
@@ -50,8 +51,12 @@ def gated_sets(rows: Sequence[Row], floor: dict[str, float]) -> tuple[str, ...]:
     """
     found = []
     for name, least in floor.items():
-        scored = finite((row for row in rows if row.set == name), "accuracy")
-        if scored and sum(scored) / len(scored) < least:
+        scored: dict[str, list[float]] = {}
+        for row in rows:
+            if row.set == name and math.isfinite(right := row.values.get("accuracy", math.nan)):
+                scored.setdefault(row.id, []).append(right)
+        means = [sum(each) / len(each) for each in scored.values()]
+        if means and sum(means) / len(means) < least:
             found.append(name)
     return tuple(found)
 

@@ -7,6 +7,7 @@ Needs Triton, which comes with PyTorch's builds for GPUs.
 # Triton's language has types of its own, which Python's do not describe.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportOperatorIssue=false
 # pyright: reportMissingParameterType=false, reportUnknownParameterType=false, reportMissingImports=false
+# pyright: reportGeneralTypeIssues=false
 
 from __future__ import annotations
 

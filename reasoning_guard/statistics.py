@@ -84,6 +84,10 @@ class Change:
     level: float
     standard_error: float
 
+    def bounds(self, *, share: bool) -> tuple[float, float]:
+        """Return both bounds for people: the mean of a ``share`` can't move by more than 1."""
+        return (max(self.lower, -1.0), min(self.upper, 1.0)) if share else (self.lower, self.upper)
+
     def fell(self, effect: Effect) -> bool:
         """Say whether the value is surely lower by more than ``effect``."""
         return self.upper < -effect.at(self.baseline)

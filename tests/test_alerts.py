@@ -44,6 +44,21 @@ def test_an_alert_tells_what_how_sure_why_where_and_what_to_look_at() -> None:
     assert len(text.splitlines()) < 15
 
 
+def test_numbers_for_people_have_no_sign_before_zero_and_no_share_moves_by_more_than_one() -> None:
+    nothing = {"reference_info_gain": -0.0004, "placebo_changed": 0.02}
+    [alert] = decide([evaluation(0), *(evaluation(s, **nothing) for s in (10, 20))])
+    flat = replace(alert.changes[-1], baseline=-0.001, current=-0.001, difference=-0.001, lower=-0.3, upper=-0.001)
+    worst = replace(alert.worst[0], values=(("info_gain", 2.0, -0.001),))
+    text = replace(alert, changes=(*alert.changes, flat), worst=(worst,)).text()
+    assert "-0.00" not in text
+    assert "info_gain 2.00 -> 0.00" in text
+    [shares] = [line for line in text.splitlines() if line.startswith("  placebo_changed: ")]
+    [found] = [change for change in alert.changes if change.name == "placebo_changed"]
+    assert found.lower < -1
+    assert "between -1.00 and " in shares
+    assert found.bounds(share=False) == (found.lower, found.upper)
+
+
 def test_causes_are_only_those_that_hold() -> None:
     [alert] = decide([evaluation(0), *(evaluation(s, mistake_changed=0.1) for s in (10, 20))])
     assert [cause.split(" (")[0] for cause in alert.causes] == ["the answer no longer follows an altered step"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import LlamaForCausalLM
 from typer.testing import CliRunner
 
@@ -23,7 +25,10 @@ from in_fork import in_fork
 from reasoning_guard.cli import app as cli
 from reasoning_guard.cli.app import app, main
 from reasoning_guard.cli.doctor import _show_trace
+from reasoning_guard.cli.tables import summary_table
 from reasoning_guard.cli.terminal import Terminal
+from reasoning_guard.evaluation import Row
+from reasoning_guard.offline.summary import summarise
 from reasoning_guard.problems import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +104,14 @@ def test_score_writes_a_line_a_trace_and_a_table(folder: Path) -> None:
     assert right == [1.0, 0.0] * two_checkpoints.N_PROBLEMS
     # The right chain tells the right answer, the wrong one tells another.
     assert all(a["values"]["info_gain"] > b["values"]["info_gain"] for a, b in zip(rows[::2], rows[1::2], strict=True))
+
+
+def test_a_mean_of_one_problem_has_no_interval_to_show() -> None:
+    table = summary_table(summarise([Row(id="a", values={"info_gain": 2.26, "accuracy": 1.0})]), "one")
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(table)
+    [gain] = [line for line in console.export_text().splitlines() if line.startswith("InfoGain")]
+    assert gain.split() == ["InfoGain,", "nats", "2.26", "1"]
 
 
 @pytest.mark.slow

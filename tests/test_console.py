@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,16 @@ import runs
 from reasoning_guard.alerts import Alert
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.sinks import one_line
+
+
+def test_the_line_compares_the_problems_that_both_evaluations_read() -> None:
+    before, now = (
+        Evaluation(step=step, rows=tuple(Row(id=str(i), values={"accuracy": a, "info_gain": -0.001}) for i, a in found))
+        for step, found in ((0, enumerate([1.0, 1.0, 0.0, 0.0])), (9, enumerate([1.0, 0.0])))
+    )
+    assert one_line(before, now) == "guard, step 9: accuracy 1.00 -> 0.50, info_gain 0.00"
+    others = replace(now, rows=tuple(replace(row, id=f"other {row.id}") for row in now.rows))
+    assert one_line(before, others) == "guard, step 9: accuracy 0.50, info_gain 0.00"
 
 
 def printed(folder: Path, capsys: pytest.CaptureFixture[str], **settings: Any) -> tuple[Any, list[str]]:

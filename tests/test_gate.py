@@ -48,6 +48,13 @@ def test_sets_are_gated_one_by_one() -> None:
     assert [math.isnan(row.values["placebo_changed"]) for row in found] == [False] * 40 + [True] * 40
 
 
+def test_many_traces_of_one_problem_lift_no_set_above_chance() -> None:
+    samples = [*rows(1, 0) * 40, *rows(0, 40)[1:]]  # one of forty problems is right, and sampled forty times
+    assert gated_sets(samples, {"id": 0.05}) == ("id",)
+    mostly_wrong = [*rows(20, 20), *rows(0, 1) * 2000]
+    assert gated_sets(mostly_wrong, {"id": 0.05}) == ()
+
+
 def test_dependence_is_gated_and_information_is_not() -> None:
     [row] = gate(rows(0, 1), ("id",), {"id": 0.05}, PROBES)
     assert math.isnan(row.values["placebo_changed"])

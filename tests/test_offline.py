@@ -17,6 +17,7 @@ from reasoning_guard import Guard, load_saved_traces, score_traces
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.offline import advise, compare_models, curate, examine, format_of_model, load_model, save_effects
 from reasoning_guard.offline.scoring import CHUNK
+from reasoning_guard.report.series import timeline
 
 WORDS = two_checkpoints.tokenizer()
 
@@ -122,6 +123,13 @@ def test_the_comparison_is_that_of_a_guard() -> None:
     assert [alert.rule for alert in found.alarms] == [alert.rule for alert in guard.alarms] == ["accuracy_trap"]
     change = next(each for each in found.changes() if each.name == "mistake_changed")
     assert (change.baseline, change.current, change.n) == (1.0, 0.0, two_checkpoints.N_PROBLEMS)
+    history = timeline([found.base, found.tuned])  # the report of the same comparison has the same intervals
+    for each in found.changes():
+        shown = history.difference(each.name)
+        assert shown is not None
+        assert (each.lower, each.upper) == (shown.lower, shown.upper)
+        assert (each.baseline, each.current) == pytest.approx([end.mean for end in history.ends(each.name) or ()])
+    assert -1.0 <= change.lower < change.upper < -0.5, "a share has an interval also where all problems moved"
 
 
 def test_the_format_is_read_off_what_the_model_writes_where_answers_are_bare() -> None:

@@ -23,6 +23,7 @@ from reasoning_guard.report.numbers import NOTHING
 from reasoning_guard.report.pairs import MOST_PAIRS, pairs
 from reasoning_guard.report.run import distinct_names
 from reasoning_guard.report.series import estimate, timeline
+from reasoning_guard.report.tables import table
 from reasoning_guard.report.verdict import verdict
 from reasoning_guard.rules import RULES
 from reasoning_guard.statistics import Change, paired_change
@@ -201,6 +202,45 @@ def test_the_change_of_a_share_has_a_width_also_where_no_problem_moved() -> None
     assert found is not None
     assert (found.mean, found.lower, found.upper) == pytest.approx((0.0, elsewhere.lower, elsewhere.upper))
     assert found.upper - found.lower > 0.3
+
+
+def read(step: int, columns: dict[str, list[float]], gated: tuple[str, ...] = ()) -> Evaluation:
+    """An evaluation with these values of its first, second, ... problem."""
+    n = max(map(len, columns.values()))
+    rows = ({name: column[i] for name, column in columns.items() if i < len(column)} for i in range(n))
+    return Evaluation(step=step, gated=gated, rows=tuple(Row(id=str(i), values=row) for i, row in enumerate(rows)))
+
+
+def test_before_after_and_change_rest_on_the_same_problems() -> None:
+    before = read(0, {"accuracy": [1.0] * 32 + [0.0] * 32})
+    history = timeline([before, read(9, {"accuracy": [1.0] * 22 + [0.0] * 10})])  # under `max_overhead`, fewer are read
+    assert verdict(history, ()).sentence.startswith("Accuracy fell from 1.00 to .69 on 32 of 64 problems,")
+    [row] = table(history)
+    assert (row.before, row.after, row.n) == ("1.00 (.89 to 1.00)", ".69 (.51 to .82)", 32)
+    assert row.change.startswith("−.31 ")
+    others = replace(before, step=9, rows=tuple(replace(row, id=f"other {row.id}") for row in before.rows))
+    sentence = verdict(timeline([before, others]), ()).sentence
+    assert sentence.startswith("Accuracy was not measured on the same problems,")
+
+
+def test_the_table_begins_at_the_baseline_not_at_chance() -> None:
+    lost = read(0, {"accuracy": [0.0] * 20}, gated=("id",))
+    found = [read(5, {"accuracy": [1.0, 0.0] * 10}), read(9, {"accuracy": [1.0] * 20})]
+    [row] = table(timeline([lost, *found]))
+    assert (row.before[:3], row.after[:4], row.change[:3]) == (".50", "1.00", ".50")
+
+
+def test_of_many_measures_one_that_moved_as_one_does_by_chance_has_not_fallen() -> None:
+    moved = {"placebo_gain": [1.0, -1.8] * 32}  # by 2.3 standard errors
+    still = ("filler_gain", "links_followed", "reference/info_gain", "reference/placebo_gain")
+    steady = {name: [0.0] * 64 for name in ("accuracy", "placebo_changed", *still)}
+    first, alone = read(0, {"placebo_gain": [0.0] * 64} | steady), {"accuracy": steady["accuracy"]}
+    assert "Net gain fell" not in verdict(timeline([first, read(9, moved | steady)]), (), ["mine"]).sentence
+    assert "Net gain fell" in verdict(timeline([first, read(9, moved | alone)]), (), ["mine"]).sentence
+
+
+def test_a_share_that_all_have_reaches_to_one_and_no_further() -> None:
+    assert [found.upper for n in range(1, 65) if (found := estimate([1.0] * n, flag=True))] == [1.0] * 64
 
 
 def test_failed_evaluations_are_no_baseline_and_no_gap_in_the_chart(tmp_path: Path, healthy: Run) -> None:

@@ -371,6 +371,11 @@ def test_calibration_needs_a_run(run: list[Evaluation]) -> None:
         calibrate(run, RULES)
 
 
+def test_a_run_in_which_nothing_can_be_compared_shows_no_harmless_move() -> None:
+    with pytest.raises(ValueError, match="at least 16 problems have at the baseline and later"):
+        calibrate([evaluation(0, n=12), evaluation(10, n=12)], RULES)
+
+
 def test_a_smallest_effect_of_zero_lets_every_fall_count() -> None:
     run = [evaluation(0, n=1024), *(evaluation(s, n=1024, placebo_changed=0.9) for s in (10, 20))]
     assert decide(run) == []

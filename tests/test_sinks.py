@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +50,25 @@ def test_the_worst_rows_are_those_that_lost_most() -> None:
     after = evaluation(10, {"a": 0.5, "b": 1.0, "c": 2.5, "d": 4.0})
     assert [row.id for row in worst_rows(before, after)] == ["a", "d", "b"]
     assert [row.id for row in worst_rows(before, before)] == ["b", "c", "a"], "at the baseline: those with least"
+
+
+def test_text_shows_no_value_that_is_none_and_no_sign_before_zero() -> None:
+    pytest.importorskip("tensorboard")
+    from reasoning_guard.sinks.tensorboard import TensorBoardSink
+
+    shown: dict[str, str] = {}
+    writer = SimpleNamespace(
+        add_scalar=lambda *_: None,
+        add_custom_scalars=lambda *_: None,
+        add_text=lambda tag, text, step: shown.update({tag: text}),
+        add_image=lambda *_, **__: None,
+    )
+    rows = (Row(id="a", answer="4", reference="4", values={"info_gain": -0.001, "placebo_gain": math.nan}),)
+    found = Evaluation(step=0, rows=rows)
+    TensorBoardSink(writer).evaluation(found, found)
+    assert shown["reasoning_guard/worst_traces"].splitlines()[0] == (
+        "**a** · answer '4', reference '4' · info_gain 0.00"
+    )
 
 
 def test_the_layout_opens_with_accuracy_and_info_gain_and_holds_only_what_there_is() -> None:

@@ -109,8 +109,8 @@ def _show_trace(say: Terminal, c: Checkup) -> None:
     levels = [] if c.curve is None else [each / c.curve.n_tokens for each in c.curve.logprobs]
     for k in range(trace.n_steps + 1):
         text = "(nothing written yet)" if k == 0 else _short(trace.steps[k - 1].strip())
-        level = f"{levels[k]:.2f}" if levels else ""
-        gain = f"{levels[k] - levels[k - 1]:+.2f}" if levels and k else ""
+        level = f"{levels[k]:z.2f}" if levels else ""
+        gain = f"{levels[k] - levels[k - 1]:+z.2f}" if levels and k else ""
         knows = "yes" if c.curve is not None and c.curve.greedy[k] else ""
         steps.add_row(str(k), level, gain, knows, escape(text))
     say.out.print(steps)

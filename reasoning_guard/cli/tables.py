@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from textwrap import fill
 
@@ -41,7 +42,8 @@ def _estimate(found: Summary) -> tuple[str, ...]:
     e, share = found.estimate, measure(found.name).bounded
     if e is None:
         return number(None), "", "0", str(found.unscored)
-    interval = f"{number(e.lower, share=share)} to {number(e.upper, share=share)}"
+    ends = (number(end, share=share) for end in (e.lower, e.upper))
+    interval = " to ".join(ends) if math.isfinite(e.lower) else ""
     return number(e.mean, share=share), interval, str(e.n), str(found.unscored or "")
 
 

@@ -115,7 +115,7 @@ def _chance(c: Checkup) -> Iterator[Advice]:
 def _known(c: Checkup) -> Iterator[Advice]:
     gains = finite(c.rows, "info_gain")
     if gains and sum(gains) / len(gains) < _KNOWN:
-        found = f"the steps add {sum(gains) / len(gains):.2f} nats per token to the answer"
+        found = f"the steps add {sum(gains) / len(gains):z.2f} nats per token to the answer"
         yield Advice("note", found, "harder problems: where answers need no steps, none can be lost")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -17,6 +17,7 @@ from reasoning_guard.formats import TraceFormat
 from reasoning_guard.guard import Guard
 from reasoning_guard.probes import Probe
 from reasoning_guard.problems import load_problems
+from reasoning_guard.report.series import Timeline
 from reasoning_guard.rules import RULES, Rule
 from reasoning_guard.statistics import MINIMUM_PAIRS, Change, Effect, paired_change
 
@@ -51,13 +52,17 @@ class ModelComparison:
         return tuple(alert for alert in self.alerts if alert.severity == "alarm")
 
     def changes(self) -> list[Change]:
-        """Return every value that enough problems have in both, with the paired 95 % interval of its change."""
+        """Return every value that enough problems have in both, with the paired 95 % interval of its change.
+
+        The interval is the report's: Newcombe's for shares of problems, Student's for the rest.
+        """
+        history = Timeline((), self.base, self.tuned)
         found = (
-            paired_change(self.base, self.tuned, name, set=set, level=_LEVEL)
+            (paired_change(self.base, self.tuned, name, set=set, level=_LEVEL), history.difference(name, set))
             for set in self.base.sets
             for name in self.base.names()
         )
-        return [change for change in found if change is not None]
+        return [replace(change, lower=shown.lower, upper=shown.upper) for change, shown in found if change and shown]
 
 
 def compare_models(

@@ -96,24 +96,33 @@ class Timeline:
         return [(s.step, s.estimates.get(key)) for s in self.snapshots if s.failure is None]
 
     def ends(self, name: str, set: str | None = None) -> tuple[Estimate, Estimate] | None:
-        """Return the estimate of ``name`` at the baseline and at the last evaluation; None unless both are there."""
-        found = [e for step, e in self.series(name, set) if self.first and step >= self.first.step]
-        return (found[0], found[-1]) if len(found) > 1 and found[0] and found[-1] else None
+        """Return the estimates of ``name`` at the baseline and at the last evaluation; None without problems in both.
 
-    def difference(self, name: str, set: str | None = None) -> Estimate | None:
-        """Return last evaluation minus baseline, paired by problem: mean difference with its 95 % interval.
+        They rest on the problems that both scored, so their difference is that of :meth:`difference`.
+        """
+        both = self._both(name, set)
+        was, now = (estimate(column, flag=_is_flag(name, column)) for column in both)
+        return (was, now) if was and now else None
+
+    def difference(self, name: str, set: str | None = None, *, level: float = LEVEL) -> Estimate | None:
+        """Return last evaluation minus baseline, paired by problem: mean difference with its interval.
 
         The interval is Student's, and Newcombe's for shares of problems, which has a width even if no problem moved.
         """
-        if self.first is None or self.last is None or self.first is self.last:
-            return None
-        before, after = (e.values(name, self._set(set)) for e in (self.first, self.last))
-        pairs = np.array([(before[i], after[i]) for i in before if i in after])
-        found = estimate([float(now - was) for was, now in pairs], flag=False)
-        if found is None or found.n < 2 or not (measure(name).flag and np.isin(pairs, (0.0, 1.0)).all()):
+        before, after = self._both(name, set)
+        found = estimate([now - was for was, now in zip(before, after, strict=True)], flag=False, level=level)
+        if found is None or found.n < 2 or not (measure(name).flag and _are_zeros_and_ones([*before, *after])):
             return found
-        lower, upper = newcombe(pairs[:, 0], pairs[:, 1], 1 - LEVEL)
+        lower, upper = newcombe(np.array(before), np.array(after), 1 - level)
         return replace(found, lower=lower, upper=upper)
+
+    def _both(self, name: str, set: str | None) -> tuple[list[float], list[float]]:
+        """Values at the baseline and at the last evaluation, of the problems that both scored."""
+        if self.first is None or self.last is None or self.first is self.last:
+            return [], []
+        before, after = (e.values(name, self._set(set)) for e in (self.first, self.last))
+        shared = [id for id in before if id in after]
+        return [before[id] for id in shared], [after[id] for id in shared]
 
     def _set(self, set: str | None) -> str:
         return set if set is not None else (self.sets[0] if self.sets else "")
@@ -161,12 +170,13 @@ def _calibration_errors(evaluation: Evaluation) -> dict[Key, Estimate]:
     return {(s, "ece"): Estimate(e, math.nan, math.nan, counts[s]) for s, e in found.items() if math.isfinite(e)}
 
 
-def estimate(values: Sequence[float], *, flag: bool) -> Estimate | None:
-    """Estimate a mean with its 95 % interval: Wilson's for shares of problems, Student's for the rest.
+def estimate(values: Sequence[float], *, flag: bool, level: float = LEVEL) -> Estimate | None:
+    """Estimate a mean with its interval: Wilson's for shares of problems, Student's for the rest.
 
     Args:
         values: Finite values, one for each problem.
         flag: Whether they are all 0 or 1.
+        level: Chance that the interval holds the mean.
 
     Returns:
         The estimate; None without values.
@@ -182,17 +192,20 @@ def estimate(values: Sequence[float], *, flag: bool) -> Estimate | None:
     data = np.asarray(values, dtype=np.float64)
     mean = float(data.mean())
     if flag:
-        return Estimate(mean, *wilson(float(data.sum()), n, 1 - LEVEL), n)
-    half = float(_student(n) * data.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+        return Estimate(mean, *wilson(int(data.sum()), n, 1 - level), n)
+    half = float(_student(n, level) * data.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
     return Estimate(mean, mean - half, mean + half, n)
 
 
 def _is_flag(name: str, values: Sequence[float]) -> bool:
     known = measure(name)
-    unknown = not known.unit
-    return known.flag or (unknown and all(v in (0.0, 1.0) for v in values))
+    return (known.flag or not known.unit) and _are_zeros_and_ones(values)
+
+
+def _are_zeros_and_ones(values: Sequence[float]) -> bool:
+    return all(value in (0.0, 1.0) for value in values)
 
 
 @cache
-def _student(n: int) -> float:
-    return float(stats.t.ppf(0.5 + LEVEL / 2, n - 1))
+def _student(n: int, level: float) -> float:
+    return float(stats.t.ppf(0.5 + level / 2, n - 1))

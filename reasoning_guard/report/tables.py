@@ -25,20 +25,31 @@ class TableRow:
 
 
 def table(history: Timeline) -> list[TableRow]:
-    """Return every value of every set at the baseline and at the last evaluation, with the paired change."""
+    """Return every value of every set at the baseline and at the last evaluation, with the paired change.
+
+    All three rest on the problems that both evaluations scored, where there are such problems.
+    """
     cells = [(set, name) for set in history.sets for name in history.names]
     return [row for set, name in cells if (row := _table_row(history, set, name)) is not None]
 
 
 def _table_row(history: Timeline, set: str, name: str) -> TableRow | None:
-    found = [e for _, e in history.series(name, set)]
-    if not found or not (found[0] or found[-1]):
-        return None
     what, change = measure(name), history.difference(name, set)
-    n = change.n if change else max(e.n for e in (found[0], found[-1]) if e)
+    before, after = history.ends(name, set) or _apart(history, set, name)
+    if not (before or after):
+        return None
+    n = change.n if change else max(e.n for e in (before, after) if e)
     missing = _last_unscored(history, set, name)
-    cells = (_cell(found[0], what), _cell(found[-1], what), _cell(change, what) if change else "")
+    cells = (_cell(before, what), _cell(after, what), _cell(change, what) if change else "")
     return TableRow(set, what.full_label, what.unit, *cells, n, f"{missing:.0%}" if missing else "")
+
+
+def _apart(history: Timeline, set: str, name: str) -> tuple[Estimate | None, Estimate | None]:
+    """The two evaluations, each by itself: of a value that no problem has in both, or that is none of a problem's."""
+    by_step = dict(history.series(name, set))
+    ends = (history.first, history.last)
+    before, after = (None if e is None else by_step.get(e.step) for e in ends)
+    return before, after
 
 
 def _cell(found: Estimate | None, what: Measure) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from reasoning_guard.decision import baseline_of, can_judge
 from reasoning_guard.report.measures import INFORMATIVE, NEEDED, USED, Group, measure
 from reasoning_guard.report.numbers import number
-from reasoning_guard.report.series import Timeline
+from reasoning_guard.report.series import LEVEL, Timeline
 from reasoning_guard.rules import RULES
 
 if TYPE_CHECKING:
@@ -83,13 +83,16 @@ def when(alert: Alert) -> str:
 def _accuracy(history: Timeline) -> str:
     ends, change = history.ends("accuracy"), history.difference("accuracy")
     if ends is None or change is None:
-        return "Accuracy was not measured,"
+        apart = all(e is not None and e.values("accuracy") for e in (history.first, history.last))
+        return f"Accuracy was not measured{' on the same problems' if apart else ''},"
     before, after = (number(e.mean, share=True) for e in ends)
+    graded = len(history.first.values("accuracy")) if history.first else change.n
+    some = f" on {change.n:,} of {graded:,} problems" if change.n < graded else ""
     if before == after:
-        return f"Accuracy stayed at {before},"
+        return f"Accuracy stayed at {before}{some},"
     if change.lower > 0 or change.upper < 0:
-        return f"Accuracy {'rose' if change.mean > 0 else 'fell'} from {before} to {after},"
-    return f"Accuracy did not surely change ({before}, then {after}),"
+        return f"Accuracy {'rose' if change.mean > 0 else 'fell'} from {before} to {after}{some},"
+    return f"Accuracy did not surely change{some} ({before}, then {after}),"
 
 
 def _consequence(history: Timeline, alert: Alert) -> str:
@@ -138,7 +141,7 @@ _WORDS: Mapping[str, Callable[[Timeline, Alert], str]] = {
 
 
 def _kept(history: Timeline) -> str:
-    lost = [measure(name).full_label for group in (USED, INFORMATIVE) for name in fallen(history, group)]
+    lost = [measure(name).full_label for name in fallen(history, USED, INFORMATIVE)]
     if lost:
         return f" and {_listed(list(dict.fromkeys(lost)))} fell, within what the rules allow"
     used = [_alive(history, m.name) for m in USED.measures if history.ends(m.name) is not None]
@@ -149,9 +152,14 @@ def _kept(history: Timeline) -> str:
     return " and no measure of reasoning fell" if fallen(history, NEEDED) == [] else ""
 
 
-def fallen(history: Timeline, group: Group) -> list[str]:
-    """Return names in ``group`` whose paired 95 % interval from baseline to last evaluation lies below zero."""
-    changes = ((m.name, history.difference(m.name)) for m in group.measures)
+def fallen(history: Timeline, *groups: Group) -> list[str]:
+    """Return names in ``groups`` that surely fell from the baseline to the last evaluation, problem by problem.
+
+    The more measures are asked, the likelier one of them falls by chance. So their intervals share one error of 5 %.
+    """
+    asked = [m.name for group in groups for m in group.measures if history.ends(m.name) is not None]
+    level = 1 - (1 - LEVEL) / max(1, len(asked))
+    changes = ((name, history.difference(name, level=level)) for name in asked)
     return [name for name, change in changes if change is not None and change.upper < 0]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from reasoning_guard.evaluation import Evaluation, from_baseline
 from reasoning_guard.rules.base import EFFECTS, Comparison, Rule, expand
-from reasoning_guard.statistics import Effect
+from reasoning_guard.statistics import MINIMUM_PAIRS, Effect
 
 MARGIN = 1.5
 """A calibrated effect is this many times the largest healthy move."""
@@ -36,7 +36,8 @@ def calibrate(
         ``effects``, with an absolute part of at least ``margin`` times the largest healthy move.
 
     Raises:
-        ValueError: There is nothing to learn from: fewer than two evaluations that succeeded.
+        ValueError: There is nothing to learn from: fewer than two evaluations that succeeded, or no watched value that
+            enough problems have in both.
 
     Example:
         >>> from reasoning_guard import Guard, History, RULES                                       # doctest: +SKIP
@@ -52,11 +53,17 @@ def calibrate(
     baseline, *looks = made
     watched = [(-1, name) for rule in rules for name in expand(rule.falls, baseline)]
     watched += [(1, name) for rule in rules for name in expand(rule.rises, baseline)]
-    widened = dict(effects)
+    widened, compared = dict(effects), False
     for look in looks:
         comparison = Comparison(baseline=baseline, current=look, level=0.5, effects=widened)
         for sign, name in watched:
             change, effect = comparison.change(name), comparison.effect(name)
+            compared |= change is not None
             if change is not None and margin * sign * change.difference > effect.absolute:
                 widened[name] = replace(effect, absolute=margin * sign * change.difference)
+    if not compared:
+        raise ValueError(
+            f"calibration needs a value that rules watch and that at least {MINIMUM_PAIRS} problems have at the "
+            "baseline and later; there is none, so how far a healthy run moves is not known"
+        )
     return widened

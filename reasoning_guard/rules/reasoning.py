@@ -26,7 +26,7 @@ def explain(comparison: Comparison) -> tuple[str, ...]:
     for name, moved, meaning in CAUSES:
         change = comparison.change(name)
         if change is not None and moved(change, comparison.effect(name)):
-            said.append(f"{meaning} ({name} {moved.__name__}: {change.baseline:.2f} -> {change.current:.2f})")
+            said.append(f"{meaning} ({name} {moved.__name__}: {change.baseline:z.2f} -> {change.current:z.2f})")
     return tuple(said)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from reasoning_guard.alerts import Alert
@@ -36,15 +35,19 @@ def one_line(baseline: Evaluation, current: Evaluation, alerts: Sequence[Alert] 
     if current.failure is not None:
         return f"guard, step {current.step}: the evaluation failed: {current.failure}"
     accuracies = [("accuracy", None), *((f"accuracy ({set})", set) for set in current.sets[1:])]
-    cells = [_cell(title, baseline.mean("accuracy", set), current.mean("accuracy", set)) for title, set in accuracies]
-    cells += [_cell(name, baseline.mean(name), current.mean(name)) for name in SHOWN]
+    cells = [_cell(title, baseline, current, "accuracy", set) for title, set in accuracies]
+    cells += [_cell(name, baseline, current, name) for name in SHOWN]
     took = current.seconds.get("total")
     cells += [f"{took:.1f} s"] if took else []
     cells += [f"{alert.severity.upper()} {alert.rule}" for alert in alerts if alert.open]
     return f"guard, step {current.step}: {', '.join(filter(None, cells))}"
 
 
-def _cell(title: str, was: float, now: float) -> str:
-    if math.isnan(now):
-        return ""
-    return f"{title} {now:.2f}" if math.isnan(was) or was == now else f"{title} {was:.2f} -> {now:.2f}"
+def _cell(title: str, baseline: Evaluation, current: Evaluation, name: str, set: str | None = None) -> str:
+    """The mean before and now, of the problems that both scored, or the mean now; empty without any."""
+    before, after = baseline.values(name, set), current.values(name, set)
+    both = [id for id in before if id in after]
+    if not both:
+        return f"{title} {current.mean(name, set):z.2f}" if after else ""
+    was, now = (sum(values[id] for id in both) / len(both) for values in (before, after))
+    return f"{title} {now:z.2f}" if was == now else f"{title} {was:z.2f} -> {now:z.2f}"

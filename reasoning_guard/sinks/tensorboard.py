@@ -140,8 +140,9 @@ def _with_all_lines(summary: Any, protocol: Any, page: Layout) -> Any:
 
 def _trace_text(row: Row) -> str:
     shown = ("info_gain", "placebo_gain")
-    numbers = ", ".join(f"{name} {row.values[name]:.2f}" for name in shown if name in row.values)
-    head = f"**{row.id}** · answer {row.answer!r}, reference {row.reference!r} · {numbers}"
+    scored = {name: row.values[name] for name in shown if math.isfinite(row.values.get(name, math.nan))}
+    numbers = ", ".join(f"{name} {value:z.2f}" for name, value in scored.items())
+    head = " · ".join(filter(None, (f"**{row.id}**", f"answer {row.answer!r}, reference {row.reference!r}", numbers)))
     return f"{head}\n\n{_code(row.prompt)}\n\n{_code(row.completion)}"
 
 
