@@ -161,7 +161,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._make_up_for(state, control)
         self._saved_at = state.global_step
         if self.guard.action == "rollback" and is_main_process():
-            self._safely(lambda: self._hold(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"))
+            self._safely(lambda: self._hold(self._checkpoints / f"checkpoint-{state.global_step}"))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -254,6 +254,12 @@ class ReasoningGuardCallback(TrainerCallback):
         if made is not None or self._selected_by is None:
             return made
         return next((e for e in reversed(self.guard.evaluations) if e.step == step), None)
+
+    @property
+    def _checkpoints(self) -> Path:
+        """Where this training saves: a search over settings gives each trial a folder, which has no public name."""
+        trial = getattr(self._trainer, "_trial", None)
+        return Path(self._trainer._get_output_dir(trial) or ".")  # pyright: ignore[reportPrivateUsage]
 
     @staticmethod
     def _model_of(trainer: Trainer) -> Any:
