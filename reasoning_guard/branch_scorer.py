@@ -16,7 +16,7 @@ from reasoning_guard.embeddings import refuse_unknown_tokens
 from reasoning_guard.forward import Scores
 from reasoning_guard.head import settled_head
 from reasoning_guard.model_context import reading
-from reasoning_guard.model_parts import context_length, device_of, is_sharded
+from reasoning_guard.model_parts import context_length, device_of, is_sharded, readable
 from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step
 from reasoning_guard.selftest import Verdict, verdict_of
@@ -33,11 +33,15 @@ class BranchScorer:
     """Score branches on trunks with one causal language model.
 
     Args:
-        model: The model to read, in any state; it is left in that state.
+        model: The model to read, in any state; it is left in that state. Wrappers (``DataParallel``,
+            ``DistributedDataParallel``, ``AveragedModel``) are looked through.
         token_budget: Most tokens, padding included, in one batch of traces. The default is 2,048 on a CPU, where small
             batches win; elsewhere it is found by trying on the first traces, and then kept. It is halved when memory
             runs out.
         shared: None lets the self-test decide; False scores every branch on its own.
+
+    Raises:
+        ConfigurationError: The model is none of Transformers', or hidden in a wrapper that is not known.
 
     Attributes:
         verdict: How the model is scored and why; None before the first trees came.
@@ -50,8 +54,8 @@ class BranchScorer:
     """
 
     def __init__(self, model: nn.Module, *, token_budget: int | None = None, shared: bool | None = None) -> None:
-        self.model = model
-        self._own_effort = None if token_budget is None else untried(model, token_budget)
+        self.model = readable(model)
+        self._own_effort = None if token_budget is None else untried(self.model, token_budget)
         self._shared = shared
         self.verdict: Verdict | None = None
         self.progress = False

@@ -14,10 +14,13 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from reasoning_guard.errors import ConfigurationError
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside ``torch.compile`` and data-parallel wrappers.
+    """Return the model inside ``torch.compile``, data-parallel wrappers and running averages of weights.
 
     Calling such a wrapper on one process alone may hang, and it cannot generate.
 
@@ -26,13 +29,31 @@ def unwrapped(model: nn.Module) -> nn.Module:
     True
     """
     while True:
-        if isinstance(model, (DistributedDataParallel, nn.DataParallel)):
+        if isinstance(model, (DistributedDataParallel, nn.DataParallel, AveragedModel)):
             model = model.module
         else:
             compiled_from = dict(model.named_children()).get("_orig_mod")  # torch.compile forwards all other names
             if compiled_from is None:
                 return model
             model = compiled_from
+
+
+def readable(model: nn.Module) -> nn.Module:
+    """Return the model to read: as it came, compiled or not, unless another wrapper hides it.
+
+    Raises:
+        ConfigurationError: What wraps it is unknown, or it is no language model of Transformers.
+
+    >>> readable(nn.DataParallel(nn.Linear(1, 1)))
+    Traceback (most recent call last):
+    reasoning_guard.errors.ConfigurationError: Linear has no `config`: pass a Transformers model, not what wraps it
+    """
+    inner = unwrapped(model)
+    if not hasattr(inner, "config"):
+        raise ConfigurationError(
+            f"{type(inner).__name__} has no `config`: pass a Transformers model, not what wraps it"
+        )
+    return model if getattr(model, "_orig_mod", model) is inner else inner
 
 
 def inner_model(model: nn.Module) -> nn.Module:

@@ -26,7 +26,7 @@ from reasoning_guard.embeddings import embeddings_of
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.formats import TraceFormat
 from reasoning_guard.forward import Scores
-from reasoning_guard.model_parts import device_of, here
+from reasoning_guard.model_parts import device_of, here, readable
 from reasoning_guard.scorer import AnswerScorer
 from reasoning_guard.tree import TraceTree
 
@@ -146,9 +146,11 @@ def take_reference(
     if choice is None:
         return None
     if isinstance(choice, nn.Module):
-        return Reference(_checked(choice, tokenizer), tokenizer, format, f"the given {type(choice).__name__}")
+        chosen = _checked(readable(choice), tokenizer)
+        return Reference(chosen, tokenizer, format, f"the given {type(chosen).__name__}")
     if choice not in ("auto", "copy"):
         raise ConfigurationError(f"`reference` must be 'auto', 'copy', None or a model; got {choice!r}")
+    model = readable(model)
     if has_adapter(model):
         why = base_differs(model)
         if not why:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from transformers import PrinterCallback, ProgressCallback
+from trl import RichProgressCallback
 
 import runs
 from reasoning_guard.alerts import Alert
@@ -47,6 +51,54 @@ def test_an_evaluation_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     printers = [c for c in trainer.callback_handler.callbacks if isinstance(c, PrinterCallback | ProgressCallback)]
     assert printers
     assert all("on_log" not in vars(printer) for printer in printers)
+
+
+@pytest.mark.parametrize("evaluating", [False, True])
+def test_a_notebook_shows_one_line_and_no_column_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, evaluating: bool
+) -> None:
+    """The table is Transformers' own; only the screen that it is shown on is not there."""
+    shown: list[str] = []
+    screen = SimpleNamespace(
+        HTML=str, display=lambda html, **_: (shown.append(html), SimpleNamespace(update=shown.append))[1]
+    )
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=screen))
+    monkeypatch.setitem(sys.modules, "IPython.display", screen)
+    monkeypatch.delitem(sys.modules, "transformers.utils.notebook", raising=False)
+    progress = importlib.import_module("transformers.utils.notebook").NotebookProgressCallback()
+    monkeypatch.delitem(sys.modules, "transformers.utils.notebook")
+    trainer = runs.plain_trainer(
+        tmp_path, max_steps=4, **({"eval_strategy": "steps", "eval_steps": 2} if evaluating else {})
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(progress)
+    runs.guard(trainer, every=2, reference=None, on_error="raise")
+    trainer.train()
+    columns = ["Step", "Training Loss", "Validation Loss"] if evaluating else ["Step", "Training Loss"]
+    assert re.findall("<th>(.*?)</th>", shown[-1]) == columns
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"guard, step {step}" for step in (0, 2, 4)]
+    assert not {"on_log", "on_evaluate"} & vars(progress).keys()
+
+
+class Panel(RichProgressCallback):
+    shown: frozenset[str] = frozenset()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        super().on_log(args, state, control, logs=logs, **kwargs)
+        self.shown |= logs.keys()
+
+
+def test_the_panel_of_rich_has_no_row_of_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = runs.plain_trainer(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2)
+    trainer.remove_callback(PrinterCallback)
+    panel = Panel()
+    trainer.add_callback(panel)
+    runs.guard(trainer, reference=None, on_error="raise")
+    trainer.train()
+    assert {"loss", "eval_loss"} <= panel.shown
+    assert not [name for name in panel.shown if "guard/" in name]
+    assert "guard, step 2: accuracy" in capsys.readouterr().out
 
 
 def test_the_line_names_sets_alerts_and_failures() -> None:

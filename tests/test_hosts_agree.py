@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from torch.optim.swa_utils import AveragedModel
 
 import lightning_runs
 import runs
+from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError, HistoryError
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.guard import Guard
+from reasoning_guard.rewards import AnswerConfidenceReward
+from reasoning_guard.tree import Branch, TraceTree
 
 SETTINGS: dict[str, Any] = {"format": runs.FORMAT, "max_new_tokens": 40, "progress": False, "on_error": "raise"}
 
@@ -88,6 +93,41 @@ def test_a_step_evaluates_when_it_is_due_and_says_so(tmp_path: Path) -> None:
 def test_wrappers_are_looked_through(tmp_path: Path) -> None:
     wrapped = torch.compile(torch.nn.DataParallel(runs.writer()))
     assert plain().step(wrapped, 0).rows == plain().step(runs.writer(), 0).rows  # type: ignore[union-attr]
+
+
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    "data parallel": torch.nn.DataParallel,
+    "running average": AveragedModel,
+    "running average, compiled": lambda model: torch.compile(AveragedModel(torch.nn.DataParallel(model))),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_whatever_reads_looks_through_wrappers(wrapper: str) -> None:
+    wrap, question = WRAPPERS[wrapper], [TraceTree((5, 6, 7), (Branch(2, (8, 9), (0, 2)),))]
+    expected = plain().step(taught(1), 0)
+    found = plain(reference=wrap(taught(1))).step(wrap(taught(1)), 0)
+    assert found is not None
+    assert found.rows == expected.rows  # type: ignore[union-attr]
+    assert BranchScorer(wrap(taught(1))).score_trees(question) == BranchScorer(taught(1)).score_trees(question)
+    reward = AnswerConfidenceReward(format=runs.FORMAT)
+    reward.attach(wrap(taught(1)), runs.tokenizer())
+    alone = AnswerConfidenceReward(format=runs.FORMAT, scorer=taught(1), tokenizer=runs.tokenizer())
+    row: dict[str, Any] = {"prompts": ["a = 3 ; ?"], "completions": [" b = 3 + 1 = 4 ; # 4"], "solution": ["4"]}
+    assert reward(**row) == alone(**row)
+
+
+def test_what_no_model_of_transformers_is_inside_is_refused() -> None:
+    class Mine(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.policy = runs.untrained()
+
+    message = "Mine has no `config`: pass a Transformers model"
+    with pytest.raises(ConfigurationError, match=message):
+        BranchScorer(torch.nn.DataParallel(Mine()))
+    with pytest.raises(ConfigurationError, match=message):
+        plain(reference=Mine()).prepare(runs.untrained())
 
 
 def test_a_loop_that_obeys_stops(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers import TrainerCallback
+from trl import SFTTrainer
 
 import lightning_runs
 import runs
@@ -92,6 +93,54 @@ def test_a_trainer_that_evaluates_in_its_own_way_is_guarded(tmp_path: Path) -> N
     callback = runs.guard(trainer, reference=None, on_error="raise")
     trainer.train()
     assert [e.step for e in callback.guard.evaluations] == [0, 2, 4, 6]
+
+
+class Silent(SFTTrainer):
+    """Evaluates in a way of its own, and neither logs it as an evaluation nor tells its callbacks."""
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        return {"eval_mine": 1.0}
+
+
+SILENT: dict[str, tuple[dict[str, Any], int | None, list[int]]] = {
+    "steps": (EVALUATING, None, [0, 2, 4, 6]),
+    "epochs": ({"eval_strategy": "epoch"}, None, [0, 3, 6]),
+    "a cadence of our own": (EVALUATING, 4, [0, 4, 6]),
+    "the best at the end": (
+        {**EVALUATING, "save_steps": 2, "metric_for_best_model": "mine", "load_best_model_at_end": True},
+        None,
+        [0, 2, 4, 6],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SILENT)
+def test_a_trainer_that_evaluates_without_a_word_is_guarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    settings, every, expected = SILENT[case]
+    monkeypatch.setattr(runs, "SFTTrainer", Silent)
+    without, trainer = (
+        runs.sft_trainer(tmp_path / name, **{"save_strategy": settings["eval_strategy"], **settings})
+        for name in ("without", "with")
+    )
+    without.train()
+    callback = runs.guard(trainer, every=every, reference=None, on_error="raise")
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == expected
+    assert runs.steps(runs.log(trainer, "eval_guard/accuracy")) == expected
+    assert not runs.differing(runs.weights(without), runs.weights(trainer))
+
+
+def test_an_alarm_stops_a_trainer_that_evaluates_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "SFTTrainer", Silent)
+    trainer = runs.sft_trainer(tmp_path, **EVALUATING)
+    runs.guard(trainer, reference=None, action="stop", rules=[runs.FromStep(step=2)], patience=1)
+    trainer.train()
+    assert trainer.state.global_step == 3, "one step goes on before a trainer hears of it"
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("framework", ["transformers", "lightning"])

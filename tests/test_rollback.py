@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl import SFTTrainer
 
 import runs
 from grpo_run import grpo_trainer
@@ -63,6 +64,21 @@ def test_a_healthy_run_keeps_its_last_weights(tmp_path: Path) -> None:
     assert not runs.differing(last[-1], runs.weights(trainer))
     held = sorted(path.name for path in (tmp_path / "reasoning_guard" / "healthy").iterdir())
     assert held == ["checkpoint-4", "checkpoint-5", "checkpoint-6"]
+
+
+class Trial(SFTTrainer):
+    """Saves where a search over settings lets a trial save."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return f"{self.args.output_dir}/run-0"
+
+
+def test_a_trial_of_a_search_is_rolled_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "SFTTrainer", Trial)
+    trainer, callback = guarded(tmp_path, broken_from=4, save_total_limit=1)
+    trainer.train()
+    assert [path.name for path in (tmp_path / "run-0").iterdir()] == ["checkpoint-6"]
+    assert (callback.guard.kept_checkpoint or "").endswith("healthy/checkpoint-3")
 
 
 def test_a_later_training_names_no_checkpoint_of_an_earlier_one(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._own_sinks: list[Sink] = []
         self._added_at: int | None = None
         self._saved_at: int | None = None
+        self._awaited: int | None = None
         self._state: TrainerState | None = None
 
     # ------------------------------------------------------------------------------------------------- trainer events
@@ -117,7 +118,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._refuse_another_trainer(state)
         if self._began_already(state):
             return
-        self._added_at = self._saved_at = None
+        self._added_at = self._saved_at = self._awaited = None
         if self._selected_by is not None:
             guards = (c.guard for c in self._trainer.callback_handler.callbacks if isinstance(c, type(self)))
             known = {name for guard in guards for name in guard.scalar_names}
@@ -134,9 +135,17 @@ class ReasoningGuardCallback(TrainerCallback):
             say_no_records(state.global_step, self.directory)
             self._record(state.global_step)
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Evaluate if the trainer has done so without a word; no step has been made since."""
+        self._make_up_for(state, control)
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluate every ``every`` steps, unless the trainer is about to evaluate anyway."""
-        if self._is_due(state) and not control.should_evaluate:
+        if control.should_evaluate:
+            self._awaited = state.global_step
+        elif self._is_due(state):
             self._record(state.global_step)
             self._stop_if_asked(control)
 
@@ -149,14 +158,18 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Remember that this step has a checkpoint, and hold its weights if they may be needed."""
+        self._make_up_for(state, control)
         self._saved_at = state.global_step
         if self.guard.action == "rollback" and is_main_process():
-            self._safely(lambda: self._hold(Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"))
+            self._safely(lambda: self._hold(self._checkpoints / f"checkpoint-{state.global_step}"))
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Save if a stop comes by here and the trainer's own strategy ("best") overruled the wish to save."""
+        self._make_up_for(state, control)
+        if control.should_evaluate:
+            self._awaited = state.global_step
         if self.guard.should_stop and control.should_training_stop and self._saved_at != state.global_step:
             control.should_save = True
 
@@ -164,6 +177,8 @@ class ReasoningGuardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Give the trainer its own ``log`` back, and the model its healthy weights if it ends unhealthy."""
+        if not args.load_best_model_at_end:  # else these are the weights of another step
+            self._make_up_for(state, control)
         self._safely(self._stream.close)
         self._safely(self._console.close)
         if self.guard.action == "rollback":
@@ -194,6 +209,13 @@ class ReasoningGuardCallback(TrainerCallback):
         if self._every is None:
             return False
         return state.global_step % self._every == 0 or state.global_step >= state.max_steps
+
+    def _make_up_for(self, state: TrainerState, control: TrainerControl) -> None:
+        """Evaluate now if the trainer did at this step and nobody heard: an ``evaluate`` of its own may log nothing."""
+        heard = self.guard.last_asked is not None and self.guard.last_asked >= state.global_step
+        if self._awaited == state.global_step and not heard and (self._every is None or self._is_due(state)):
+            self._record(state.global_step)
+            self._stop_if_asked(control)
 
     def _open_trackers(self) -> None:
         """The trackers of this training, beside whatever sinks the user has added."""
@@ -232,6 +254,12 @@ class ReasoningGuardCallback(TrainerCallback):
         if made is not None or self._selected_by is None:
             return made
         return next((e for e in reversed(self.guard.evaluations) if e.step == step), None)
+
+    @property
+    def _checkpoints(self) -> Path:
+        """Where this training saves: a search over settings gives each trial a folder, which has no public name."""
+        trial = getattr(self._trainer, "_trial", None)
+        return Path(self._trainer._get_output_dir(trial) or ".")  # pyright: ignore[reportPrivateUsage]
 
     @staticmethod
     def _model_of(trainer: Trainer) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback, Trainer
+from transformers import Trainer
 
 from reasoning_guard.hosting import show
+
+PRINTERS = frozenset({"PrinterCallback", "ProgressCallback", "NotebookProgressCallback", "RichProgressCallback"})
+"""Names of the classes that print records. A notebook's can be imported in notebooks only, and Rich's is TRL's."""
 
 
 class Console:
@@ -30,14 +33,18 @@ class Console:
         if self._printers:
             return
         for callback in self._trainer.callback_handler.callbacks:
-            if isinstance(callback, (PrinterCallback, ProgressCallback)) and "on_log" not in vars(callback):
+            names = PRINTERS.intersection(kind.__name__ for kind in type(callback).__mro__)
+            if names and "on_log" not in vars(callback):
                 callback.on_log = self._shorter(callback)
                 self._printers.append(callback)
+            if "NotebookProgressCallback" in names and "on_evaluate" not in vars(callback):
+                callback.on_evaluate = _narrower(callback)  # its table has a column for each number
 
     def close(self) -> None:
-        """Give the printers their own ``on_log`` back."""
+        """Give the printers their own methods back."""
         for callback in self._printers:
             vars(callback).pop("on_log", None)
+            vars(callback).pop("on_evaluate", None)
         self._printers.clear()
 
     def _shorter(self, printer: Any) -> Callable[..., None]:
@@ -47,12 +54,26 @@ class Console:
             if not any("guard/" in key for key in logs or ()):
                 whole(args, state, control, logs=logs, **kwargs)
                 return
-            rest = {key: value for key, value in logs.items() if "guard/" not in key}
+            rest = _others(logs)
             if rest.keys() - {"epoch", "step"}:
                 whole(args, state, control, logs=rest, **kwargs)
             line = self._line() if state.is_world_process_zero else ""
             if line:
                 bar = getattr(printer, "training_bar", None)
-                show(line, bar.write if bar is not None else print)
+                show(line, getattr(bar, "write", print))
 
         return on_log
+
+
+def _narrower(printer: Any) -> Callable[..., None]:
+    whole = printer.on_evaluate
+
+    def on_evaluate(args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        whole(args, state, control, metrics=_others(metrics or {}), **kwargs)
+
+    return on_evaluate
+
+
+def _others(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """All numbers of a record but the guard's."""
+    return {key: value for key, value in numbers.items() if "guard/" not in key}
