@@ -20,9 +20,9 @@ from reasoning_guard.forward import Pending, Prompt, Scores, launch_shared, read
 from reasoning_guard.model_parts import device_of
 from reasoning_guard.one_pass import fits, launch_at_once
 from reasoning_guard.processes import broke_off
-from reasoning_guard.selftest import Verdict
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.tree import BranchScore, TraceTree, only, sees_all, with_gaps
+from reasoning_guard.verdict import Verdict
 
 T = TypeVar("T")
 

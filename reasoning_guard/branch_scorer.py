@@ -19,9 +19,10 @@ from reasoning_guard.model_context import reading
 from reasoning_guard.model_parts import context_length, device_of, is_sharded, readable
 from reasoning_guard.packing import anchored
 from reasoning_guard.processes import broke_off, in_step
-from reasoning_guard.selftest import Verdict, verdict_of
+from reasoning_guard.selftest import verdict_of
 from reasoning_guard.tokens import common_prefix
 from reasoning_guard.tree import Branch, TraceTree, ask_once, only, with_gaps
+from reasoning_guard.verdict import Verdict
 
 logger = logging.getLogger(__name__)
 

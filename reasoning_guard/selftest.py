@@ -20,7 +20,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,11 +30,11 @@ from torch import nn
 from reasoning_guard.branch_pass import mask_dtype
 from reasoning_guard.device_memory import out_of_memory
 from reasoning_guard.errors import ConfigurationError
-from reasoning_guard.exactness import largest_difference, try_at_once, try_copies, try_sharing, within_reach
+from reasoning_guard.exactness import largest_difference, try_at_once, try_copies, try_sharing
 from reasoning_guard.forward import LIMIT, Scores
 from reasoning_guard.head import make_logits
-from reasoning_guard.masks import MaskPlan, mask_plans
-from reasoning_guard.model_context import reading, takes_dense_masks
+from reasoning_guard.masks import MaskPlan
+from reasoning_guard.model_context import takes_dense_masks
 from reasoning_guard.model_parts import (
     attention_name,
     context_length,
@@ -49,62 +49,17 @@ from reasoning_guard.model_parts import (
 from reasoning_guard.one_pass import fits, is_launched
 from reasoning_guard.processes import broke_off
 from reasoning_guard.rounding import rounding_of
+from reasoning_guard.selftest_twin import length_dependent_rope, verdict_of_twin
 from reasoning_guard.sequences import score_independent
 from reasoning_guard.table_attention import sdpa
 from reasoning_guard.tree import Branch, TraceTree, sees_all
-from reasoning_guard.twins import VOCABULARY, build_twin, shrink, twin_trees
+from reasoning_guard.verdict import Verdict
 
 logger = logging.getLogger(__name__)
-
-_TWIN_TOLERANCE = 1e-4
-_COPIES_TOLERANCE = 1e-3
-"""Layers that normalise a state of small numbers magnify rounding; what forgets a state is wrong by tenths of a nat."""
-
-_CROWDED = 2**14
-"""Elements of masks and logits that make a twin's branches be read in several parts and pieces."""
-_PASSES = (0, 8)
-"""Prices of a pass, in tokens: copies wherever anything is shared, and longer ends that go on in one batch."""
 
 _IMPOSSIBLE = 1e4
 """Nats that no token costs which can come; what bars others gives them minus infinity, or the least of their format."""
 
-_NAMES = {"_name_or_path", "architectures", "transformers_version", "dtype"}
-"""Settings of a configuration that say where a model comes from, not what it is."""
-
-_LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope", "su"}
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How a model is scored, and why.
-
-    Attributes:
-        plan: Mask plan of the shared path, or None if no mask is exact.
-        reason: The reason in words, for the log.
-        difference: Largest difference in log-probability that the test saw between the two ways, in nats.
-        pads: Whether branches that are scored on their own, or from copies of a cache, may be padded to a batch.
-        forks: Without a plan: whether branches may go on from copies of the cache, instead of reading everything before
-            them anew.
-        at_once: With a plan: whether trunks and branches may also be read in one pass, without a cache. Not asked of
-            models on a CPU, where that gains nothing.
-    """
-
-    plan: MaskPlan | None
-    reason: str
-    difference: float = 0.0
-    pads: bool = True
-    forks: bool = False
-    at_once: bool = False
-
-    @property
-    def path(self) -> str:
-        """How the model is scored, in words."""
-        if self.plan:
-            return "one shared pass"
-        return "copies of its cache" if self.forks else "a pass of its own for every branch (slower, always right)"
-
-
-_twins: dict[str, Verdict] = {}
 _settled: WeakKeyDictionary[nn.Module, dict[Hashable, Verdict]] = WeakKeyDictionary()
 
 
@@ -149,87 +104,6 @@ def _state(model: nn.Module) -> Hashable:
     return attends, forwards, settings_of(model), adapters, formats
 
 
-def verdict_of_twin(model: nn.Module) -> Verdict:
-    """Test a tiny float32 model of the same architecture. The process remembers the result.
-
-    Args:
-        model: The user's model; only its configuration is used.
-
-    Returns:
-        The first mask plan under which sharing is exact on the twin; or None with the reason, and whether going on from
-        copies is exact.
-    """
-    config = text_config(model)
-    rope = _rope_types(config) & _LENGTH_DEPENDENT_ROPE
-    if rope:
-        return Verdict(None, f"its {rope.pop()} RoPE depends on the total length, which a shared trunk changes")
-    masks = takes_dense_masks(model)
-    key = repr((type(inner_model(model)), _kind(config), attention_name(model), masks))
-    if key not in _twins:
-        _twins[key] = _test_twin(model, masks)
-    return _twins[key]
-
-
-def _is_recurrent(config: Any) -> bool:
-    """Whether a configuration names layers that are not attention; erring here costs speed, never exactness."""
-    types = {str(kind) for kind in getattr(config, "layer_types", None) or ()}
-    return any("attention" not in kind or "linear" in kind for kind in types) or any(
-        name.startswith(("mamba_", "ssm_", "state_size")) for name in config.to_dict()
-    )
-
-
-def _kind(config: Any) -> object:
-    """What decides what a twin is: all settings once those that are sizes have been made small."""
-    try:
-        small = shrink(config)
-    except Exception:  # then the twin can't be built either, and that is its verdict
-        small = config
-    settings = small.to_dict().items()
-    return type(config), sorted((name, repr(value)) for name, value in settings if name not in _NAMES)
-
-
-def _test_twin(model: nn.Module, masks: bool) -> Verdict:
-    try:
-        twin = build_twin(model)
-    except Exception as error:  # any architecture may refuse to be built small, each in its own way
-        return Verdict(None, f"no small model of its kind could be built to test sharing on ({_said(error)})")
-    with torch.autocast("cpu", enabled=False), reading(twin, dense_masks=True):  # whatever the model is read in
-        trees = twin_trees(VOCABULARY)
-        try:
-            truth = score_independent(twin, trees, token_budget=1, split=False)
-        except Exception as error:  # the always-right path itself does not run on the twin: nothing to compare with
-            return Verdict(None, f"a small model of its kind did not run ({_said(error)})")
-        if not masks:
-            unshared = f"its attention ({attention_name(model)}) takes no dense masks and can't be switched"
-        elif _is_recurrent(text_config(model)):
-            unshared = "it has recurrent or convolutional layers, whose state branches cannot share"
-        else:
-            verdict = _first_exact(twin, trees, truth)
-            if verdict.plan is not None:
-                return verdict
-            unshared = verdict.reason
-        copied = max(try_copies(twin, trees, truth, a_pass, limit) for a_pass in _PASSES for limit in (LIMIT, _CROWDED))
-        return Verdict(None, unshared, copied, forks=copied <= _COPIES_TOLERANCE)
-
-
-def _said(error: Exception) -> str:
-    """An error in a line: some messages list all that Transformers knows."""
-    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
-
-
-def _first_exact(twin: nn.Module, trees: Sequence[TraceTree], truth: Scores) -> Verdict:
-    nearest = float("inf")
-    for plan in mask_plans(text_config(twin)):
-        difference = max(try_sharing(twin, trees, plan, truth), try_sharing(twin, trees, plan, truth, _CROWDED))
-        if difference <= _TWIN_TOLERANCE:
-            at_once = try_at_once(twin, *within_reach(trees, truth, plan), plan) <= _TWIN_TOLERANCE
-            return Verdict(plan, "sharing the trunk is exact on a small model of its kind", difference, at_once=at_once)
-        nearest = min(nearest, difference)
-    return Verdict(
-        None, f"sharing the trunk changes scores on a small model of its kind by {nearest:.2g} nats", nearest
-    )
-
-
 def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limit: int = LIMIT) -> Verdict:
     """Check the verdict on the user's own model and trees. The caller has put the model in evaluation mode.
 
@@ -252,28 +126,50 @@ def confirm(model: nn.Module, verdict: Verdict, trees: Sequence[TraceTree], limi
     truth = score_independent(model, sample, token_budget=1, split=False)
     rounding = rounding_of(model)
     _refuse_bidirectional(model, sample, truth, rounding)
-    sizes = (abs(p) for scores in truth for score in scores for p in score.logprobs)
-    worst = max((size for size in sizes if size < _IMPOSSIBLE), default=0.0)
-    allowed = rounding * (1 + worst)
+    allowed = rounding * (1 + _largest(truth))
     if largest_difference(score_independent(model, sample, token_budget=1), truth) > allowed and make_logits(model):
         logger.warning(
             "the logits of %s are more than its head's output: they are made from now on", type(model).__name__
         )
     if verdict.plan is not None:
-        plan = _scaled(verdict.plan, text_config(model))
-        difference = try_sharing(model, sample, plan, truth, limit)
-        if difference > allowed and make_logits(model):
-            difference = try_sharing(model, sample, plan, truth, limit)
-        if difference <= allowed:
-            at_once = verdict.at_once and is_launched(model) and _at_once_is_exact(model, sample, plan, truth, allowed)
-            reason = f"{verdict.reason} and within {difference:.2g} nats on this one"
-            return Verdict(plan, reason, difference, at_once=at_once)
-        reason = f"sharing the trunk changes scores on this model by {difference:.2g} nats"
-        verdict = Verdict(None, reason, difference)
-    verdict = replace(verdict, pads=_padding_changes(model, sample, truth) <= allowed)
-    if not verdict.forks:
+        verdict = _confirm_sharing(model, verdict, verdict.plan, sample, truth, allowed, limit)
+    if verdict.plan is not None:
         return verdict
-    difference = max(try_copies(model, sample, truth, a_pass, limit) for a_pass in _PASSES)
+    verdict = replace(verdict, pads=_padding_changes(model, sample, truth) <= allowed)
+    return _confirm_copies(model, verdict, sample, truth, allowed, limit) if verdict.forks else verdict
+
+
+def _largest(truth: Scores) -> float:
+    """Largest absolute log-probability of a token that can come, in nats."""
+    sizes = (abs(p) for scores in truth for score in scores for p in score.logprobs)
+    return max((size for size in sizes if size < _IMPOSSIBLE), default=0.0)
+
+
+def _confirm_sharing(
+    model: nn.Module,
+    verdict: Verdict,
+    plan: MaskPlan,
+    sample: Sequence[TraceTree],
+    truth: Scores,
+    allowed: float,
+    limit: int,
+) -> Verdict:
+    """The verdict with the plan scaled to this model, and whether one pass will do; without a plan if that differs."""
+    plan = _scaled(plan, text_config(model))
+    difference = try_sharing(model, sample, plan, truth, limit)
+    if difference > allowed and make_logits(model):
+        difference = try_sharing(model, sample, plan, truth, limit)
+    if difference > allowed:
+        return Verdict(None, f"sharing the trunk changes scores on this model by {difference:.2g} nats", difference)
+    at_once = verdict.at_once and is_launched(model) and _at_once_is_exact(model, sample, plan, truth, allowed)
+    return Verdict(plan, f"{verdict.reason} and within {difference:.2g} nats on this one", difference, at_once=at_once)
+
+
+def _confirm_copies(
+    model: nn.Module, verdict: Verdict, sample: Sequence[TraceTree], truth: Scores, allowed: float, limit: int
+) -> Verdict:
+    """The verdict with what copies of the cache change on this model, and whether branches go on from them."""
+    difference = try_copies(model, sample, truth, limit)
     if difference > allowed:
         reason = f"{verdict.reason}, and copies of its cache change scores on this model by {difference:.2g} nats"
         return replace(verdict, reason=reason, difference=difference, forks=False)
@@ -299,7 +195,7 @@ def _at_once_is_exact(
 
 def _padding_changes(model: nn.Module, sample: Sequence[TraceTree], truth: Scores) -> float:
     """Largest difference that padding two sequences to one length makes, in nats."""
-    if _rope_types(text_config(model)) & _LENGTH_DEPENDENT_ROPE:
+    if length_dependent_rope(text_config(model)):
         return float("inf")  # the longest sequence of a batch would decide about the positions of all
     longest = max(branch.at + len(branch.ids) for tree in sample for branch in tree.branches)
     try:
@@ -366,14 +262,3 @@ def _scaled(plan: MaskPlan, config: Any) -> MaskPlan:
         window=getattr(config, "sliding_window", None) if plan.window is not None else None,
         chunk=getattr(config, "attention_chunk_size", None) if plan.chunk is not None else None,
     )
-
-
-def _rope_types(config: Any) -> set[str]:
-    found: set[str] = set()
-    pending: list[Any] = [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, dict):
-            found |= {str(item.get("rope_type", item.get("type", "default")))}
-            pending += list(item.values())
-    return found

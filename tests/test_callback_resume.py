@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 
 import killed_run
 import runs
+from own_process import run_script
 from reasoning_guard.errors import HistoryError
 
 NOT_OURS_TO_REPEAT = ("created", "seconds")
@@ -23,10 +21,7 @@ NOT_OURS_TO_REPEAT = ("created", "seconds")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One killed run a moment, made by another process."""
     folder = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, killed_run.__file__, str(folder)]
-    path = ":".join(dict.fromkeys(filter(None, sys.path)))
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=150)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(killed_run, folder, timeout=150)
     return folder
 
 

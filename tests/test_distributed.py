@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import distributed_run
+from own_process import run_script
 
 Saw = list[dict[str, Any]]
 pytestmark = pytest.mark.timeout(600)  # a fixture starts processes; whichever of them hangs ends itself much earlier
@@ -20,10 +18,7 @@ pytestmark = pytest.mark.timeout(600)  # a fixture starts processes; whichever o
 
 def _launched(folder: Path, size: int, *scenarios: str, launcher: tuple[str, ...] = ()) -> dict[str, Saw]:
     """What each process saw, by scenario; a process that hangs ends itself and says where it stood."""
-    command = [sys.executable, *launcher, distributed_run.__file__, str(folder), str(size), *scenarios]
-    path = ":".join(dict.fromkeys(filter(None, sys.path)))
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=400)
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_script(distributed_run, folder, size, *scenarios, timeout=400, launcher=launcher)
     return {
         name: [json.loads((folder / name / f"{rank}.json").read_text("utf-8")) for rank in range(size)]
         for name in scenarios

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import pytest
 
 import dying_run
 import runs
+from own_process import run_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 AT_ONCE = 20.0
@@ -22,10 +20,7 @@ AT_ONCE = 20.0
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dying")
-    path = ":".join(dict.fromkeys(filter(None, sys.path)))
-    command = [sys.executable, dying_run.__file__, str(folder)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=250)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(dying_run, folder, timeout=250)
     return folder
 
 

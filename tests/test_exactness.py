@@ -81,7 +81,7 @@ def test_sharing_is_tried_with_and_without_a_beginning_that_is_read_ahead(
 Ways = {
     "score_shared": lambda model, truth: try_sharing(model, TREES, MaskPlan(), truth),
     "launch_at_once": lambda model, truth: try_at_once(model, TREES, truth, MaskPlan()),
-    "score_forked": lambda model, truth: try_copies(model, TREES, truth, 0),
+    "score_forked": lambda model, truth: try_copies(model, TREES, truth),
 }
 
 

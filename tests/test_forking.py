@@ -16,7 +16,7 @@ from torch import nn
 from transformers import DynamicCache
 
 from benchmarks.architectures import plain_loop
-from reasoning_guard import forking, selftest
+from reasoning_guard import forking, selftest_twin
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.exactness import largest_difference
 from reasoning_guard.forking import score_forked
@@ -159,7 +159,7 @@ def test_the_users_own_model_is_tried_too(monkeypatch: pytest.MonkeyPatch) -> No
         return forward(*args, past_key_values=fresh, **kwargs)
 
     with reading(model):
-        assert selftest.verdict_of_twin(model).forks
+        assert selftest_twin.verdict_of_twin(model).forks
     monkeypatch.setattr(model, "forward", forgets)
     [group, _] = groups_of(4)
     scorer = BranchScorer(model)

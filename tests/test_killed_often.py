@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 
 import killed_often
 import runs
+from own_process import run_script
 from reasoning_guard.history import History
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -25,11 +24,8 @@ NOT_OURS_TO_REPEAT = ("created", "seconds")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All runs, made by another process from a seed that is printed."""
     folder, seed = tmp_path_factory.mktemp("killed_often"), int(os.environ.get("KILL_SEED", random.randrange(10**6)))
-    command = [sys.executable, killed_often.__file__, str(folder), str(seed)]
-    path = ":".join(dict.fromkeys(filter(None, sys.path)))
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=350)
     print(f"KILL_SEED={seed}")
-    assert done.returncode == 0, f"KILL_SEED={seed}: {done.stderr[-3000:]}"
+    run_script(killed_often, folder, seed, timeout=350, about=f"KILL_SEED={seed}: ")
     return folder
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 import lightning_processes
 import lightning_runs
 import runs
+from own_process import run_script
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +25,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def start(folder: Path, *strategies: str) -> None:
     for name in strategies:
         (folder / name).mkdir()
-    command = [sys.executable, lightning_processes.__file__, str(folder), *strategies]
-    path = os.pathsep.join(dict.fromkeys(filter(None, sys.path)))
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=170)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_script(lightning_processes, folder, *strategies, timeout=170)
 
 
 @pytest.fixture(scope="module")

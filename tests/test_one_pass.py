@@ -18,7 +18,7 @@ from transformers import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from benchmarks.architectures import plain_loop
-from reasoning_guard import one_pass, selftest
+from reasoning_guard import one_pass, selftest, selftest_twin
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.forward import LIMIT, score_shared
 from reasoning_guard.masks import MaskPlan, table_of, visible, visible_by
@@ -99,7 +99,7 @@ def test_a_model_that_takes_masks_behind_a_cache_only_is_not_read_at_once(
     launched: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(one_pass, "table_of", lambda batch: table_of(batch).roll(1, 2))
-    monkeypatch.setattr(selftest, "_twins", {})
+    monkeypatch.setattr(selftest_twin, "_twins", {})
     model, tree = tiny_model("llama"), a_tree(0)
     assert_two_passes_are_right(model, tree)
 
@@ -144,7 +144,7 @@ def test_what_attention_by_a_table_does_not_know_is_refused() -> None:
 
 
 def test_a_model_that_caps_its_attention_is_read_in_two_passes(launched: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "_twins", {})
+    monkeypatch.setattr(selftest_twin, "_twins", {})
 
     def capped(*inputs: object, **settings: object) -> object:
         return attend_by_table(*inputs, softcap=30.0, **settings)  # type: ignore[arg-type]

@@ -55,7 +55,7 @@ ROOMS = {
         *("logits", "slice_kernel", "hidden", "head"),
         *("divergences", "branch_pass", "forward", "attention_kernel", "table_attention", "one_pass", "twins"),
         *("sequences", "forking", "embeddings", "stopping", "rounding"),
-        *("exactness", "selftest", "effort", "batching", "branch_scorer", "scorer"),
+        *("exactness", "verdict", "selftest_twin", "selftest", "effort", "batching", "branch_scorer", "scorer"),
         *("reference", "generation", "paraphrasers"),
     ),
     "evaluating": ("gate", "evaluate", "faithfulness"),

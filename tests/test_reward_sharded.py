@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
 import reward_sharded
+from own_process import run_script
 from reward_tasks import adder, batch
 
 pytestmark = pytest.mark.timeout(300)  # the processes are started once; one that hangs ends itself much earlier
@@ -21,10 +19,7 @@ Saw = dict[str, list[dict[str, Any]]]
 @pytest.fixture(scope="module")
 def saw(tmp_path_factory: pytest.TempPathFactory) -> Saw:
     folder, scenarios = tmp_path_factory.mktemp("sharded"), ("policy", "broken", "reference", "grpo")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, reward_sharded.__file__, str(folder), "2", *scenarios]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr[-6000:]
+    run_script(reward_sharded, folder, 2, *scenarios, timeout=280, ACCELERATE_USE_CPU="true")
     return {
         name: [json.loads((folder / name / f"{rank}.json").read_text("utf-8")) for rank in range(2)]
         for name in scenarios

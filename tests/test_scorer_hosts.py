@@ -20,7 +20,7 @@ from transformers import AttentionInterface, LlamaForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
 from benchmarks.architectures import plain_loop
-from reasoning_guard import selftest
+from reasoning_guard import selftest, selftest_twin
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.exactness import largest_difference
@@ -347,7 +347,7 @@ def test_attention_that_takes_no_mask_and_cannot_be_switched_is_read_branch_by_b
 
 
 def test_the_self_test_takes_less_than_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selftest, "_twins", {})
+    monkeypatch.setattr(selftest_twin, "_twins", {})
     model = tiny_model("qwen3")
     with reading(model, dense_masks=True):
         started = time.process_time()

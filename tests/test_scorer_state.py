@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM, MistralForCausalLM, modeling_utils
 
 from benchmarks.architectures import plain_loop
-from reasoning_guard import selftest
+from reasoning_guard import selftest_twin
 from reasoning_guard.branch_scorer import BranchScorer
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.exactness import largest_difference
@@ -23,9 +23,11 @@ from reasoning_guard.head import head_of
 from reasoning_guard.masks import MaskPlan
 from reasoning_guard.model_context import reading
 from reasoning_guard.model_parts import forward_identity
-from reasoning_guard.selftest import Verdict, confirm, verdict_of, verdict_of_twin
+from reasoning_guard.selftest import confirm, verdict_of
+from reasoning_guard.selftest_twin import verdict_of_twin
 from reasoning_guard.tree import Branch, BranchScore, TraceTree
 from reasoning_guard.twins import build_twin
+from reasoning_guard.verdict import Verdict
 from tiny_models import tiny_model
 
 
@@ -104,11 +106,11 @@ def test_formats_and_adapters_are_states_of_their_own() -> None:
 @pytest.mark.parametrize("name", ["llama", "lfm2"])
 def test_what_a_twin_shows_does_not_depend_on_a_hosts_autocast(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is in float32 lest a wrong mask hide in rounding; what the first test finds is kept for the process."""
-    monkeypatch.setattr(selftest, "_twins", {})
+    monkeypatch.setattr(selftest_twin, "_twins", {})
     model = tiny_model(name).eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         first = verdict_of_twin(model)
-    monkeypatch.setattr(selftest, "_twins", {})
+    monkeypatch.setattr(selftest_twin, "_twins", {})
     assert first == verdict_of_twin(model)
     assert first.plan or first.forks
 
@@ -137,7 +139,7 @@ def test_a_trace_of_which_nothing_is_asked_tests_nothing() -> None:
 
 def test_twins_differ_in_more_than_their_kinds_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Falcon adds biases by distance or rotates by position: a setting, not a kind of layer."""
-    monkeypatch.setattr(selftest, "_twins", {})
+    monkeypatch.setattr(selftest_twin, "_twins", {})
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 96}
     verdicts = []
     for alibi in (False, True):
@@ -163,7 +165,7 @@ def test_what_is_known_of_a_model_keeps_it_in_no_memory() -> None:
 
 def test_twins_are_tested_with_the_models_own_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass with a table in the mask's place is for one kind of attention only."""
-    monkeypatch.setattr(selftest, "_twins", {})
+    monkeypatch.setattr(selftest_twin, "_twins", {})
     model, found = tiny_model("llama"), {}
     for attention in ("eager", "sdpa"):
         model.set_attn_implementation(attention)
@@ -236,7 +238,7 @@ def test_positions_that_depend_on_the_length_are_read_one_sequence_at_a_time(kin
     ],
 )
 def test_a_rotation_is_known_under_all_its_names(settings: dict[str, Any]) -> None:
-    assert "dynamic" in selftest._rope_types(types.SimpleNamespace(**settings))
+    assert "dynamic" in selftest_twin._rope_types(types.SimpleNamespace(**settings))
 
 
 def test_no_random_state_of_any_device_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:

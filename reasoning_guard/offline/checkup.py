@@ -23,8 +23,8 @@ from reasoning_guard.problems import load_problems
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerCurve, AnswerScorer
 from reasoning_guard.seams import SeamReport, seam_report
-from reasoning_guard.selftest import Verdict
 from reasoning_guard.traces import Trace
+from reasoning_guard.verdict import Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
