@@ -17,7 +17,7 @@ SOURCES = ("reasoning_guard", "integrations")
 ORDER = ("reasoning_guard", "reasoning_guard_transformers", "reasoning_guard_trl", "reasoning_guard_lightning")
 """Packages in the order of the page; the public modules of the core follow their package."""
 
-PARTS = ("report", "sinks", "metrics", "rewards", "probes", "rules", "statistics")
+PARTS = ("offline", "report", "sinks", "metrics", "rewards", "probes", "rules", "statistics")
 """Modules of the core whose public names stand on the page even where the package does not lift them up."""
 
 HEADINGS = ("Args", "Attributes", "Returns", "Raises", "Yields", "Example", "Examples")

@@ -13,6 +13,7 @@ from reasoning_guard.formats import PRESETS, TraceFormat, get_format
 from reasoning_guard.generation import Generator
 from reasoning_guard.problems import Problem, load_problems
 from reasoning_guard.reader import TraceReader
+from reasoning_guard.tokens import TokenText
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,4 +61,4 @@ def format_of_model(
 def _written(generator: Generator, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem]) -> list[str]:
     reader = TraceReader(tokenizer, get_format("choice"))  # any format that needs no EOS: only its prompts are used
     completions = generator.complete([reader.prompt_ids(problem) for problem in problems])
-    return [str(tokenizer.decode(list(done.ids), skip_special_tokens=False)) for done in completions]
+    return [TokenText.of(tokenizer, done.ids).text for done in completions]
