@@ -130,9 +130,9 @@ def announcement(cost: Cost, limit: float | None) -> str:
     stretch = cost.between(share)
     rule = "; evaluations that come sooner are left out, then problems" if limit is not None else ""
     return (
-        f"an evaluation of {cost.problems} problems will take about {_seconds(cost.seconds)} s (some {cost.tokens} tokens to "
-        f"write, measured on a few problems): {share:.0%} of the time if there are {_seconds(stretch)} s of training between "
-        f"two of them{rule}"
+        f"an evaluation of {cost.problems} problems will take about {_seconds(cost.seconds)} s (some {cost.tokens} "
+        f"tokens to write, measured on a few problems): {share:.0%} of the time if there are {_seconds(stretch)} s of "
+        f"training between two of them{rule}"
     )
 
 
@@ -141,7 +141,8 @@ def report(evaluation: Evaluation, made: Sequence[Evaluation]) -> str:
     seconds, share = evaluation.seconds, share_of_time(made)
     parts = ", ".join(f"{name} {_seconds(seconds.get(name, 0.0))}" for name in ("generation", "scoring", "rest"))
     taken = "" if math.isnan(share) else f"; {share:.1%} of the time so far"
-    return f"step {evaluation.step}: {len(evaluation.rows)} problems in {_seconds(seconds.get('total', 0.0))} s ({parts}){taken}"
+    total = _seconds(seconds.get("total", 0.0))
+    return f"step {evaluation.step}: {len(evaluation.rows)} problems in {total} s ({parts}){taken}"
 
 
 def _seconds(value: float) -> str:
