@@ -67,6 +67,27 @@ def test_a_notice_of_knowing_early_says_only_what_was_measured() -> None:
     assert alert.message.endswith("; the reasoning is still sound and used")
 
 
+@pytest.mark.parametrize(
+    ("right", "values", "said"),
+    [
+        (48, {"placebo_changed": 0.2}, "accuracy does not show it"),
+        (42, {"placebo_changed": 0.2}, "accuracy may have fallen with it"),
+        (48, {"token_entropy": 1.0}, "entropy has collapsed and accuracy is not higher for it"),
+        (52, {"token_entropy": 1.0}, "entropy has collapsed and accuracy is not surely higher for it"),
+    ],
+)
+def test_what_is_not_sure_is_not_told_as_if_it_were_not_so(right: int, values: dict[str, float], said: str) -> None:
+    """Of accuracy, 64 problems make a move of 4 in 48 anything but sure. It is no proof that nothing moved either."""
+
+    def look(step: int, right: int, **means: float) -> Evaluation:
+        found = evaluation(step, **means)
+        graded = ({**row.values, "accuracy": float(i < right)} for i, row in enumerate(found.rows))
+        return replace(found, rows=tuple(replace(r, values=v) for r, v in zip(found.rows, graded, strict=True)))
+
+    [alert] = decide([look(0, 48), *(look(step, right, **values) for step in (10, 20))])
+    assert alert.message.endswith(said)
+
+
 def test_rules_that_take_turns_are_told_in_time() -> None:
     run = [evaluation(0), *(evaluation(10 * i, **(FALLEN if i % 2 else TRAPPED)) for i in range(1, 5))]
     assert [(a.rule, a.told, a.since) for a in decide(run[:3])] == [("accuracy_trap", 20, 10)]

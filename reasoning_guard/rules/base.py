@@ -106,8 +106,11 @@ class Comparison:
 
         All that :meth:`fell` says surely, at any level, is among it. So it can only hold a statement back.
         """
-        change = self.change(name)
-        return change is not None and change.difference < -self.effect(name).at(change.baseline)
+        return self._depth(name) < -1
+
+    def seems_higher(self, name: str) -> bool:
+        """Say whether the mean of ``name`` is higher by more than the smallest effect, sure or not."""
+        return self._depth(name) > 1
 
     def changes(self, *names: str) -> tuple[Change, ...]:
         """Return the changes of those ``names`` on which there are data."""

@@ -43,8 +43,10 @@ class AccuracyTrap(Rule):
         lower = comparison.fallen(self.falls)
         if not lower or not comparison.not_lower("accuracy"):
             return None
+        unsure = comparison.seems_lower("accuracy")
+        shows = "accuracy may have fallen with it" if unsure else "accuracy does not show it"
         return Finding(
-            message="the reasoning stops carrying the answers, and accuracy does not show it",
+            message=f"the reasoning stops carrying the answers, and {shows}",
             changes=lower,
             beside=comparison.changes("accuracy"),
             causes=explain(comparison),
