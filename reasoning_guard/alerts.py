@@ -60,7 +60,8 @@ class Alert:
         step: Last training step at which it held.
         since: First step of the unbroken row of evaluations at which this alert, or another that rests on the same
             fall, held.
-        told: Step at which it was first reported, after it had held long enough.
+        told: Step at which it was first reported, after it had held long enough. An alert that was over and holds again
+            has begun later than that.
         against: Step of the baseline.
         open: Whether it holds at the latest evaluation.
         message: What happened.

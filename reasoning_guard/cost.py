@@ -130,20 +130,24 @@ def announcement(cost: Cost, limit: float | None) -> str:
     stretch = cost.between(share)
     rule = "; evaluations that come sooner are left out, then problems" if limit is not None else ""
     return (
-        f"an evaluation of {cost.problems} problems will take about {cost.seconds:.3g} s (some {cost.tokens} tokens to "
-        f"write, measured on a few problems): {share:.0%} of the time if there are {stretch:.3g} s of training between "
-        f"two of them{rule}"
+        f"an evaluation of {cost.problems} problems will take about {_seconds(cost.seconds)} s (some {cost.tokens} "
+        f"tokens to write, measured on a few problems): {share:.0%} of the time if there are {_seconds(stretch)} s of "
+        f"training between two of them{rule}"
     )
 
 
 def report(evaluation: Evaluation, made: Sequence[Evaluation]) -> str:
     """Say what an evaluation has cost, for the log."""
     seconds, share = evaluation.seconds, share_of_time(made)
-    parts = ", ".join(f"{name} {seconds.get(name, 0.0):.3g}" for name in ("generation", "scoring", "rest"))
+    parts = ", ".join(f"{name} {_seconds(seconds.get(name, 0.0))}" for name in ("generation", "scoring", "rest"))
     taken = "" if math.isnan(share) else f"; {share:.1%} of the time so far"
-    return (
-        f"step {evaluation.step}: {len(evaluation.rows)} problems in {seconds.get('total', 0.0):.3g} s ({parts}){taken}"
-    )
+    total = _seconds(seconds.get("total", 0.0))
+    return f"step {evaluation.step}: {len(evaluation.rows)} problems in {total} s ({parts}){taken}"
+
+
+def _seconds(value: float) -> str:
+    """Three digits, and all digits of a thousand and more, which would be written as powers."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def timed(evaluation: Evaluation, training: float) -> dict[str, float]:

@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 
 import runs
-from reasoning_guard.cost import FEWEST, Budget, Cost, affordable, extrapolated, nested, share_of_time, timed
+from reasoning_guard.cost import (
+    FEWEST,
+    Budget,
+    Cost,
+    affordable,
+    announcement,
+    extrapolated,
+    nested,
+    report,
+    share_of_time,
+    timed,
+)
 from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.generation import Generator
@@ -103,6 +114,13 @@ def test_what_it_will_cost_is_said_before_it_is_spent(capsys: pytest.CaptureFixt
     assert sum(said for _, said in order) == 1
     guard.evaluate(model, 1)
     assert "will take" not in capsys.readouterr().out
+
+
+def test_long_times_are_written_out() -> None:
+    assert "will take about 1,234 s" in announcement(Cost(problems=512, tokens=9, seconds=1234.4), None)
+    assert "if there are 23,454 s of training" in announcement(Cost(problems=512, tokens=9, seconds=1234.4), None)
+    long = Evaluation(step=0, seconds={"total": 4000.0, "generation": 999.7, "scoring": 999.4, "rest": 0.0123})
+    assert report(long, [long]).startswith("step 0: 0 problems in 4,000 s (generation 1,000, scoring 999, rest 0.0123)")
 
 
 def test_a_small_set_is_not_worth_a_probe(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from reasoning_guard.errors import ConfigurationError, ReasoningGuardWarning
 from reasoning_guard.evaluation import Evaluation
 from reasoning_guard.rules import RULES, Comparison, Finding, Rule, Severity, calibrate
 from reasoning_guard.statistics import Effect
-from rule_cases import TRAPPED, both, evaluation, names
+from rule_cases import TRAPPED, answers_that_follow, both, evaluation, names
 
 UNREAD = {"placebo_changed": math.nan, "mistake_changed": math.nan, "chain_holds": math.nan}
 FALLEN = {**TRAPPED, "accuracy": 0.1}
@@ -34,6 +34,58 @@ def test_one_fall_is_one_row_whether_accuracy_is_lower_beside_it_or_not() -> Non
     ]
     well = decide([*run, evaluation(40)])
     assert not any(alert.open for alert in well)
+
+
+@pytest.mark.parametrize(
+    ("followed", "told"),
+    [
+        (64, ["known_early: the answer is known before the reasoning is complete; the reasoning is still used"]),
+        (54, []),  # lower by more than a tenth, and not surely
+        (49, ["accuracy_trap: the reasoning stops carrying the answers, and accuracy does not show it"]),
+    ],
+)
+def test_no_notice_says_that_the_text_is_used_where_an_alarm_says_that_it_is_not(
+    followed: int, told: list[str]
+) -> None:
+    """Notices have another level than alarms, so what is just sure for the one need not be for the other."""
+    beside = {"tokens": 40.0, "finished": 1.0, "hedges_per_1000": 8.0, "token_entropy": 4.0, "early_answering_aoc": 0.9}
+
+    def look(step: int, share: float, gain: float) -> Evaluation:
+        found = answers_that_follow(step, share, n=64)
+        values = ({**row.values, **beside, "info_gain": gain} for row in found.rows)
+        return replace(found, rows=tuple(replace(r, values=v) for r, v in zip(found.rows, values, strict=True)))
+
+    alerts = decide([look(0, 1.0, 2.0), *(look(step, followed / 64, 0.1) for step in (10, 20))])
+    assert [f"{alert.rule}: {alert.message}" for alert in alerts] == told
+
+
+def test_a_notice_of_knowing_early_says_only_what_was_measured() -> None:
+    alone = {**UNREAD, "reference_info_gain": math.nan}
+    [alert] = decide([evaluation(0, **alone), *(evaluation(s, info_gain=0.1, **alone) for s in (10, 20))])
+    assert alert.message == "the answer is known before the reasoning is complete"
+    [alert] = decide([evaluation(0), *(evaluation(s, info_gain=0.1) for s in (10, 20))])
+    assert alert.message.endswith("; the reasoning is still sound and used")
+
+
+@pytest.mark.parametrize(
+    ("right", "values", "said"),
+    [
+        (48, {"placebo_changed": 0.2}, "accuracy does not show it"),
+        (42, {"placebo_changed": 0.2}, "accuracy may have fallen with it"),
+        (48, {"token_entropy": 1.0}, "entropy has collapsed and accuracy is not higher for it"),
+        (52, {"token_entropy": 1.0}, "entropy has collapsed and accuracy is not surely higher for it"),
+    ],
+)
+def test_what_is_not_sure_is_not_told_as_if_it_were_not_so(right: int, values: dict[str, float], said: str) -> None:
+    """Of accuracy, 64 problems make a move of 4 in 48 anything but sure. It is no proof that nothing moved either."""
+
+    def look(step: int, right: int, **means: float) -> Evaluation:
+        found = evaluation(step, **means)
+        graded = ({**row.values, "accuracy": float(i < right)} for i, row in enumerate(found.rows))
+        return replace(found, rows=tuple(replace(r, values=v) for r, v in zip(found.rows, graded, strict=True)))
+
+    [alert] = decide([look(0, 48), *(look(step, right, **values) for step in (10, 20))])
+    assert alert.message.endswith(said)
 
 
 def test_rules_that_take_turns_are_told_in_time() -> None:

@@ -15,8 +15,10 @@ from transformers import LlamaForCausalLM
 import two_checkpoints
 from reasoning_guard import Guard, load_saved_traces, score_traces
 from reasoning_guard.errors import ConfigurationError
+from reasoning_guard.evaluation import Evaluation, Row
 from reasoning_guard.offline import advise, compare_models, curate, examine, format_of_model, load_model, save_effects
 from reasoning_guard.offline.scoring import CHUNK
+from reasoning_guard.offline.summary import summarise
 from reasoning_guard.report.series import timeline
 
 WORDS = two_checkpoints.tokenizer()
@@ -112,6 +114,31 @@ def test_a_base_at_chance_is_not_judged() -> None:
     )
     assert not found.judged
     assert found.alerts == ()
+
+
+def test_the_interval_of_a_share_ends_where_shares_end() -> None:
+    columns = {
+        "accuracy": [1.0] * 15 + [2 / 3],  # means over three samples of each problem
+        "early_answering_aoc": [0.0] * 15 + [0.25],
+        "mistake_cut_nldd": [1.0] * 15 + [2.0],  # may be more than all of the odds
+        "my_gain": [1.0] * 15 + [0.5],
+    }
+    rows = [Row(id=str(i), values={name: c[i] for name, c in columns.items()}) for i in range(16)]
+    found = {each.name: each.estimate for each in summarise(rows)}
+    assert all(found.values())
+    ends = {name: (e.lower, e.upper) for name, e in found.items() if e}
+    assert ends["accuracy"][1] == 1.0
+    assert ends["early_answering_aoc"][0] == 0.0
+    assert ends["mistake_cut_nldd"][1] > 1.1
+    assert ends["my_gain"][1] > 1.0
+    before, after = (
+        Evaluation(step=s, rows=tuple(Row(id=r.id, values={"accuracy": v}) for r in rows))
+        for s, v in ((0, 0.01), (1, 1.0))
+    )
+    moved = replace(after, rows=(*after.rows[:-1], replace(after.rows[-1], values={"accuracy": 0.5})))
+    change = timeline([before, moved]).difference("accuracy")
+    assert change is not None
+    assert change.upper == 1.0
 
 
 def test_the_comparison_is_that_of_a_guard() -> None:

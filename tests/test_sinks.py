@@ -14,7 +14,7 @@ import pytest
 from reasoning_guard.alerts import Alert
 from reasoning_guard.errors import ReasoningGuardWarning
 from reasoning_guard.evaluation import Evaluation, Row
-from reasoning_guard.sinks import WandbSink, layout, worst_rows
+from reasoning_guard.sinks import TensorBoardSink, WandbSink, layout, worst_rows
 from reasoning_guard.sinks.curves import draw_curves
 
 
@@ -53,9 +53,6 @@ def test_the_worst_rows_are_those_that_lost_most() -> None:
 
 
 def test_text_shows_no_value_that_is_none_and_no_sign_before_zero() -> None:
-    pytest.importorskip("tensorboard")
-    from reasoning_guard.sinks.tensorboard import TensorBoardSink
-
     shown: dict[str, str] = {}
     writer = SimpleNamespace(
         add_scalar=lambda *_: None,

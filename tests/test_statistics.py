@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from reasoning_guard.evaluation import Evaluation, Row
+from reasoning_guard.rules import TENTH
 from reasoning_guard.statistics import MINIMUM_PAIRS, Change, Effect, mean_bounds, paired_change, spend
 
 NAN = math.nan
@@ -151,3 +152,17 @@ def test_a_real_fall_is_found() -> None:
     rng = np.random.default_rng(4)
     fallen = rng.normal(-1.0, 1.0, size=(200, 5, 64))
     assert whole_runs(fallen, alpha=0.05) > 0.99
+
+
+@pytest.mark.parametrize(
+    ("n", "fall", "least", "most"), [(100, 0.3, 0.9, 1.0), (200, 0.2, 0.7, 1.0), (100, 0.2, 0.0, 0.5)]
+)
+def test_what_one_comparison_sees_is_what_it_says_that_it_sees(n: int, fall: float, least: float, most: float) -> None:
+    """As `compare` asks: one look, four questions, and 95 % ones of which half is the problem's own."""
+    rng = np.random.default_rng(5)
+    own, noise = rng.standard_normal((1000, 1, n)), rng.standard_normal((1000, 2, n))
+    share = 0.95 * np.array([[1.0], [1.0 - fall]])
+    before, after = ((own + noise) / math.sqrt(2) < stats.norm.ppf(share)).astype(float).swapaxes(0, 1)
+    smallest = TENTH.relative * before.mean(axis=-1)
+    found = float((mean_bounds(after - before, spend(0.05, 1) / 4)[1] < -smallest).mean())
+    assert least <= found <= most

@@ -89,7 +89,7 @@ def compare_models(
         tuned: The model after training: the same architecture with other weights, or an adapter on it.
         tokenizer: The tokenizer of both.
         problems: Held-out problems, or anything :func:`~reasoning_guard.problems.load_problems` takes. At least 16; 100
-            or more to see falls of a fifth.
+            or more to see falls of 30 % in a share, 200 for most falls of 20 %.
         format: How a completion is read.
         probes: What to ask; default :func:`~reasoning_guard.probes.default_probes`.
         rules: What must not happen.
@@ -113,8 +113,8 @@ def compare_models(
     loaded = load_problems(problems, format=format)
     if len(loaded) < MINIMUM_PAIRS:
         raise ConfigurationError(
-            f"a comparison needs at least {MINIMUM_PAIRS} problems to say anything, 100 to see falls of a fifth; got "
-            f"{len(loaded)}"
+            f"a comparison needs at least {MINIMUM_PAIRS} problems to say anything, 100 to see a share fall by 30 %; "
+            f"got {len(loaded)}"
         )
     guard = Guard(
         loaded,

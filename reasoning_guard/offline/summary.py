@@ -10,7 +10,7 @@ from typing import Any
 
 from reasoning_guard.evaluation import Row
 from reasoning_guard.report.measures import measure
-from reasoning_guard.report.series import Estimate, estimate
+from reasoning_guard.report.series import EVERYWHERE, Estimate, estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,8 @@ def _summary(set: str, name: str, rows: Sequence[Row]) -> Summary:
         if math.isfinite(value := row.values.get(name, math.nan)):
             by_problem[row.id].append(value)
     means = [sum(each) / len(each) for each in by_problem.values()]
-    flag = measure(name).flag and all(mean in (0.0, 1.0) for mean in means)
+    what = measure(name)
+    flag = what.flag and all(mean in (0.0, 1.0) for mean in means)
+    within = (0.0, 1.0) if what.bounded else EVERYWHERE
     scored = sum(map(len, by_problem.values()))
-    return Summary(set=set, name=name, estimate=estimate(means, flag=flag), unscored=len(rows) - scored)
+    return Summary(set=set, name=name, estimate=estimate(means, flag=flag, within=within), unscored=len(rows) - scored)

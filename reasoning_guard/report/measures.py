@@ -147,7 +147,7 @@ def _mistaken(control: str, where: str) -> tuple[Measure, ...]:
         _flag(f"{control}_changed", f"Changed by a mistake, {where}", _NOT_GREEDY),
         _flag(f"{control}_followed", f"Followed a mistake, {where}", "the altered number is the greedy answer"),
         Measure(f"{control}_drop", f"Drop by a mistake, {where}", NATS, about="of its own answer's log-probability"),
-        Measure(f"{control}_nldd", f"NLDD, {where}", "share of the log-odds", about="lost to the mistake"),
+        Measure(f"{control}_nldd", f"NLDD, {where}", "of the log-odds", about="lost to the mistake; 1: all of them"),
     )
 
 

@@ -22,6 +22,7 @@ from reasoning_guard.probes.calibration import expected_calibration_error
 from reasoning_guard.report.measures import measure
 
 LEVEL = 0.95
+EVERYWHERE = (-math.inf, math.inf)
 Key = tuple[str, str]
 
 
@@ -101,7 +102,7 @@ class Timeline:
         They rest on the problems that both scored, so their difference is that of :meth:`difference`.
         """
         both = self._both(name, set)
-        was, now = (estimate(column, flag=_is_flag(name, column)) for column in both)
+        was, now = (_estimate(name, column) for column in both)
         return (was, now) if was and now else None
 
     def difference(self, name: str, set: str | None = None, *, level: float = LEVEL) -> Estimate | None:
@@ -110,7 +111,9 @@ class Timeline:
         The interval is Student's, and Newcombe's for shares of problems, which has a width even if no problem moved.
         """
         before, after = self._both(name, set)
-        found = estimate([now - was for was, now in zip(before, after, strict=True)], flag=False, level=level)
+        moved = [now - was for was, now in zip(before, after, strict=True)]
+        within = (-1.0, 1.0) if measure(name).bounded else EVERYWHERE
+        found = estimate(moved, flag=False, level=level, within=within)
         if found is None or found.n < 2 or not (measure(name).flag and _are_zeros_and_ones([*before, *after])):
             return found
         lower, upper = newcombe(np.array(before), np.array(after), 1 - level)
@@ -153,7 +156,7 @@ def snapshot(evaluation: Evaluation) -> Snapshot:
         for name, value in row.values.items():
             columns[row.set, name].append(value)
     finite = {key: [v for v in column if math.isfinite(v)] for key, column in columns.items()}
-    estimates = {k: e for k, v in finite.items() if (e := estimate(v, flag=_is_flag(k[1], v)))}
+    estimates = {k: e for k, v in finite.items() if (e := _estimate(k[1], v))}
     return Snapshot(
         step=evaluation.step,
         estimates=estimates | _calibration_errors(evaluation),
@@ -170,13 +173,16 @@ def _calibration_errors(evaluation: Evaluation) -> dict[Key, Estimate]:
     return {(s, "ece"): Estimate(e, math.nan, math.nan, counts[s]) for s, e in found.items() if math.isfinite(e)}
 
 
-def estimate(values: Sequence[float], *, flag: bool, level: float = LEVEL) -> Estimate | None:
+def estimate(
+    values: Sequence[float], *, flag: bool, level: float = LEVEL, within: tuple[float, float] = EVERYWHERE
+) -> Estimate | None:
     """Estimate a mean with its interval: Wilson's for shares of problems, Student's for the rest.
 
     Args:
         values: Finite values, one for each problem.
         flag: Whether they are all 0 or 1.
         level: Chance that the interval holds the mean.
+        within: Where the mean lies by nature. Student's interval ends there, which costs it nothing.
 
     Returns:
         The estimate; None without values.
@@ -194,12 +200,14 @@ def estimate(values: Sequence[float], *, flag: bool, level: float = LEVEL) -> Es
     if flag:
         return Estimate(mean, *wilson(int(data.sum()), n, 1 - level), n)
     half = float(_student(n, level) * data.std(ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-    return Estimate(mean, mean - half, mean + half, n)
+    least, most = min(within[0], mean), max(within[1], mean)  # a probe of one's own may give anything by any name
+    return Estimate(mean, max(mean - half, least), min(mean + half, most), n)
 
 
-def _is_flag(name: str, values: Sequence[float]) -> bool:
+def _estimate(name: str, values: Sequence[float]) -> Estimate | None:
     known = measure(name)
-    return (known.flag or not known.unit) and _are_zeros_and_ones(values)
+    flag = (known.flag or not known.unit) and _are_zeros_and_ones(values)
+    return estimate(values, flag=flag, within=(0.0, 1.0) if known.bounded else EVERYWHERE)
 
 
 def _are_zeros_and_ones(values: Sequence[float]) -> bool:

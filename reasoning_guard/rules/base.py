@@ -101,6 +101,17 @@ class Comparison:
         """Say whether there are data on ``name`` and they do not show that it fell."""
         return self.change(name) is not None and not self.fell(name)
 
+    def seems_lower(self, name: str) -> bool:
+        """Say whether the mean of ``name`` is lower by more than the smallest effect, sure or not; False without data.
+
+        All that :meth:`fell` says surely, at any level, is among it. So it can only hold a statement back.
+        """
+        return self._depth(name) < -1
+
+    def seems_higher(self, name: str) -> bool:
+        """Say whether the mean of ``name`` is higher by more than the smallest effect, sure or not."""
+        return self._depth(name) > 1
+
     def changes(self, *names: str) -> tuple[Change, ...]:
         """Return the changes of those ``names`` on which there are data."""
         each = expand(names, self.baseline)

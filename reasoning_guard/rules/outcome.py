@@ -138,8 +138,9 @@ class Entropy(Rule):
         solved = any(change.current > 0.9 for change in comparison.changes("accuracy"))
         if not (lower or higher) or comparison.rose("accuracy") or (lower and solved):
             return None
+        sure = "surely " if comparison.seems_higher("accuracy") else ""
         return Finding(
-            message=f"entropy has {'collapsed' if lower else 'exploded'} and accuracy is not higher for it",
+            message=f"entropy has {'collapsed' if lower else 'exploded'} and accuracy is not {sure}higher for it",
             changes=lower or higher,
             beside=comparison.changes("accuracy"),
             advice="the learning rate, the sampling temperature; in reinforcement learning the KL or entropy bonus",

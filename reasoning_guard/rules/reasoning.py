@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reasoning_guard.rules.base import Comparison, Finding, Rule, Severity, column, names_of
+from reasoning_guard.rules.base import AXES, Comparison, Finding, Rule, Severity, column, names_of
 from reasoning_guard.statistics import MINIMUM_PAIRS, Change, Effect
 
 CAUSES: Sequence[tuple[str, Callable[[Change, Effect], bool], str]] = (
@@ -43,8 +43,10 @@ class AccuracyTrap(Rule):
         lower = comparison.fallen(self.falls)
         if not lower or not comparison.not_lower("accuracy"):
             return None
+        unsure = comparison.seems_lower("accuracy")
+        shows = "accuracy may have fallen with it" if unsure else "accuracy does not show it"
         return Finding(
-            message="the reasoning stops carrying the answers, and accuracy does not show it",
+            message=f"the reasoning stops carrying the answers, and {shows}",
             changes=lower,
             beside=comparison.changes("accuracy"),
             causes=explain(comparison),
@@ -55,7 +57,11 @@ class AccuracyTrap(Rule):
 
 @dataclass(frozen=True, kw_only=True)
 class KnownEarly(Rule):
-    """Accuracy is not lower, the text is still used and says as much, but the model knows the answer without it."""
+    """Accuracy is not lower, the text is still used and says as much, but the model knows the answer without it.
+
+    That it is still used and says as much is believed only while no mean is lower by more than the smallest effect,
+    sure or not. So this notice never stands beside an alarm that says the opposite.
+    """
 
     name: str = "known_early"
     severity: Severity = "notice"
@@ -65,10 +71,14 @@ class KnownEarly(Rule):
     def check(self, comparison: Comparison) -> Finding | None:
         """See :class:`Rule`."""
         lower = comparison.fallen(self.falls)
-        if not lower or not comparison.not_lower("accuracy") or comparison.fallen(names_of("used", "informative")):
+        if not lower or not comparison.not_lower("accuracy"):
             return None
+        if any(map(comparison.seems_lower, names_of("used", "informative"))):
+            return None
+        still = [word for word, axis in (("sound", "informative"), ("used", "used")) if comparison.changes(*AXES[axis])]
+        holds = f"; the reasoning is still {' and '.join(still)}" if still else ""
         return Finding(
-            message="the answer is known before the reasoning is complete; the reasoning is still sound and used",
+            message=f"the answer is known before the reasoning is complete{holds}",
             changes=lower,
             beside=comparison.changes("accuracy"),
             causes=explain(comparison),
