@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import (
+    DataCollatorForLanguageModeling,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from trl import DPOConfig, DPOTrainer
 
 import runs
@@ -208,6 +216,27 @@ def test_training_again_starts_a_record_of_its_own(tmp_path: Path) -> None:
     assert seen[0] == 0
     aside = (tmp_path / "reasoning_guard" / "earlier-1" / "evaluations.jsonl").read_text().splitlines()
     assert len(aside) == len(first)
+
+
+def test_a_model_that_the_trainer_has_replaced_is_let_go(tmp_path: Path) -> None:
+    """A search over settings makes a model for each trial."""
+    trainer = Trainer(
+        model_init=lambda: runs.writer(),
+        args=TrainingArguments(output_dir=str(tmp_path), **{**runs.SETTINGS, "max_steps": 1}),
+        train_dataset=runs.examples().map(
+            lambda row: runs.tokenizer()(row["prompt"]), remove_columns=["prompt", "completion"]
+        ),
+        data_collator=DataCollatorForLanguageModeling(runs.tokenizer(), mlm=False),
+        processing_class=runs.tokenizer(),
+    )
+    replaced = [weakref.ref(trainer.model)]
+    callback = runs.guard(trainer, every=1, on_error="raise")
+    for _ in range(2):
+        trainer.train()
+        assert [e.step for e in callback.guard.evaluations] == [0, 1]
+        gc.collect()
+        assert [model() for model in replaced] == [None] * len(replaced)
+        replaced.append(weakref.ref(trainer.model))
 
 
 def test_a_tenth_is_of_the_training_that_runs(tmp_path: Path) -> None:
