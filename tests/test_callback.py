@@ -187,6 +187,24 @@ def test_evaluating_outside_training_is_the_trainers_own_business(tmp_path: Path
     assert "log" not in vars(trainer)
 
 
+def test_a_guard_that_is_taken_off_after_a_broken_training_hears_nothing(tmp_path: Path) -> None:
+    def interrupt(state: Any, _: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    trainer = runs.sft_trainer(tmp_path, **STEPWISE)
+    callback, spy = runs.guard(trainer, reference=None), runs.Spy("on_step_begin", interrupt)
+    trainer.add_callback(spy)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    for each in (spy, callback):
+        trainer.remove_callback(each)
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == [0, 2]
+    assert not runs.log(trainer, NUMBER)
+    assert "log" not in vars(trainer)
+
+
 def test_a_log_of_somebody_else_is_given_back(tmp_path: Path) -> None:
     trainer = runs.sft_trainer(tmp_path)
     heard: list[int] = []

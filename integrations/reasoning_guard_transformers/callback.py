@@ -224,6 +224,9 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def _add_to(self, logs: dict[str, float]) -> None:
         """Put our numbers into the trainer's own evaluation record, once a step."""
+        if self not in self._trainer.callback_handler.callbacks:
+            self._stream.close()  # of a training that was broken off, or the guard was taken off in the middle of one
+            return
         state = self._trainer.state
         thinned = self._every is not None and not self._is_due(state) and self._selected_by is None
         if thinned or self._added_at == state.global_step:
