@@ -17,7 +17,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-from trl import DPOConfig, DPOTrainer
+from trl import DPOConfig, DPOTrainer, SFTTrainer
 
 import runs
 from grpo_run import grpo_trainer
@@ -163,6 +163,22 @@ def test_own_cadence_beside_the_trainers_does_not_cost_the_best_model(
     trainer.train()
     assert trainer.state.global_step == 6
     assert trainer.state.best_metric in [e.mean("info_gain") for e in callback.guard.evaluations]
+
+
+def test_best_model_is_chosen_where_the_trainers_values_have_names_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Valid(SFTTrainer):
+        def evaluate(self, *args: Any, metric_key_prefix: str = "valid", **kwargs: Any) -> dict[str, float]:
+            return super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+
+    monkeypatch.setattr(runs, "SFTTrainer", Valid)
+    trainer = runs.sft_trainer(tmp_path, **STEPWISE, **BEST, save_strategy="steps", save_steps=2)
+    callback = runs.guard(trainer, reference=None, on_error="raise")
+    trainer.train()
+    assert runs.steps(runs.log(trainer, "valid_loss")) == [2, 4, 6]
+    assert runs.steps(runs.log(trainer, NUMBER)) == [0, 2, 4, 6]
+    assert trainer.state.best_metric == max(e.mean("info_gain") for e in callback.guard.evaluations[1:])
 
 
 def test_early_stopping_hears_the_guards_number(tmp_path: Path) -> None:

@@ -155,6 +155,9 @@ class ReasoningGuardCallback(TrainerCallback):
         unknown = self._stream.listening and self._added_at != state.global_step
         if unknown and (self._every is None or not self.guard.evaluations):  # a trainer with records of its own kind
             self._record(state.global_step)
+        metrics = kwargs.get("metrics")
+        if unknown and self._selected_by is not None and metrics is not None:  # what the trainer selects from
+            self._safely(lambda: self._add_to(metrics))
         self._stop_if_asked(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
