@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -129,7 +130,7 @@ class Guard:
         self._measurer = Measurer(
             self.problems, self.reader, self.probes, max_new_tokens, max_overhead=max_overhead, progress=progress
         )
-        self._prepared: nn.Module | None = None
+        self._prepared: Container[nn.Module] | None = None  # not held: trainers may make another
         self._begun = False
         self._reference_fingerprint: str | None = None
         check_settings(action, alpha, patience, max_new_tokens, max_overhead, on_error)
@@ -150,11 +151,11 @@ class Guard:
                 trace, or there is a file where the records' folder should be.
         """
         model = unwrapped(model)
-        if self._prepared is model:
+        if self._prepared is not None and model in self._prepared:
             return
         self.reference = together(lambda: self._checked_and_read(model, device))
         self._reference_fingerprint = self.reference.fingerprint() if self.reference else None
-        self._prepared = model
+        self._prepared = WeakSet([model])
 
     def keep_records_in(self, directory: str | os.PathLike[str]) -> None:
         """Keep records on disk from now on. For a host that learns late where they belong; before :meth:`begin`."""
@@ -360,6 +361,10 @@ class Guard:
         )
         self._memory.keep_alerts(alerts)
         return alerts
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Weak references do not pickle, and where a guard is sent, as to spawned processes, the model is another."""
+        return {**vars(self), "_prepared": None if self._prepared is None else ()}
 
     def _identity(self) -> Identity:
         settings = {

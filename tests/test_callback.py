@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
-from transformers import EarlyStoppingCallback, TrainerCallback
-from trl import DPOConfig, DPOTrainer
+from transformers import (
+    DataCollatorForLanguageModeling,
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from trl import DPOConfig, DPOTrainer, SFTTrainer
 
 import runs
 from grpo_run import grpo_trainer
@@ -157,6 +165,22 @@ def test_own_cadence_beside_the_trainers_does_not_cost_the_best_model(
     assert trainer.state.best_metric in [e.mean("info_gain") for e in callback.guard.evaluations]
 
 
+def test_best_model_is_chosen_where_the_trainers_values_have_names_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Valid(SFTTrainer):
+        def evaluate(self, *args: Any, metric_key_prefix: str = "valid", **kwargs: Any) -> dict[str, float]:
+            return super().evaluate(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+
+    monkeypatch.setattr(runs, "SFTTrainer", Valid)
+    trainer = runs.sft_trainer(tmp_path, **STEPWISE, **BEST, save_strategy="steps", save_steps=2)
+    callback = runs.guard(trainer, reference=None, on_error="raise")
+    trainer.train()
+    assert runs.steps(runs.log(trainer, "valid_loss")) == [2, 4, 6]
+    assert runs.steps(runs.log(trainer, NUMBER)) == [0, 2, 4, 6]
+    assert trainer.state.best_metric == max(e.mean("info_gain") for e in callback.guard.evaluations[1:])
+
+
 def test_early_stopping_hears_the_guards_number(tmp_path: Path) -> None:
     never_enough = EarlyStoppingCallback(early_stopping_patience=1, early_stopping_threshold=1e9)
     settings = {**STEPWISE, **BEST, "save_strategy": "steps", "save_steps": 2}
@@ -176,6 +200,24 @@ def test_evaluating_outside_training_is_the_trainers_own_business(tmp_path: Path
     after = trainer.evaluate()
     assert not any("guard/" in key for key in after)
     assert [e.step for e in callback.guard.evaluations] == [0, 2, 4, 6]
+    assert "log" not in vars(trainer)
+
+
+def test_a_guard_that_is_taken_off_after_a_broken_training_hears_nothing(tmp_path: Path) -> None:
+    def interrupt(state: Any, _: Any) -> None:
+        if state.global_step == 3:
+            raise KeyboardInterrupt
+
+    trainer = runs.sft_trainer(tmp_path, **STEPWISE)
+    callback, spy = runs.guard(trainer, reference=None), runs.Spy("on_step_begin", interrupt)
+    trainer.add_callback(spy)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    for each in (spy, callback):
+        trainer.remove_callback(each)
+    trainer.train()
+    assert [e.step for e in callback.guard.evaluations] == [0, 2]
+    assert not runs.log(trainer, NUMBER)
     assert "log" not in vars(trainer)
 
 
@@ -208,6 +250,27 @@ def test_training_again_starts_a_record_of_its_own(tmp_path: Path) -> None:
     assert seen[0] == 0
     aside = (tmp_path / "reasoning_guard" / "earlier-1" / "evaluations.jsonl").read_text().splitlines()
     assert len(aside) == len(first)
+
+
+def test_a_model_that_the_trainer_has_replaced_is_let_go(tmp_path: Path) -> None:
+    """A search over settings makes a model for each trial."""
+    trainer = Trainer(
+        model_init=lambda: runs.writer(),
+        args=TrainingArguments(output_dir=str(tmp_path), **{**runs.SETTINGS, "max_steps": 1}),
+        train_dataset=runs.examples().map(
+            lambda row: runs.tokenizer()(row["prompt"]), remove_columns=["prompt", "completion"]
+        ),
+        data_collator=DataCollatorForLanguageModeling(runs.tokenizer(), mlm=False),
+        processing_class=runs.tokenizer(),
+    )
+    replaced = [weakref.ref(trainer.model)]
+    callback = runs.guard(trainer, every=1, on_error="raise")
+    for _ in range(2):
+        trainer.train()
+        assert [e.step for e in callback.guard.evaluations] == [0, 1]
+        gc.collect()
+        assert [model() for model in replaced] == [None] * len(replaced)
+        replaced.append(weakref.ref(trainer.model))
 
 
 def test_a_tenth_is_of_the_training_that_runs(tmp_path: Path) -> None:

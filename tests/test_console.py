@@ -32,7 +32,7 @@ def test_the_line_compares_the_problems_that_both_evaluations_read() -> None:
 
 def printed(folder: Path, capsys: pytest.CaptureFixture[str], **settings: Any) -> tuple[Any, list[str]]:
     trainer = runs.sft_trainer(folder, max_steps=4, eval_strategy="steps", eval_steps=2, **settings)
-    runs.guard(trainer, problems=runs.problems() + runs.problems(16, "ood"), reference=None, on_error="raise")
+    runs.guard(trainer, problems=_two_sets(), reference=None, on_error="raise")
     capsys.readouterr()
     trainer.train()
     return trainer, capsys.readouterr().out.splitlines()
@@ -51,6 +51,49 @@ def test_an_evaluation_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     printers = [c for c in trainer.callback_handler.callbacks if isinstance(c, PrinterCallback | ProgressCallback)]
     assert printers
     assert all("on_log" not in vars(printer) for printer in printers)
+
+
+def test_each_of_two_guards_has_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = runs.sft_trainer(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2)
+    first = runs.guard(trainer, reference=None, on_error="raise")
+    runs.guard(trainer, reference=None, on_error="raise", directory=tmp_path / "second", problems=_two_sets())
+    capsys.readouterr()
+    trainer.train()
+    assert _said(capsys) == [(0, False), (0, True), (2, False), (2, True)]
+    trainer.remove_callback(first)
+    trainer.train()
+    assert _said(capsys) == [(0, True), (2, True)]
+    assert not [c for c in trainer.callback_handler.callbacks if "on_log" in vars(c)]
+
+
+def test_a_guard_in_the_place_of_an_interrupted_one_has_its_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(state: Any, _: Any) -> None:
+        if state.global_step == 1:
+            raise KeyboardInterrupt
+
+    trainer = runs.sft_trainer(tmp_path, max_steps=2, eval_strategy="steps", eval_steps=2)
+    first, spy = runs.guard(trainer, reference=None), runs.Spy("on_step_begin", interrupt)
+    trainer.add_callback(spy)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    for each in (spy, first):
+        trainer.remove_callback(each)
+    runs.guard(trainer, reference=None, problems=_two_sets())
+    capsys.readouterr()
+    trainer.train()
+    assert _said(capsys) == [(0, True), (2, True)]
+
+
+def _two_sets() -> list[dict[str, str]]:
+    return runs.problems() + runs.problems(16, "ood")
+
+
+def _said(capsys: pytest.CaptureFixture[str]) -> list[tuple[int, bool]]:
+    """The guards' lines: their step, and whether they name a second set."""
+    lines = re.findall(r"guard, step (\d+): (.*)", capsys.readouterr().out)
+    return [(int(step), "(ood)" in rest) for step, rest in lines]
 
 
 @pytest.mark.parametrize("evaluating", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,14 @@ def test_whatever_reads_looks_through_wrappers(wrapper: str) -> None:
     alone = AnswerConfidenceReward(format=runs.FORMAT, scorer=taught(1), tokenizer=runs.tokenizer())
     row: dict[str, Any] = {"prompts": ["a = 3 ; ?"], "completions": [" b = 3 + 1 = 4 ; # 4"], "solution": ["4"]}
     assert reward(**row) == alone(**row)
+
+
+def test_a_guard_that_is_sent_to_another_process_keeps_its_reference() -> None:
+    guard = plain()
+    guard.prepare(taught(0))
+    sent = pickle.loads(pickle.dumps(guard))
+    found, expected = (each.step(taught(1), 0) for each in (sent, guard))
+    assert found.rows == expected.rows
 
 
 def test_what_no_model_of_transformers_is_inside_is_refused() -> None:

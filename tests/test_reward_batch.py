@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reasoning_guard.errors import ReasoningGuardWarning
+from reasoning_guard.errors import ConfigurationError, ReasoningGuardWarning
 from reasoning_guard.problems import Problem
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.rewards import InfoGainReward
@@ -65,6 +65,32 @@ def test_an_answer_that_cannot_be_asked_for_is_none_and_is_told_of() -> None:
     with pytest.warns(ReasoningGuardWarning, match="a row is not graded.*unheard-of"):
         traces = read_batch(handed(rows), READER, "solution")
     assert [trace.problem.answer for trace in traces] == [None, rows["solution"][1]]
+
+
+@pytest.mark.filterwarnings("default")
+def test_each_reward_tells_of_a_row_that_it_cannot_read() -> None:
+    rows = some(2)
+    rows["solution"] = [["18"], rows["solution"][1]]
+    for reader in (TraceReader(TOKENIZER, FORMAT), TraceReader(TOKENIZER, FORMAT)):
+        with pytest.warns(ReasoningGuardWarning, match="a row is not graded.*list"):
+            read_batch(handed(rows), reader, "solution")
+
+
+@pytest.mark.parametrize(
+    ("changes", "came"),
+    [
+        ({"prompts": "a", "completions": "b"}, "`prompts` must be a list.*got the text 'a'"),
+        ({"completions": ["# 1"] * 3}, "`prompts` must be a list with one entry for each.*got 2 for 3 completions"),
+        ({"solution": ["1"]}, "`solution` must be a list.*got 1 for 2"),
+        ({"solution": "18"}, "`solution` must be a list.*got the text '18'"),
+        ({"completion_ids": [[5]]}, "`completion_ids` must be a list.*got 1 for 2"),
+        ({"options": []}, "`options` must be a list.*got 0 for 2"),
+    ],
+)
+def test_what_is_not_one_entry_for_each_completion_is_refused(changes: dict[str, Any], came: str, model: Any) -> None:
+    reward = InfoGainReward(format=FORMAT, scorer=model, tokenizer=TOKENIZER)
+    with pytest.raises(ConfigurationError, match=came):
+        reward(**{**some(2), **changes})
 
 
 def test_without_a_column_of_answers_there_is_none() -> None:

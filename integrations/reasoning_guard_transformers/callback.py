@@ -104,6 +104,7 @@ class ReasoningGuardCallback(TrainerCallback):
         self._console = Console(trainer, self._line)
         self._stream = LogStream(trainer, lambda logs: self._safely(lambda: self._add_to(logs)))
         self._own_sinks: list[Sink] = []
+        self._shown: Evaluation | None = None
         self._added_at: int | None = None
         self._saved_at: int | None = None
         self._awaited: int | None = None
@@ -154,6 +155,9 @@ class ReasoningGuardCallback(TrainerCallback):
         unknown = self._stream.listening and self._added_at != state.global_step
         if unknown and (self._every is None or not self.guard.evaluations):  # a trainer with records of its own kind
             self._record(state.global_step)
+        metrics = kwargs.get("metrics")
+        if unknown and self._selected_by is not None and metrics is not None:  # what the trainer selects from
+            self._safely(lambda: self._add_to(metrics))
         self._stop_if_asked(control)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -224,6 +228,10 @@ class ReasoningGuardCallback(TrainerCallback):
 
     def _add_to(self, logs: dict[str, float]) -> None:
         """Put our numbers into the trainer's own evaluation record, once a step."""
+        if self not in self._trainer.callback_handler.callbacks:
+            self._stream.close()  # of a training that was broken off, or the guard was taken off in the middle of one
+            self._console.close()
+            return
         state = self._trainer.state
         thinned = self._every is not None and not self._is_due(state) and self._selected_by is None
         if thinned or self._added_at == state.global_step:
@@ -271,13 +279,16 @@ class ReasoningGuardCallback(TrainerCallback):
         return {f"eval_{name}": float(value) for name, value in self.guard.scalars(evaluation).items()}
 
     def _line(self) -> str:
-        """The latest evaluation, for the trainer's console; nothing where there is none."""
+        """The latest evaluation, for the trainer's console, once; nothing where there is no new one."""
         lines = [""]
         self._safely(lambda: lines.extend(self._latest()))
         return lines[-1]
 
     def _latest(self) -> Iterator[str]:
         for latest in self.guard.evaluations[-1:]:
+            if latest is self._shown:
+                return
+            self._shown = latest
             yield one_line(self.guard.baseline or latest, latest, self.guard.alerts)
 
     @property

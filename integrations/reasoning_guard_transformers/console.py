@@ -19,8 +19,8 @@ class Console:
     Only what is printed changes. Trackers, ``state.log_history`` and every other callback get the record as it is.
 
     Args:
-        trainer: The trainer.
-        line: Makes the line for the evaluation that is being logged.
+        trainer: The trainer. Several guards may share its printers.
+        line: Makes the line for an evaluation that has not been shown yet; an empty one where there is none.
     """
 
     def __init__(self, trainer: Trainer, line: Callable[[], str]) -> None:
@@ -34,35 +34,50 @@ class Console:
             return
         for callback in self._trainer.callback_handler.callbacks:
             names = PRINTERS.intersection(kind.__name__ for kind in type(callback).__mro__)
-            if names and "on_log" not in vars(callback):
-                callback.on_log = self._shorter(callback)
-                self._printers.append(callback)
+            if not names:
+                continue
+            if "on_log" not in vars(callback):
+                callback.on_log = _shorter(callback)
             if "NotebookProgressCallback" in names and "on_evaluate" not in vars(callback):
                 callback.on_evaluate = _narrower(callback)  # its table has a column for each number
+            if (lines := _lines_of(callback)) is not None:
+                lines.append(self._line)
+                self._printers.append(callback)
 
     def close(self) -> None:
-        """Give the printers their own methods back."""
+        """Give the printers their own methods back, once no guard needs them."""
         for callback in self._printers:
-            vars(callback).pop("on_log", None)
-            vars(callback).pop("on_evaluate", None)
+            lines = _lines_of(callback)
+            if lines is not None and self._line in lines:
+                lines.remove(self._line)
+            if not lines:
+                vars(callback).pop("on_log", None)
+                vars(callback).pop("on_evaluate", None)
         self._printers.clear()
 
-    def _shorter(self, printer: Any) -> Callable[..., None]:
-        whole = printer.on_log
 
-        def on_log(args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-            if not any("guard/" in key for key in logs or ()):
-                whole(args, state, control, logs=logs, **kwargs)
-                return
-            rest = _others(logs)
-            if rest.keys() - {"epoch", "step"}:
-                whole(args, state, control, logs=rest, **kwargs)
-            line = self._line() if state.is_world_process_zero else ""
-            if line:
-                bar = getattr(printer, "training_bar", None)
-                show(line, getattr(bar, "write", print))
+def _lines_of(printer: Any) -> list[Callable[[], str]] | None:
+    """What makes the lines of a printer; None if its method was replaced by somebody else."""
+    return getattr(vars(printer).get("on_log"), "lines", None)
 
-        return on_log
+
+def _shorter(printer: Any) -> Callable[..., None]:
+    whole = printer.on_log
+    lines: list[Callable[[], str]] = []
+
+    def on_log(args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if not any("guard/" in key for key in logs or ()):
+            whole(args, state, control, logs=logs, **kwargs)
+            return
+        rest = _others(logs)
+        if rest.keys() - {"epoch", "step"}:
+            whole(args, state, control, logs=rest, **kwargs)
+        bar = getattr(printer, "training_bar", None)
+        for line in filter(None, (make() for make in lines if state.is_world_process_zero)):
+            show(line, getattr(bar, "write", print))
+
+    on_log.lines = lines  # type: ignore[attr-defined]
+    return on_log
 
 
 def _narrower(printer: Any) -> Callable[..., None]:

@@ -86,7 +86,7 @@ def read_batch(
         One trace for each completion. If a row has no usable answer, its problem has none either.
 
     Raises:
-        ConfigurationError: There is no such column.
+        ConfigurationError: There is no such column, or what came is not one entry for each completion.
     """
     if answer is not None and answer not in batch.columns:
         came = ", ".join(map(repr, batch.columns)) or "none"
@@ -94,10 +94,12 @@ def read_batch(
             f"the reward reads reference answers from column {answer!r}, which did not come; the columns are {came}. "
             "Name the right one: answer='...'"
         )
+    columns = [name for name in ("options", "documents") if name in batch.columns]
+    _check_lengths(batch, columns if answer is None else [*columns, answer])
     known: dict[str, tuple[Problem, tuple[int, ...]]] = {}
     traces: list[Trace] = []
     for i, text in enumerate(batch.texts):
-        row = {name: batch.columns[name][i] for name in ("options", "documents") if name in batch.columns}
+        row = {name: batch.columns[name][i] for name in columns}
         row |= {"prompt": batch.prompts[i], "answer": None if answer is None else batch.columns[answer][i]}
         key = repr(row)
         if key not in known:
@@ -111,6 +113,17 @@ def read_batch(
     return traces
 
 
+def _check_lengths(batch: Batch, columns: Sequence[str]) -> None:
+    """Trainers give whole lists; a call of one's own may give a text, which would be a list of its characters."""
+    count = len(batch.completions)
+    given: dict[str, Any] = {"prompts": batch.prompts, "completions": batch.completions}
+    given |= {"completion_ids": batch.completion_ids} if batch.completion_ids is not None else {}
+    for name, entries in (given | {name: batch.columns[name] for name in columns}).items():
+        if isinstance(entries, str) or len(entries) != count:
+            came = f"the text {entries!r}" if isinstance(entries, str) else f"{len(entries)} for {count} completions"
+            raise ConfigurationError(f"`{name}` must be a list with one entry for each completion; got {came}")
+
+
 def _problem(row: dict[str, Any], reader: TraceReader) -> Problem:
     """The row as a problem, its answer checked; an answer that could not be asked for is none."""
     unusable = row["answer"] is not None and not str(row["answer"]).strip()
@@ -118,7 +131,7 @@ def _problem(row: dict[str, Any], reader: TraceReader) -> Problem:
     try:
         return _checked(unanswered if unusable else row, reader)
     except ConfigurationError as error:  # a row must not end a training that has come this far
-        warn_once(f"a row is not graded: {error}", key="reward row not graded")
+        warn_once(f"a row is not graded: {error}", key="reward row not graded", by=reader)
     try:
         return _checked(unanswered, reader)
     except ConfigurationError:  # it was not the answer, nor may it be the rest: a prompt is read as the host reads it
