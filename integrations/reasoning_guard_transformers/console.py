@@ -26,26 +26,30 @@ class Console:
     def __init__(self, trainer: Trainer, line: Callable[[], str]) -> None:
         self._trainer = trainer
         self._line = line
-        self._printers: list[Any] = []
+        self._replaced: list[tuple[Any, str]] = []
 
     def open(self) -> None:
         """Begin. A second call changes nothing."""
-        if self._printers:
+        if self._replaced:
             return
         for callback in self._trainer.callback_handler.callbacks:
             names = PRINTERS.intersection(kind.__name__ for kind in type(callback).__mro__)
-            if names and "on_log" not in vars(callback):
-                callback.on_log = self._shorter(callback)
-                self._printers.append(callback)
-            if "NotebookProgressCallback" in names and "on_evaluate" not in vars(callback):
-                callback.on_evaluate = _narrower(callback)  # its table has a column for each number
+            if names:
+                self._replace(callback, "on_log", self._shorter)
+            if "NotebookProgressCallback" in names:  # its table has a column for each number
+                self._replace(callback, "on_evaluate", _narrower)
 
     def close(self) -> None:
         """Give the printers their own methods back."""
-        for callback in self._printers:
-            vars(callback).pop("on_log", None)
-            vars(callback).pop("on_evaluate", None)
-        self._printers.clear()
+        for callback, name in self._replaced:
+            vars(callback).pop(name, None)
+        self._replaced.clear()
+
+    def _replace(self, printer: Any, name: str, by: Callable[[Any], Callable[..., None]]) -> None:
+        """Replace a method of the printer's class; one that was set on the printer itself stays."""
+        if name not in vars(printer):
+            setattr(printer, name, by(printer))
+            self._replaced.append((printer, name))
 
     def _shorter(self, printer: Any) -> Callable[..., None]:
         whole = printer.on_log
