@@ -19,7 +19,7 @@ class ConfigurationError(ReasoningGuardError, ValueError):
 
 
 class HistoryError(ReasoningGuardError):
-    """Records on disk belong to another run (other problems, other format), so comparing them would mislead."""
+    """Records belong to another run (other problems, format or chat template), so comparing them would mislead."""
 
 
 class LostProcessError(ReasoningGuardError):

@@ -168,7 +168,7 @@ class Guard:
             step: Training step at which the run stands.
 
         Raises:
-            HistoryError: The records on disk were made with other problems or another format.
+            HistoryError: The records on disk were made with other problems, format or chat template.
         """
         self._begun, self._left_out, self.kept_checkpoint = True, None, None
         self.evaluations, same_reference = self._memory.take_up(step, self.evaluations, self._identity())
@@ -194,7 +194,7 @@ class Guard:
 
         Raises:
             ConfigurationError: Something cannot work; raised at the first call.
-            HistoryError: The run is resumed, and its records were made with other problems or another format.
+            HistoryError: The run is resumed, and its records were made with other problems, format or chat template.
 
         Example:
             >>> for step, batch in enumerate(batches):                         # doctest: +SKIP

@@ -57,7 +57,7 @@ class History:
             The evaluations up to ``step``, oldest first.
 
         Raises:
-            HistoryError: The run is resumed and its records belong to other problems or another format.
+            HistoryError: The run is resumed and its records belong to other problems, another format or chat template.
         """
         kept = self._resume(step, fingerprint) if step > 0 else self._restart()
         run = {"fingerprint": dict(fingerprint), "settings": dict(settings or {}), "begun_at_step": step}

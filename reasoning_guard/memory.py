@@ -89,7 +89,7 @@ class Memory:
             The evaluations, the same on every process, and whether this run's reference is the one that read them.
 
         Raises:
-            HistoryError: The records were made with other problems or another format.
+            HistoryError: The records were made with other problems, format or chat template.
         """
         history, read_by = self._history, None
         if self._carried and step > 0:

@@ -128,6 +128,13 @@ def fingerprint_of(problems: Sequence[Problem], reader: TraceReader, max_new_tok
     }
     if not all(isinstance(problem.prompt, str) for problem in problems):
         # As it is written, not what it renders: some templates write today's date.
-        own = getattr(reader.tokenizer, "chat_template", None)
+        own = _with_plain_lines(getattr(reader.tokenizer, "chat_template", None))
         found["template"] = digest({"chat_template": own, **reader.template})
     return found
+
+
+def _with_plain_lines(template: Any) -> Any:
+    """A template, or several by name, with the line ends that one has which was saved; they render the same."""
+    if isinstance(template, dict):
+        return {name: _with_plain_lines(each) for name, each in template.items()}
+    return template.replace("\r\n", "\n") if isinstance(template, str) else template

@@ -19,10 +19,14 @@ import process_scenes as scenes
 import runs
 from reasoning_guard import processes
 from reasoning_guard.batching import Batches
+from reasoning_guard.errors import ConfigurationError
 from reasoning_guard.generation import Generator
 from reasoning_guard.guard import Guard
 from reasoning_guard.healthy import HealthyCheckpoints
 from reasoning_guard.history import History
+from reasoning_guard.offline import SavedTraces
+from reasoning_guard.offline.scoring import check_scores
+from reasoning_guard.offline.store import ScoreFile
 from reasoning_guard.probes import FillerProbe
 from reasoning_guard.reader import TraceReader
 from reasoning_guard.scorer import AnswerScorer
@@ -199,6 +203,25 @@ def broken_part(folder: Path) -> dict[str, Any]:
     return saw
 
 
+def refused_file(folder: Path) -> dict[str, Any]:
+    """A file that holds something else; only the first process looks at it, and all hear what it found."""
+    scenes.connect()
+    looked = []
+    check = ScoreFile.check
+    ScoreFile.check = lambda self, known: looked.append(len(known)) or check(self, known)
+    out = folder / "scores.jsonl"
+    if processes.is_main_process():
+        folder.mkdir(parents=True)
+        out.write_text("mine", "utf-8")
+    try:
+        check_scores(out, SavedTraces((), runs.FORMAT))
+        said = ""
+    except ConfigurationError as error:
+        said = str(error)
+    ScoreFile.check = check
+    return {"looked": len(looked), "said": said}
+
+
 # ------------------------------------------------------------------------------------------------------- sharded models
 
 
@@ -282,7 +305,7 @@ def fsdp_training(folder: Path) -> dict[str, Any]:
 
 
 SCENES = scenes.named(
-    whole, ddp, stop, no_stop, beside, broken_part, zero3, fsdp, fsdp_broken, fsdp_torn, fsdp_training
+    whole, ddp, stop, no_stop, beside, broken_part, refused_file, zero3, fsdp, fsdp_broken, fsdp_torn, fsdp_training
 )
 
 if __name__ == "__main__":

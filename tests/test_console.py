@@ -157,3 +157,18 @@ def test_the_line_names_sets_alerts_and_failures() -> None:
     )
     failed = Evaluation(step=9, failure="RuntimeError: out of memory")
     assert one_line(failed, failed) == "guard, step 9: the evaluation failed: RuntimeError: out of memory"
+
+
+@pytest.mark.parametrize("own", ["on_log", "on_evaluate"])
+def test_a_printer_whose_method_is_its_own_has_it_afterwards_and_no_other(tmp_path: Path, own: str) -> None:
+    class NotebookProgressCallback(PrinterCallback):
+        def on_evaluate(self, *_: Any, **__: Any) -> None: ...
+
+    def before(*_: Any, **__: Any) -> None: ...
+
+    trainer, printer = runs.plain_trainer(tmp_path, max_steps=2), NotebookProgressCallback()
+    setattr(printer, own, before)
+    trainer.add_callback(printer)
+    runs.guard(trainer, every=2, reference=None, on_error="raise")
+    trainer.train()
+    assert vars(printer) == {own: before}

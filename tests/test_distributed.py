@@ -33,7 +33,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Saw]:
-    scenarios = ("whole", "fsdp", "fsdp_broken", "broken_part", "stop", "no_stop", "beside")
+    scenarios = ("whole", "fsdp", "fsdp_broken", "broken_part", "refused_file", "stop", "no_stop", "beside")
     return _launched(tmp_path_factory.mktemp("two"), 2, *scenarios)
 
 
@@ -149,6 +149,14 @@ def test_a_process_that_fails_takes_none_along(part: str, rank: int, two: dict[s
     else:
         assert failure is None
     assert one["kept"] == ([1] if (part, rank) == ("records", 0) else [0, 1])
+
+
+def test_a_file_that_is_refused_is_looked_at_by_the_process_that_speaks(two: dict[str, Saw]) -> None:
+    """Another that ended by itself would have the launcher end the first before it has said why."""
+    first, other = two["refused_file"]
+    assert [first["looked"], other["looked"]] == [1, 0]
+    assert "exists and holds no scores of ours" in first["said"]
+    assert "exists and holds no scores of ours" in other["said"]
 
 
 def test_sharded_a_failure_beside_the_model_or_on_all_is_recorded(two: dict[str, Saw]) -> None:

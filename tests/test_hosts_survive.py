@@ -102,14 +102,19 @@ class Silent(SFTTrainer):
         return {"eval_mine": 1.0}
 
 
+BEST = {"metric_for_best_model": "mine", "load_best_model_at_end": True}
 SILENT: dict[str, tuple[dict[str, Any], int | None, list[int]]] = {
     "steps": (EVALUATING, None, [0, 2, 4, 6]),
     "epochs": ({"eval_strategy": "epoch"}, None, [0, 3, 6]),
     "a cadence of our own": (EVALUATING, 4, [0, 4, 6]),
-    "the best at the end": (
-        {**EVALUATING, "save_steps": 2, "metric_for_best_model": "mine", "load_best_model_at_end": True},
+    "the best at the end": ({**EVALUATING, "save_steps": 2, **BEST}, None, [0, 2, 4, 6]),
+    "the best at the end, of epochs": ({"eval_strategy": "epoch", **BEST}, None, [0, 3, 6]),
+    "the best at the end, others not saved": ({**EVALUATING, "save_strategy": "best", **BEST}, None, [0, 2, 4, 6]),
+    # At step 6, the trainer loads what it saved at step 3 before anybody hears that it has evaluated.
+    "the best at the end, other epochs not saved": (
+        {"eval_strategy": "epoch", "save_strategy": "best", **BEST},
         None,
-        [0, 2, 4, 6],
+        [0, 3],
     ),
 }
 

@@ -159,3 +159,21 @@ def test_the_tokenizers_own_chat_template_belongs_to_a_run_where_chats_are_asked
     with pytest.raises(HistoryError, match="other settings: template"):
         check_fingerprint(fingerprint(first), fingerprint(other), "the records")
     assert fingerprint(first, "3") == fingerprint(None, "3"), "texts are rendered by nobody"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_template_that_comes_back_from_a_checkpoint_with_other_line_ends_is_the_same(
+    tmp_path: Path, named: bool
+) -> None:
+    """Where a tokenizer's template is saved as a file, it is read back with line ends of one kind; Jinja heeds none."""
+    own = "{% for m in messages %}\r\n{{ m.content }}\r\n{% endfor %}"
+    tokenizer = gpt2_style()
+    tokenizer.chat_template = {"default": own, "tool_use": own + "\r\n"} if named else own
+    tokenizer.save_pretrained(tmp_path)
+    again = type(tokenizer).from_pretrained(tmp_path)
+    assert again.chat_template != tokenizer.chat_template
+    problem = Problem(prompt=({"role": "user", "content": "3"},), answer="3")
+    readers = [TraceReader(each, "plain") for each in (tokenizer, again)]
+    assert readers[0].prompt_ids(problem) == readers[1].prompt_ids(problem)
+    before, now = (fingerprint_of([problem], reader, 40) for reader in readers)
+    assert before == now

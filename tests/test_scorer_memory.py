@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -249,3 +251,26 @@ def test_what_a_batch_brought_is_fetched_once_the_next_is_launched(monkeypatch: 
         assert events.count("fetch") == 5
         if failing is None:
             assert events == ["launch", *["launch", "fetch"] * 4, "fetch"]
+
+
+def test_memory_is_given_back_when_nothing_of_the_failed_batch_holds_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is being handled holds the frames that it went through, and they hold what they had made."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    alive: list[bool] = []
+    own = Batches._launch_batch
+
+    def full_once(*inputs: Any) -> Any:
+        if held:
+            return own(*inputs)
+        made = torch.zeros(8)
+        held.append(weakref.ref(made))
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(Batches, "_launch_batch", full_once)
+    monkeypatch.setattr(batching, "empty_cache", lambda _: alive.extend(ref() is not None for ref in held))
+    gc.disable()  # whatever frees it must not be chance
+    try:
+        BranchScorer(tiny_model("llama"), token_budget=60).score_trees([a_tree(12), a_tree(18)])
+    finally:
+        gc.enable()
+    assert alive == [False]

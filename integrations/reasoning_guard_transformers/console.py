@@ -13,6 +13,9 @@ PRINTERS = frozenset({"PrinterCallback", "ProgressCallback", "NotebookProgressCa
 """Names of the classes that print records. A notebook's can be imported in notebooks only, and Rich's is TRL's."""
 
 
+Line = Callable[[], str]
+
+
 class Console:
     """While open, it replaces the guard's numbers in the trainer's own printers by one line.
 
@@ -23,47 +26,51 @@ class Console:
         line: Makes the line for an evaluation that has not been shown yet; an empty one where there is none.
     """
 
-    def __init__(self, trainer: Trainer, line: Callable[[], str]) -> None:
+    def __init__(self, trainer: Trainer, line: Line) -> None:
         self._trainer = trainer
         self._line = line
-        self._printers: list[Any] = []
+        self._replaced: list[tuple[Any, str]] = []
 
     def open(self) -> None:
         """Begin. A second call changes nothing."""
-        if self._printers:
+        if self._replaced:
             return
         for callback in self._trainer.callback_handler.callbacks:
             names = PRINTERS.intersection(kind.__name__ for kind in type(callback).__mro__)
-            if not names:
-                continue
-            if "on_log" not in vars(callback):
-                callback.on_log = _shorter(callback)
-            if "NotebookProgressCallback" in names and "on_evaluate" not in vars(callback):
-                callback.on_evaluate = _narrower(callback)  # its table has a column for each number
-            if (lines := _lines_of(callback)) is not None:
-                lines.append(self._line)
-                self._printers.append(callback)
+            if names:
+                self._replace(callback, "on_log", _shorter)
+            if "NotebookProgressCallback" in names:  # its table has a column for each number
+                self._replace(callback, "on_evaluate", _narrower)
 
     def close(self) -> None:
         """Give the printers their own methods back, once no guard needs them."""
-        for callback in self._printers:
-            lines = _lines_of(callback)
+        for printer, name in self._replaced:
+            lines = _lines_of(printer, name)
             if lines is not None and self._line in lines:
                 lines.remove(self._line)
-            if not lines:
-                vars(callback).pop("on_log", None)
-                vars(callback).pop("on_evaluate", None)
-        self._printers.clear()
+                if not lines:
+                    vars(printer).pop(name)
+        self._replaced.clear()
+
+    def _replace(self, printer: Any, name: str, by: Callable[[Any, list[Line]], Callable[..., None]]) -> None:
+        """Replace a method of the printer's class; one that was set on the printer itself stays."""
+        if name not in vars(printer):
+            lines: list[Line] = []
+            method = by(printer, lines)
+            method.lines = lines  # type: ignore[attr-defined]
+            setattr(printer, name, method)
+        if (shared := _lines_of(printer, name)) is not None:
+            shared.append(self._line)
+            self._replaced.append((printer, name))
 
 
-def _lines_of(printer: Any) -> list[Callable[[], str]] | None:
-    """What makes the lines of a printer; None if its method was replaced by somebody else."""
-    return getattr(vars(printer).get("on_log"), "lines", None)
+def _lines_of(printer: Any, name: str) -> list[Line] | None:
+    """What makes the lines of the guards that share a method; None if the method is somebody else's."""
+    return getattr(vars(printer).get(name), "lines", None)
 
 
-def _shorter(printer: Any) -> Callable[..., None]:
+def _shorter(printer: Any, lines: list[Line]) -> Callable[..., None]:
     whole = printer.on_log
-    lines: list[Callable[[], str]] = []
 
     def on_log(args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         if not any("guard/" in key for key in logs or ()):
@@ -76,11 +83,10 @@ def _shorter(printer: Any) -> Callable[..., None]:
         for line in filter(None, (make() for make in lines if state.is_world_process_zero)):
             show(line, getattr(bar, "write", print))
 
-    on_log.lines = lines  # type: ignore[attr-defined]
     return on_log
 
 
-def _narrower(printer: Any) -> Callable[..., None]:
+def _narrower(printer: Any, _lines: list[Line]) -> Callable[..., None]:
     whole = printer.on_evaluate
 
     def on_evaluate(args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:

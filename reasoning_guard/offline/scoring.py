@@ -116,6 +116,8 @@ def check_scores(
 ) -> None:
     """See that :func:`score_traces` may write to a file, as far as that can be said before a model is loaded.
 
+    Every process makes this call. The first one looks, and says what it found before others end with it.
+
     Args:
         out: The file, as for :func:`score_traces`.
         saved: The traces.
@@ -126,7 +128,7 @@ def check_scores(
         ConfigurationError: The file holds something other than scores of these traces with these settings.
     """
     asked = list(probes_without_writing() if probes is None else probes)
-    ScoreFile(out, {}).check(_asked(saved, asked, max_new_tokens))
+    from_main_process(lambda: ScoreFile(out, {}).check(_asked(saved, asked, max_new_tokens)))
 
 
 class _Work:
